@@ -1,0 +1,64 @@
+"""Boxes: conversions, overlap and non-maximum suppression."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def xyxy_from_cxcywh(boxes: np.ndarray) -> np.ndarray:
+    """Turn (N, 4) centre x, y, width, height into left, top, right, bottom."""
+    half = boxes[:, 2:4] * 0.5
+    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+
+
+def clip_boxes(xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Clip (N, 4) boxes to a picture of this height and width, in place, and return them."""
+    height, width = size_hw
+    np.clip(xyxy[:, 0::2], 0, width, out=xyxy[:, 0::2])
+    np.clip(xyxy[:, 1::2], 0, height, out=xyxy[:, 1::2])
+    return xyxy
+
+
+def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
+    """Overlap of every box of a (N, 4) with every box of b (M, 4): intersection over union, (N, M)."""
+    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
+    bottom_right = np.minimum(a_xyxy[:, None, 2:4], b_xyxy[None, :, 2:4])
+    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    area_a = np.prod(a_xyxy[:, 2:4] - a_xyxy[:, :2], axis=1)
+    area_b = np.prod(b_xyxy[:, 2:4] - b_xyxy[:, :2], axis=1)
+    union = area_a[:, None] + area_b[None, :] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def nms(
+    xyxy: np.ndarray,
+    score: np.ndarray,
+    class_id: np.ndarray | None,
+    *,
+    iou_threshold: float,
+    max_detections: int,
+) -> np.ndarray:
+    """Pick the boxes that no better-scored box overlaps by more than a threshold.
+
+    Args:
+        xyxy: (N, 4) boxes, finite.
+        score: (N,) scores, above 0.
+        class_id: (N,) classes: only boxes of one class suppress one another. None: all do.
+        iou_threshold: intersection over union above which the lower-scored box goes.
+        max_detections: how many boxes are kept at most.
+
+    Returns:
+        (K,) indices into the boxes, best score first.
+    """
+    if len(xyxy) == 0:
+        return np.empty(0, np.intp)
+    boxes = xyxy.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    if class_id is not None:
+        # Far apart, boxes of different classes cannot overlap: one pass serves all classes.
+        extent = 1.0 + float(np.abs(xyxy).max()) * 2.0
+        boxes[:, :2] += (class_id * extent)[:, None]
+    # Lists, because OpenCV reads them three times faster here than arrays.
+    kept = cv2.dnn.NMSBoxes(boxes.tolist(), score.tolist(), 0.0, iou_threshold, top_k=0)
+    return np.asarray(kept, np.intp).reshape(-1)[:max_detections]

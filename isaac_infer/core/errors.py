@@ -1,0 +1,29 @@
+"""Errors: one tree; a message says what, what was expected, what came, and the way out."""
+
+
+class IsaacInferError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class FrameError(IsaacInferError):
+    """A picture cannot be used: wrong shape, type, encoding, step or size."""
+
+
+class SourceError(IsaacInferError):
+    """A file, folder, video, camera or stream of pictures cannot be read."""
+
+
+class TensorError(IsaacInferError):
+    """An array does not have the shape, dtype or values that its tensor asks for."""
+
+
+class ModelError(IsaacInferError):
+    """A model file cannot be loaded, or cannot be understood without help."""
+
+
+class SessionError(IsaacInferError):
+    """A loaded model failed to run, or its backend is not available."""
+
+
+class ParameterError(IsaacInferError):
+    """A parameter has the wrong type, is out of range, unknown, or contradicts another."""

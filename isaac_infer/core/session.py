@@ -1,0 +1,60 @@
+"""Session: the protocol of a loaded network; `engine/` has one implementation per backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from isaac_infer.core.tensor import TensorSpec
+
+
+class Session(Protocol):
+    """A network that is loaded and ready: write into its input buffers, run, read its outputs.
+
+    One thread at a time. What `run` returns is valid until the next `run`.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the model file says of itself; empty where it says nothing."""
+        ...
+
+    @property
+    def backend(self) -> str:
+        """The backend and device really in use, for people: `onnxruntime CPUExecutionProvider`."""
+        ...
+
+    def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Give the array that the next `run` reads; the same array for the same shape, every time.
+
+        Raises:
+            TensorError: the model has no such input, or it does not take this shape.
+        """
+        ...
+
+    def run(self) -> Mapping[str, np.ndarray]:
+        """Run the network on what its input buffers hold and return its outputs by name.
+
+        Raises:
+            SessionError: the backend failed, or an input has no buffer yet.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

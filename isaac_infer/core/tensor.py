@@ -1,0 +1,45 @@
+"""TensorSpec: name, shape and dtype of one network input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from isaac_infer.core.errors import TensorError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What the network says about one of its inputs or outputs."""
+
+    name: str
+    shape: tuple[int, ...]  # -1 = any length
+    dtype: np.dtype
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(length < 0 for length in self.shape)
+
+    def check(self, array: np.ndarray) -> np.ndarray:
+        """Return the array, or raise TensorError where dtype or shape differ from this spec."""
+        if array.dtype != self.dtype or not fits(array.shape, self.shape):
+            got = TensorSpec(self.name, array.shape, array.dtype)
+            raise TensorError(f'{self.name}: expected {self.layout}, got {got.layout}')
+        return array
+
+    @property
+    def layout(self) -> str:
+        """Dtype and shape as people write them: `float32[1, 3, ?, ?]`."""
+        lengths = ', '.join('?' if length < 0 else str(length) for length in self.shape)
+        return f'{self.dtype}[{lengths}]'
+
+    def __str__(self) -> str:
+        return f'{self.name} {self.layout}'
+
+
+def fits(shape: tuple[int, ...], pattern: tuple[int, ...]) -> bool:
+    """Tell whether a concrete shape matches a pattern in which -1 stands for any length."""
+    return len(shape) == len(pattern) and all(
+        want < 0 or length == want for length, want in zip(shape, pattern)
+    )

@@ -1,0 +1,61 @@
+"""Params: declared once, checked everywhere."""
+
+import pytest
+
+from isaac_infer.core.errors import ParameterError
+from isaac_infer.params import TYPE_NAMES, DetectorParams, ImageSourceParams, parameters
+
+KINDS = [DetectorParams, ImageSourceParams]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_parameter_has_a_known_type_a_valid_default_and_a_description(kind):
+    assert parameters(kind)
+    for parameter in parameters(kind):
+        assert parameter.type in TYPE_NAMES
+        assert parameter.check(parameter.default) == parameter.default
+        assert parameter.description.endswith('.')
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'confidence_threshold': 1.5}, 'confidence_threshold: expected float from 0 to 1, got 1.5'),
+        ({'confidence_threshold': float('nan')}, 'got nan'),
+        ({'confidence_threshold': '0.5'}, "got '0.5'"),
+        ({'confidence_threshold': True}, 'got True'),
+        ({'max_detections': 1.0}, 'expected int from 1 to 10000, got 1.0'),
+        ({'nms_mode': 'soft'}, "expected one of 'class_aware', 'class_agnostic', got 'soft'"),
+        ({'class_filter': 'cup'}, "expected string\\[\\], got 'cup'"),
+        ({'class_filter': [1]}, r'expected string\[\], got \[1\]'),
+        ({'input_size': [640]}, 'expected height and width'),
+        ({'mean': [0.1, 0.2]}, 'expected 1 or 3 values'),
+        ({'std': [0.0]}, 'std: expected'),
+        ({'confidense': 1}, 'unknown parameter confidense'),
+    ],
+)
+def test_a_bad_value_is_refused_with_what_was_expected(values, message):
+    with pytest.raises(ParameterError, match=message):
+        DetectorParams().changed(**values)
+
+
+def test_a_whole_number_is_welcome_where_a_float_is_declared():
+    assert DetectorParams(scale=1).scale == 1.0
+    assert type(DetectorParams(scale=1).scale) is float
+
+
+def test_changed_leaves_the_original_alone():
+    before = DetectorParams()
+    assert before.changed(confidence_threshold=0.5).confidence_threshold == 0.5
+    assert before.confidence_threshold == 0.25
+
+
+def test_the_class_filter_takes_names_and_numbers():
+    params = DetectorParams(class_filter=['cup', '0'])
+    assert params.limits(('ball', 'box', 'cup'), 3).class_ids == {0, 2}
+
+
+@pytest.mark.parametrize('text', ['plate', '3', '-1', ''])
+def test_a_filter_for_a_class_the_model_does_not_have_is_refused(text):
+    with pytest.raises(ParameterError, match='expected classes of the model'):
+        DetectorParams(class_filter=[text]).limits(('ball', 'box', 'cup'), 3)
