@@ -250,3 +250,12 @@ class ImageSourceParams(Params):
     encoding: str = param('bgr8', 'Encoding of the published pictures.', choices=('bgr8', 'rgb8', 'mono8'))
     reliability: str = param('best_effort', 'Reliability of the publisher.', choices=('best_effort', 'reliable'))
     wait_for_subscribers: int = param(0, 'Publish only once this many subscribers are there; 0: at once.', low=0)
+
+
+@dataclass(frozen=True)
+class RecorderParams(Params):
+    """Parameters of recorder."""
+
+    report: str = param('', 'JSON file for the counts and times, written twice a second; empty: none.')
+    contact_sheet: str = param('', 'Picture file for a sheet of annotated pictures, written at the end; empty: none.')
+    samples: int = param(12, 'Pictures on the contact sheet, spread evenly over the run.', low=1, high=100)

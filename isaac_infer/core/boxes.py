@@ -62,3 +62,42 @@ def nms(
     # Lists, because OpenCV reads them three times faster here than arrays.
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), score.tolist(), 0.0, iou_threshold, top_k=0)
     return np.asarray(kept, np.intp).reshape(-1)[:max_detections]
+
+
+def rotated_nms(
+    rotated: np.ndarray, score: np.ndarray, class_id: np.ndarray | None, *, iou_threshold: float
+) -> np.ndarray:
+    """Pick the rotated boxes that no better-scored one overlaps by more than a threshold.
+
+    Args:
+        rotated: (N, 5) centre x, y, width, height, angle in radians; finite, sizes above 0.
+        score: (N,) scores, above 0.
+        class_id: (N,) classes: only boxes of one class suppress one another. None: all do.
+        iou_threshold: intersection over union above which the lower-scored box goes.
+
+    Returns:
+        (K,) indices into the boxes, best score first.
+    """
+    if len(rotated) == 0:
+        return np.empty(0, np.intp)
+    centres = rotated[:, :2].astype(np.float64)
+    if class_id is not None:
+        extent = 1.0 + float(np.abs(rotated[:, :4]).max()) * 4.0
+        centres[:, 0] += class_id * extent
+    degrees = np.degrees(rotated[:, 4])
+    boxes = [
+        ((x, y), (width, height), angle)
+        for (x, y), (width, height), angle in zip(
+            centres.tolist(), rotated[:, 2:4].tolist(), degrees.tolist()
+        )
+    ]
+    kept = cv2.dnn.NMSBoxesRotated(boxes, score.tolist(), 0.0, iou_threshold)
+    return np.asarray(kept, np.intp).reshape(-1)
+
+
+def xyxy_from_rotated(rotated: np.ndarray) -> np.ndarray:
+    """The upright boxes around (N, 5) centre x, y, width, height, angle in radians: (N, 4)."""
+    cos, sin = np.abs(np.cos(rotated[:, 4])), np.abs(np.sin(rotated[:, 4]))
+    width, height = rotated[:, 2], rotated[:, 3]
+    half = np.column_stack((width * cos + height * sin, width * sin + height * cos)) * 0.5
+    return np.concatenate((rotated[:, :2] - half, rotated[:, :2] + half), axis=1)

@@ -25,10 +25,14 @@ class Fit:
     network_hw: Size
     source_box: Box  # the part of the source that is shown
     network_box: Box  # the part of the network input that it fills; the rest is padding
+    ratio: float = 0.0  # the scale of both axes, where the aspect ratio is kept; 0: it follows from the boxes
 
     @property
     def scale_xy(self) -> tuple[float, float]:
         """Network pixels per source pixel, along x and along y."""
+        if self.ratio:
+            # Boxes are whole pixels, the ratio is not rounded: networks are trained and measured with the ratio.
+            return self.ratio, self.ratio
         (left, top, right, bottom), (to_left, to_top, to_right, to_bottom) = self.source_box, self.network_box
         return (to_right - to_left) / (right - left), (to_bottom - to_top) / (bottom - top)
 
@@ -67,8 +71,9 @@ def fit_picture(source_hw: Size, network_hw: Size, *, resize: str, scale_up: boo
         ParameterError: the mode is unknown.
     """
     if resize in ('letterbox', 'letterbox_top_left'):
-        network_box = _letterbox(source_hw, network_hw, centred=resize == 'letterbox', scale_up=scale_up)
-        return Fit(source_hw, network_hw, _whole(source_hw), network_box)
+        ratio = min(network_hw[0] / source_hw[0], network_hw[1] / source_hw[1], float('inf') if scale_up else 1.0)
+        network_box = _letterbox(source_hw, network_hw, ratio, centred=resize == 'letterbox')
+        return Fit(source_hw, network_hw, _whole(source_hw), network_box, ratio)
     if resize == 'stretch':
         return Fit(source_hw, network_hw, _whole(source_hw), _whole(network_hw))
     if resize == 'center_crop':
@@ -80,11 +85,8 @@ def _whole(size_hw: Size) -> Box:
     return 0, 0, size_hw[1], size_hw[0]
 
 
-def _letterbox(source_hw: Size, network_hw: Size, *, centred: bool, scale_up: bool) -> Box:
+def _letterbox(source_hw: Size, network_hw: Size, ratio: float, *, centred: bool) -> Box:
     (height, width), (to_height, to_width) = source_hw, network_hw
-    ratio = min(to_height / height, to_width / width)
-    if not scale_up:
-        ratio = min(ratio, 1.0)
     if not centred:
         return 0, 0, max(int(width * ratio), 1), max(int(height * ratio), 1)
     new_width, new_height = max(round(width * ratio), 1), max(round(height * ratio), 1)

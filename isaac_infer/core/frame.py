@@ -39,3 +39,8 @@ class Frame:
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.image.shape[0], self.image.shape[1]
+
+    def bgr(self) -> np.ndarray:
+        """Copy the picture, in OpenCV's channel order."""
+        order = slice(None, None, 1 if self.channel_order == 'bgr' else -1)
+        return np.array(self.image[..., order], order='C')

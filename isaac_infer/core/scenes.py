@@ -1,12 +1,11 @@
-"""Scene: a drawn table top with its ground truth, for demos without a camera and training without photographs.
+"""Scene: a drawn table top with its ground truth, for demos without a camera and for training.
 
-Objects are small polygon meshes in a metric world (1 unit = 10 cm, z up, the table is z = 0), seen by a pinhole
-camera and painted far to near, so that boxes, masks, key points, occlusion and shadows follow from one geometry.
+The meshes of `shapes` stand in a metric world (1 unit = 10 cm, z up, the table is z = 0), are seen by a pinhole
+camera and painted far to near, so that boxes, masks, key points and shadows all follow from one geometry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,20 +14,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from isaac_infer.core.shapes import (
+    BUILDERS,
+    CLASS_NAMES,
+    DISTRACTORS,
+    KEYPOINT_NAMES,
+    Body,
+    Floats,
+    Rng,
+    build_figurine,
+    cross,
+    random_colour,
+    turn_z,
+    unit,
+)
+
 Picture = npt.NDArray[np.uint8]
-Rng = np.random.Generator
 
-CLASS_NAMES = ('mug', 'bottle', 'bowl', 'ball', 'block', 'book', 'phone', 'screwdriver', 'figurine')
-
-KEYPOINT_NAMES = (
-    'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder', 'left_elbow',
-    'right_elbow', 'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee', 'right_knee', 'left_ankle',
-    'right_ankle',
-)  # fmt: skip
-
-# Every hundredth million belongs to nobody else: whoever trains stays below, whoever measures starts here.
-HELD_OUT_SEED = 1_000_000
+# Scenes for training stay below this seed, scenes for measuring start at it.
+FIRST_HELD_OUT_SEED = 1_000_000
 
 MIN_VISIBLE_FRACTION = 0.35  # what shows less of itself than this is taken off the table
 MIN_SIDE_FRACTION = 0.025  # and so is what looks narrower than this share of the picture's long side
@@ -47,7 +51,9 @@ class Scene:
     boxes_xyxy: npt.NDArray[np.float32]  # (N, 4) float32: left, top, right, bottom of the visible part
     class_id: npt.NDArray[np.int32]  # (N,) int32, index into CLASS_NAMES
     instance_map: npt.NDArray[np.uint16]  # (H, W) uint16: 0 = background, i + 1 = instance i
-    keypoints: npt.NDArray[np.float32]  # (N, 17, 3) float32: x, y, visibility 0 unlabelled, 1 hidden, 2 visible
+    keypoints: npt.NDArray[
+        np.float32
+    ]  # (N, 17, 3) float32: x, y, visibility 0 unlabelled, 1 hidden, 2 visible
 
 
 def draw_scene(
@@ -81,7 +87,7 @@ def draw_scene(
     return _with_truth(image, shown, instance_map, camera)
 
 
-# --- plan: everything random about a scene, drawn once per seed -------------------------------------------------
+# --- plan: everything random about a scene, drawn once per seed ---------------------------------------------
 
 
 class _Look(NamedTuple):
@@ -118,9 +124,9 @@ class _Thing(NamedTuple):
     """One object of the plan."""
 
     class_id: int
-    build: Callable[[Rng, int, float], _Body]
     seed: tuple[int, int]
-    segments: int
+    segments: int  # corners of what is round
+    body: Body  # as it is at time 0
     xy: Floats  # (2,) place on the table
     yaw: float
     phase: float
@@ -150,16 +156,18 @@ def _plan(seed: int, size_hw: tuple[int, int]) -> _Plan:
 
 def _draw_look(rng: Rng) -> _Look:
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.65, 1.3)
-    to_light = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    to_light = np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
     warm = rng.normal(0, 0.07)
     return _Look(
         to_light=to_light,
-        ambient=rng.uniform(0.45, 0.7),
-        lamp=rng.uniform(0.4, 0.75),
+        ambient=rng.uniform(0.5, 0.75),
+        lamp=rng.uniform(0.4, 0.7),
         shadow=rng.uniform(0.25, 0.65),
         softness=rng.uniform(0.1, 1.0),
         cast_bgr=np.clip([1 - warm, 1 + rng.normal(0, 0.025), 1 + warm], 0.75, 1.25),
-        gamma=float(np.exp(rng.normal(0, 0.16))),
+        gamma=float(np.exp(rng.normal(-0.08, 0.16))),
         gradient=np.clip(rng.normal(1.0, 0.1, (3, 4)), 0.7, 1.25),
         vignette=rng.uniform(0, 0.25),
         defocus=rng.uniform(0.4, 2.2) if rng.random() < 0.35 else 0.0,
@@ -184,12 +192,21 @@ def _draw_view(rng: Rng) -> _View:
 def _draw_table(rng: Rng, camera: _Camera) -> Floats:
     reach = float(np.linalg.norm(camera.position))
     if rng.random() < 0.65:  # the table fills the lower part of the picture
-        half_x, near, far, turn = 1.1 * reach, -0.7 * reach, rng.uniform(0.35, 1.1) * reach, rng.uniform(-0.1, 0.1)
+        half_x, near, far, turn = (
+            1.1 * reach,
+            -0.7 * reach,
+            rng.uniform(0.35, 1.1) * reach,
+            rng.uniform(-0.1, 0.1),
+        )
     else:
-        half_x, far, turn = rng.uniform(0.3, 0.55) * reach, rng.uniform(0.25, 0.4) * reach, rng.uniform(-0.5, 0.5)
+        half_x, far, turn = (
+            rng.uniform(0.3, 0.55) * reach,
+            rng.uniform(0.25, 0.4) * reach,
+            rng.uniform(-0.5, 0.5),
+        )
         near = -far
     corners = np.array([[-half_x, near], [half_x, near], [half_x, far], [-half_x, far]])
-    corners = np.c_[corners @ _turn(turn)[:2, :2].T, np.zeros(4)]
+    corners = np.c_[corners @ turn_z(turn)[:2, :2].T, np.zeros(4)]
     while camera.project(corners)[1].min() < 0.1 * reach:
         corners = corners * 0.9
     return corners
@@ -202,16 +219,16 @@ def _place(rng: Rng, seed: int, camera: _Camera, table: Floats) -> tuple[_Thing,
     wanted += [_NO_CLASS] * int(rng.integers(0, 5))
     height, width = camera.size_hw
     pixels_per_unit = camera.focal / float(np.linalg.norm(camera.position))
-    segments = int(np.clip(pixels_per_unit / 4, 12, 36))
+    segments = int(np.clip(pixels_per_unit / 2, 20, 48))
     things: list[_Thing] = []
     taken: list[tuple[Floats, float]] = []
     for index, class_id in enumerate(wanted):
         if class_id == _NO_CLASS:
-            build, flat = _DISTRACTORS[int(rng.integers(len(_DISTRACTORS)))]
+            build, flat = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
         else:
-            build, flat = _BUILDERS[CLASS_NAMES[class_id]], False
+            build, flat = BUILDERS[CLASS_NAMES[class_id]], False
         key = (seed, index + 1)
-        body = build(np.random.default_rng(key), 8, 0.0)
+        body = build(np.random.default_rng(key), segments)
         radius = 0.9 * float(np.linalg.norm(body.quads[..., :2], axis=-1).max()) + 0.06
         yaw, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
         if class_id == _FIGURINE and rng.random() < 0.75:  # most figurines look roughly at the camera
@@ -224,7 +241,7 @@ def _place(rng: Rng, seed: int, camera: _Camera, table: Floats) -> tuple[_Thing,
                 continue
             if not flat:
                 taken.append((xy, radius))
-            things.append(_Thing(class_id, build, key, segments, xy, yaw, phase, flat))
+            things.append(_Thing(class_id, key, segments, body, xy, yaw, phase, flat))
             break
     return tuple(things)
 
@@ -244,7 +261,7 @@ def _kept_at_start(seed: int, size_hw: tuple[int, int]) -> frozenset[tuple[int, 
     return frozenset(sprite.thing.seed for sprite in shown)
 
 
-# --- camera -----------------------------------------------------------------------------------------------------
+# --- camera -------------------------------------------------------------------------------------------------
 
 
 class _Camera(NamedTuple):
@@ -286,7 +303,7 @@ def _camera(view: _View, size_hw: tuple[int, int], time_s: float) -> _Camera:
     return _Camera(position, np.stack([right, down, forward]), view.zoom * max(size_hw), size_hw)
 
 
-# --- sprites: one object painted on its own, then occluded and blended ------------------------------------------
+# --- sprites: one object painted on its own, then occluded and blended --------------------------------------
 
 
 class _Sprite(NamedTuple):
@@ -304,12 +321,14 @@ class _Sprite(NamedTuple):
 
 def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Sprite | None:
     """Paint one object; None if it is behind the camera or larger than the picture."""
-    body = thing.build(np.random.default_rng(thing.seed), thing.segments, time_s)
+    body = thing.body
+    if thing.class_id == _FIGURINE and time_s:
+        body = build_figurine(np.random.default_rng(thing.seed), thing.segments, time_s)
     sway = np.sin(0.6 * time_s + thing.phase) - np.sin(thing.phase)
     place = np.array([*thing.xy, 0.0])
     if not thing.flat:
         place[:2] += 0.12 * sway * np.array([np.cos(thing.phase), np.sin(thing.phase)])
-    turn = _turn(thing.yaw + 0.25 * sway)
+    turn = turn_z(thing.yaw + 0.25 * sway)
     quads = body.quads @ turn.T + place
     pixels, depth = camera.project(quads)
     low, high = pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))
@@ -321,24 +340,24 @@ def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Spri
     left, top = np.floor(low).astype(int) - 2
     wide, tall = np.ceil(high).astype(int) + 3 - (left, top)
 
-    colours = _shade(quads, body, look, camera)
-    facing = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
-    centre = quads.mean(axis=1)
-    away = np.linalg.norm(centre - camera.position, axis=1)
+    normal = unit(cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1]))
+    to_camera = camera.position - quads.mean(axis=1)
+    colours = _shade(normal, unit(to_camera), body, look)
+    away = np.sqrt((to_camera**2).sum(axis=1))
     part_away = np.bincount(body.part, away) / np.bincount(body.part)
-    seen = ((camera.position - centre) * facing).sum(axis=1) > 0
+    seen = (to_camera * normal).sum(axis=1) > 0
     order = np.lexsort((-away, body.layer, -part_away[body.part]))
     order = order[seen[order]]
 
     scale = _SUPERSAMPLE
     canvas = np.zeros((tall * scale, wide * scale, 4), np.uint8)
-    corners = np.round((pixels[order] - (left, top)) * (scale << _SHIFT)).astype(np.int32)
-    for corner, colour in zip(corners, colours[order].tolist()):
+    corners = _fixed((pixels[order] - (left, top)) * scale)
+    for corner, colour in zip(corners, colours[order].tolist(), strict=True):
         cv2.fillConvexPoly(canvas, corner, colour, shift=_SHIFT)
     small = cv2.resize(canvas, (wide, tall), interpolation=cv2.INTER_AREA)
     colour, alpha = small[..., :3], small[..., 3]
     if body.smooth:  # blurs the facets away, yet not the outline
-        size = 2 * max(1, round(0.012 * camera.focal / part_away.mean() * 4)) + 1
+        size = 2 * max(1, round(0.016 * camera.focal / part_away.mean())) + 1
         soft = cv2.blur(small, (size, size))
         cover = np.maximum(soft[..., 3], 1).astype(np.float32)
         gain = alpha.astype(np.float32) / cover
@@ -353,3 +372,281 @@ def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Spri
         thing, (thing.flat, distance), int(left), int(top), colour, alpha, int((alpha > 127).sum()), parts, joints,
         facing_joint,
     )  # fmt: skip
+
+
+def _shade(normal: Floats, view: Floats, body: Body, look: _Look) -> Floats:
+    """Return one BGRA colour per quad: daylight from above, one lamp, one highlight."""
+    half = unit(view + look.to_light)
+    lit = np.maximum((normal @ look.to_light + 0.15) / 1.15, 0)
+    shine = np.maximum((normal * half).sum(axis=1), 0) ** 24 * body.gloss
+    light = look.ambient * (0.72 + 0.28 * normal[:, 2]) + look.lamp * lit
+    colour = body.colour * light[:, None] + 255 * shine[:, None]
+    return np.c_[np.minimum(colour, 255), np.full(len(normal), 255)]
+
+
+def _occlude(
+    sprites: list[_Sprite | None], size_hw: tuple[int, int], kept: frozenset[tuple[int, int]] | None
+) -> tuple[list[_Sprite], npt.NDArray[np.uint16]]:
+    """Sort near to far; return what is shown and, per pixel, 1 + the index of the sprite that owns it.
+
+    Without `kept`, an object that is mostly hidden or tiny is left out: from near to far nothing decided
+    later can hide it further.
+    """
+    owner = np.zeros(size_hw, np.uint16)
+    shown: list[_Sprite] = []
+    for sprite in sorted((sprite for sprite in sprites if sprite), key=lambda sprite: sprite.order):
+        if kept is not None and sprite.thing.seed not in kept:
+            continue
+        here, cut = _overlap(sprite, size_hw)
+        own = (sprite.alpha[cut] > 127) & (owner[here] == 0)
+        if kept is None and sprite.thing.class_id != _NO_CLASS and not _is_plain(own, sprite, size_hw):
+            continue
+        shown.append(sprite)
+        owner[here][own] = len(shown)
+    return shown, owner
+
+
+def _is_plain(own: npt.NDArray[np.bool_], sprite: _Sprite, size_hw: tuple[int, int]) -> bool:
+    """Return whether enough of an object is seen to ask a detector for it."""
+    if own.sum() < max(1.0, MIN_VISIBLE_FRACTION * sprite.area):
+        return False
+    left, top, right, bottom = _tight_box(own)
+    return min(right - left, bottom - top) >= MIN_SIDE_FRACTION * max(size_hw)
+
+
+def _tight_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _overlap(sprite: _Sprite, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return where a sprite lies in the picture, and which part of the sprite that is."""
+    tall, wide = sprite.alpha.shape
+    top, bottom = (int(np.clip(y, 0, size_hw[0])) for y in (sprite.top, sprite.top + tall))
+    left, right = (int(np.clip(x, 0, size_hw[1])) for x in (sprite.left, sprite.left + wide))
+    inside = slice(top - sprite.top, bottom - sprite.top), slice(left - sprite.left, right - sprite.left)
+    return (slice(top, bottom), slice(left, right)), inside
+
+
+def _blend(image: Picture, sprite: _Sprite) -> None:
+    here, cut = _overlap(sprite, (image.shape[0], image.shape[1]))
+    if image[here].size:
+        rest = cv2.merge([255 - sprite.alpha[cut]] * 3)
+        image[here] = cv2.add(cv2.multiply(image[here], rest, scale=1 / 255), sprite.colour[cut])
+
+
+def _with_truth(
+    image: Picture, shown: list[_Sprite], owner: npt.NDArray[np.uint16], camera: _Camera
+) -> Scene:
+    label = np.zeros(len(shown) + 1, np.uint16)
+    boxes: list[tuple[int, int, int, int]] = []
+    class_id: list[int] = []
+    keypoints: list[npt.NDArray[np.float32]] = []
+    for index, sprite in enumerate(shown):
+        (rows, columns), _ = _overlap(sprite, camera.size_hw)
+        own = owner[rows, columns] == index + 1
+        if sprite.thing.class_id == _NO_CLASS or not _is_plain(own, sprite, camera.size_hw):
+            continue
+        left, top, right, bottom = _tight_box(own)
+        x, y = columns.start, rows.start
+        boxes.append((left + x, top + y, right + x, bottom + y))
+        class_id.append(sprite.thing.class_id)
+        keypoints.append(_keypoints(sprite, owner, index + 1, camera))
+        label[index + 1] = len(boxes)
+    return Scene(
+        image,
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(class_id, np.int32),
+        label[owner],
+        np.array(keypoints, np.float32).reshape(-1, len(KEYPOINT_NAMES), 3),
+    )
+
+
+def _keypoints(
+    sprite: _Sprite, owner: npt.NDArray[np.uint16], own: int, camera: _Camera
+) -> npt.NDArray[np.float32]:
+    points = np.zeros((len(KEYPOINT_NAMES), 3), np.float32)
+    if sprite.joints is None or sprite.facing is None:
+        return points
+    pixels, _ = camera.project(sprite.joints)
+    height, width = camera.size_hw
+    for point, (x, y), facing in zip(points, pixels.tolist(), sprite.facing, strict=True):
+        if 0 <= x < width and 0 <= y < height:
+            point[:] = x, y, 2 if facing and owner[int(y), int(x)] == own else 1
+    return points
+
+
+# --- background and light -----------------------------------------------------------------------------------
+
+
+def _background(plan: _Plan, camera: _Camera) -> Picture:
+    height, width = camera.size_hw
+    shrink = 0.8 * plan.wall.shape[1] / max(width, height)
+    drift = 0.4 * plan.wall.shape[1] * np.arctan2(*camera.rotation[2, :2])
+    to_wall = np.array([[shrink, 0, 0.1 * plan.wall.shape[1] + drift], [0, shrink, 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(plan.wall, to_wall, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
+
+    corners, _ = camera.project(plan.table_corners)
+    below, _ = camera.project(plan.table_corners - (0, 0, 0.35))
+    tone = np.array(cv2.mean(plan.table)[:3])
+    for a in range(4):
+        side = np.array([corners[a], corners[a - 1], below[a - 1], below[a]])
+        cv2.fillConvexPoly(image, _fixed(side), (tone * 0.45).tolist(), cv2.LINE_AA, _SHIFT)
+    size = plan.table.shape[0]
+    square = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
+    warp = cv2.getPerspectiveTransform(square, corners.astype(np.float32))
+    cv2.warpPerspective(plan.table, warp, (width, height), image, borderMode=cv2.BORDER_TRANSPARENT)
+    cv2.polylines(image, [_fixed(corners)], True, (tone * 0.8).tolist(), 1, cv2.LINE_AA, _SHIFT)
+    return image
+
+
+def _fixed(points: Floats) -> npt.NDArray[np.int32]:
+    """Return points in OpenCV's fixed-point drawing coordinates."""
+    return np.round(points * (1 << _SHIFT)).astype(np.int32)
+
+
+def _shadows(shown: list[_Sprite], look: _Look, camera: _Camera) -> Picture:
+    """Return (H, W, 3) uint8 brightness: what the objects leave of the light on the table, 255 = all."""
+    height, width = camera.size_hw
+    scale = 192 / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    cast, contact = np.zeros((2, size[1], size[0]), np.uint8)
+    for sprite in shown:
+        if sprite.thing.flat:
+            continue
+        for points in sprite.parts:
+            low = points[points[:, 2] < 0.12]
+            lamp = points - look.to_light * (points[:, 2:] / look.to_light[2])
+            for layer, spots in ((cast, lamp), (contact, low * (1.0, 1.0, 0.0))):
+                if len(spots) > 2:
+                    pixels, depth = camera.project(spots)
+                    if depth.min() > 0.5:
+                        pixels = np.clip(pixels * scale, -1e3, 1e4)
+                        hull = cv2.convexHull(_fixed(pixels))
+                        cv2.fillConvexPoly(layer, hull, 255, shift=_SHIFT)
+    cast = cv2.GaussianBlur(cast, (0, 0), 0.7 + 2.5 * look.softness)
+    contact = cv2.GaussianBlur(contact, (0, 0), 1.6)
+    left = 255 - look.shadow * cast - 0.3 * contact
+    return cv2.merge([cv2.resize(np.clip(left, 0, 255).astype(np.uint8), (width, height))] * 3)
+
+
+def _expose(image: Picture, look: _Look) -> Picture:
+    """Apply uneven light, vignette, colour cast and gamma."""
+    height, width = image.shape[:2]
+    small = cv2.resize(look.gradient, (64, 48), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[-1:1:48j, -1:1:64j]
+    small = (small * (1 - look.vignette * (x * x + y * y) / 2)).astype(np.float32)
+    gain = cv2.resize(np.round(small * 160).astype(np.uint8), (width, height))
+    image = cv2.multiply(image, cv2.merge([gain] * 3), scale=1 / 160)
+    levels = 255 * (np.arange(256) / 255) ** look.gamma
+    curve = np.clip(levels[:, None] * look.cast_bgr, 0, 255).round().astype(np.uint8)
+    return cv2.LUT(image, curve[:, None])
+
+
+def _degrade(image: Picture, look: _Look, time_s: float) -> Picture:
+    """Apply defocus, motion blur and sensor noise."""
+    height, width = image.shape[:2]
+    pixel = max(height, width) / 1000
+    if look.defocus:
+        image = cv2.GaussianBlur(image, (0, 0), look.defocus * pixel)
+    length = float(np.linalg.norm(look.motion)) * pixel
+    if length > 1.5:
+        reach = int(np.ceil(length / 2))
+        kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+        end = look.motion * pixel / 2 * (1 << _SHIFT)
+        ends = [
+            tuple((np.array([reach, reach]) * (1 << _SHIFT) + s * end).round().astype(int).tolist())
+            for s in (-1, 1)
+        ]
+        cv2.line(kernel, ends[0], ends[1], 1.0, 1, cv2.LINE_8, _SHIFT)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    if look.noise > 0.3:
+        tile = _noise_tile()
+        shift = (look.noise_offset + round(time_s * 7919)) % (tile.shape[0] * tile.shape[1])
+        tile = np.roll(tile, (shift // tile.shape[1], shift % tile.shape[1]), axis=(0, 1))
+        tile = np.round(tile * look.noise).astype(np.int16)
+        repeat = -(-height // tile.shape[0]), -(-width // tile.shape[1]), 1
+        image = cv2.add(image, np.tile(tile, repeat)[:height, :width], dtype=cv2.CV_8U)
+    return image
+
+
+@lru_cache(maxsize=1)
+def _noise_tile() -> npt.NDArray[np.float32]:
+    """Return a patch of unit Gaussian noise; a fresh one per picture would cost more than the picture."""
+    return np.random.default_rng(0).standard_normal((256, 256, 3), np.float32)
+
+
+# --- textures -----------------------------------------------------------------------------------------------
+
+
+def _field(rng: Rng, rows: int, columns: int, size: int) -> npt.NDArray[np.float32]:
+    """Return smooth noise (size, size), about -1..1."""
+    cells = rng.random((rows, columns), np.float32) * 2 - 1
+    return cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _table_texture(rng: Rng) -> Picture:
+    """Return a table top (1024, 1024, 3): one texture and its mirror images."""
+    size = 512
+    x = np.arange(size, dtype=np.float32)[None] / size
+    y = x.T
+    style = rng.choice(
+        ['wood', 'plain', 'stone', 'cloth', 'tiles', 'dots'], p=[0.4, 0.2, 0.16, 0.08, 0.08, 0.08]
+    )
+    grain = 0.1 * _field(rng, size // 2, size // 2, size)
+    if style == 'wood':
+        planks = int(rng.integers(3, 9))
+        tone = np.repeat(rng.uniform(-0.16, 0.16, planks), -(-size // planks))[:size, None]
+        rings = np.sin(
+            rng.uniform(8, 25) * (y + 0.06 * _field(rng, 8, 3, size)) + 3 * _field(rng, 12, 2, size)
+        )
+        level = 0.55 + tone + 0.12 * rings + 0.1 * _field(rng, 160, 8, size) + grain
+        level -= 0.25 * ((y * planks) % 1 < 0.015)
+        dark = random_colour(rng, (0.45, 0.75), (0.2, 0.45))
+        dark = np.array([0.25, 0.45, 0.7]) * dark.max() if rng.random() < 0.8 else dark
+        light = np.minimum(dark * rng.uniform(1.8, 2.4) + 25, 245)
+    else:
+        dark = random_colour(rng, (0.05, 0.5), (0.25, 0.8))
+        light = random_colour(rng, (0.0, 0.3), (0.55, 0.97))
+        count = int(rng.integers(5, 16))
+        if style == 'plain':
+            level = 0.6 + 0.1 * _field(rng, 5, 5, size) + grain
+        elif style == 'stone':
+            veins = (
+                _field(rng, 5, 5, size) + 0.5 * _field(rng, 12, 12, size) + 0.25 * _field(rng, 40, 40, size)
+            )
+            level = 0.75 - 0.5 * np.exp(-((6 * np.abs(veins)) ** 2)) + 2 * grain
+        elif style == 'cloth':
+            level = 0.2 + 0.35 * ((x * count) % 1 < 0.5) + 0.35 * ((y * count) % 1 < 0.5) + grain
+        elif style == 'tiles':
+            joint = ((x * count) % 1 < 0.04) | ((y * count) % 1 < 0.04)
+            tone = np.kron(rng.uniform(-0.1, 0.1, (count, count)), np.ones((size // count + 1,) * 2))[
+                :size, :size
+            ]
+            level = np.where(joint, 0.1, 0.75 + tone) + grain
+        else:
+            spot = ((x * count) % 1 - 0.5) ** 2 + ((y * count) % 1 - 0.5) ** 2
+            level = np.where(spot < rng.uniform(0.01, 0.08), 0.9, 0.25) + grain
+    steps = np.linspace(0, 1, 256)[:, None]
+    palette = np.round(dark * (1 - steps) + light * steps).astype(np.uint8)[:, None]
+    index = np.clip(level * 255, 0, 255).astype(np.uint8)
+    texture = cv2.LUT(cv2.merge([index] * 3), palette)
+    return cv2.copyMakeBorder(texture, 0, size, 0, size, cv2.BORDER_REFLECT)
+
+
+def _wall_texture(rng: Rng) -> Picture:
+    """Return a room out of focus, (80, 128, 3)."""
+    height, width = 80, 128
+    top, bottom = random_colour(rng, (0.02, 0.35), (0.35, 0.97)), random_colour(rng, (0.02, 0.35), (0.3, 0.8))
+    steps = np.linspace(0, 1, height)[:, None, None]
+    wall = np.broadcast_to(top * (1 - steps) + bottom * steps, (height, width, 3)).astype(np.uint8)
+    wall = np.ascontiguousarray(wall)
+    for _ in range(int(rng.integers(0, 12))):
+        x, y, w, h = rng.uniform((0, 0, 4, 4), (width, height, 40, 40)).astype(int).tolist()
+        colour = (0.5 * random_colour(rng, (0.0, 0.7)) + 0.5 * top).tolist()
+        if rng.random() < 0.7:
+            cv2.rectangle(wall, (x, y), (x + w, y + h), colour, -1)
+        else:
+            cv2.circle(wall, (x, y), w // 3, colour, -1)
+    return cv2.GaussianBlur(wall, (0, 0), rng.uniform(0.6, 4.0))

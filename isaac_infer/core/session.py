@@ -33,6 +33,11 @@ class Session(Protocol):
         """The backend and device really in use, for people: `onnxruntime CPUExecutionProvider`."""
         ...
 
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What was asked for and is not in use, and why, one sentence each; for log and diagnostics."""
+        ...
+
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Give the array that the next `run` reads; the same array for the same shape, every time.
 

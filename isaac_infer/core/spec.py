@@ -10,6 +10,7 @@ from isaac_infer.core.fit import Size
 
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
 NETWORK_CHANNEL_ORDERS = ('rgb', 'bgr', 'gray')
+BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 of its width and height
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class ModelSpec:
     num_classes: int
     strides: tuple[int, ...] = ()  # of grid-based heads, one per output level
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()  # per level: width, height in network pixels
+    row_length: int = 0  # numbers per box in the box tensor; what follows the class scores is ignored
+    first_class: int = 0  # the number by which the model calls the first class: 1 where 0 is the background
+    box_unit: str = 'pixels'  # one of BOX_UNITS: what the network's own box coordinates mean
     size_input: str = ''  # name of an `orig_target_sizes` input, where the model has one
     notes: tuple[str, ...] = ()  # what the user should know: how it was recognised, limits baked into the model
 
@@ -90,3 +94,4 @@ class Overrides:
     std: tuple[float, ...] = ()
     strides: tuple[int, ...] = ()
     anchors: tuple[float, ...] = ()  # width, height, width, height, ... level by level, in network pixels
+    box_unit: str = ''

@@ -1,0 +1,44 @@
+# Every target first makes .venv if it has to (about a minute, once); PYTHON=python3.12 picks another Python.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench docs clean
+
+BIN := .venv/bin
+TYPED := $(wildcard isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/deploy isaac_infer/params.py)
+
+LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy $(TYPED)
+DEMO := $(if $(SOURCE),--source "$(SOURCE)") $(if $(MODEL),--model "$(MODEL)") $(if $(FRAMES),--frames "$(FRAMES)") \
+        $(if $(RATE),--rate "$(RATE)") $(if $(TASK),--task "$(TASK)") $(if $(OUT),--out "$(OUT)")
+
+help:
+	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|/dev/videoN|rtsp://.. MODEL= FRAMES= RATE= OUT=]'
+	@echo 'make test    lint, types and all tests [ARGS="-k fit"]'
+	@echo 'make bench   measure on this machine [ARGS="..."]'
+	@echo 'make lint    lint and types only'
+	@echo 'make docs    write config/*.yaml and the parameter tables of the README anew'
+	@echo 'make setup   only make .venv'
+	@echo 'make clean   remove .venv and everything else that was made here'
+
+setup:
+	@command -v "$(or $(PYTHON),python3)" >/dev/null || \
+	  { echo 'set-up: $(or $(PYTHON),python3) is not there: Python 3.10 or newer is needed' >&2; exit 2; }
+	@"$(or $(PYTHON),python3)" tools/setup_env.py
+
+demo: setup
+	@$(BIN)/isaac-infer demo $(DEMO) $(ARGS)
+
+# The tests run even if lint fails, so that one call tells everything.
+test: setup
+	@status=0; { $(LINT); } || status=1; $(BIN)/python -m pytest $(ARGS) || status=1; exit $$status
+
+lint: setup
+	@$(LINT)
+
+bench: setup
+	@$(BIN)/python tools/bench.py $(ARGS)
+
+docs: setup
+	@$(BIN)/python tools/write_params.py
+
+clean:
+	rm -rf .venv build install log out .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find isaac_infer test tools launch -name __pycache__ -prune -exec rm -rf {} +

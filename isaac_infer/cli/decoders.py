@@ -1,0 +1,33 @@
+"""`isaac-infer decoders`: the output layouts that are understood."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from isaac_infer.core.decode.detection import DECODERS
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `decoders` to the sub-commands."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'decoders',
+        help='list the output layouts that are understood',
+        description='Lists the decoders: what --decoder takes where a model is not recognised by itself.',
+    )
+    parser.add_argument('--json', action='store_true', help='print as JSON')
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print name and description of every decoder."""
+    descriptions = {name: decoder.description for name, decoder in DECODERS.items()}
+    if args.json:
+        print(json.dumps(descriptions, indent=1))
+        return 0
+    width = max(len(name) for name in descriptions)
+    for name, description in descriptions.items():
+        print(f'{name:<{width}}  {description}')
+    return 0

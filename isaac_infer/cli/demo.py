@@ -1,0 +1,203 @@
+"""`isaac-infer demo`: image source, detector and recorder as separate processes over DDS, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.columns import Columns
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from isaac_infer.cli.options import add_options, given_values
+from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.params import DetectionParams, ImageSourceParams
+
+DEFAULT_MODEL = 'tabletop_detector.onnx'
+START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
+SETTLE_S = 1.5  # after the last picture: how long to wait for answers that are still under way
+CONTACT_SHEET = 'contact_sheet.png'
+STOP_TIMEOUT_S = 5.0  # how long a node may take to end before it is killed
+
+
+class DemoError(IsaacInferError):
+    """The demo cannot go on; the message says which node failed and with what."""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `demo` to the sub-commands."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'demo',
+        help='run image source and detector over ROS 2 and show what they found',
+        description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then prints '
+        'what came of it and writes a contact sheet of annotated pictures.',
+    )
+    parser.add_argument('--source', default='synthetic', help='picture, folder, video, camera, stream or synthetic')
+    parser.add_argument('--frames', type=int, default=100, help='pictures to send (default: %(default)s)')
+    parser.add_argument('--rate', type=float, default=30.0, help='pictures per second (default: %(default)s)')
+    parser.add_argument('--width', type=int, default=640, help='of synthetic pictures (default: %(default)s)')
+    parser.add_argument('--height', type=int, default=480, help='of synthetic pictures (default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for the results (%(default)s)')
+    add_options(parser, DetectionParams)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; 0 if pictures were answered."""
+    ImageSourceParams(source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height)
+    if args.frames < 1:
+        raise DemoError(f'--frames: expected at least 1, got {args.frames}')
+    model = given_values(args, DetectionParams)
+    model.setdefault('model_file_path', DEFAULT_MODEL)
+    args.out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    console.print(f'[bold]{model["model_file_path"]}[/] on [bold]{args.source}[/]: {args.frames} pictures at {args.rate:g} Hz')
+    with tempfile.TemporaryDirectory(prefix='isaac_infer_demo_') as folder:
+        report = _play(args, model, Path(folder), console)
+    _show(report, console)
+    (args.out / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+    console.print(f'\nPictures: [bold]{args.out / "contact_sheet.png"}[/]   numbers: [bold]{args.out / "report.json"}[/]')
+    return 0 if report['answered'] else 1
+
+
+def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
+    """Start the three nodes, follow the recorder until the source has ended, stop all, return the report."""
+    report_path = folder / 'report.json'
+    picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
+    nodes = {
+        'recorder': {'report': str(report_path), 'contact_sheet': str(args.out.resolve() / CONTACT_SHEET)},
+        'detector_node': model,
+        'image_source': {**picture_values, 'wait_for_subscribers': 2},
+    }
+    with _running(nodes, folder) as processes, _progress(console) as bar:
+        task = bar.add_task('starting', total=args.frames)
+        report: dict[str, Any] = {}
+        last_news = time.monotonic()
+        while True:
+            time.sleep(0.1)
+            before, report = report, _read(report_path)
+            _check(processes, report, folder)
+            if _counts(report) != _counts(before):
+                last_news = time.monotonic()
+                bar.update(task, completed=report['answered'], description='detecting')
+            quiet_s = time.monotonic() - last_news
+            if processes['image_source'].poll() is not None and quiet_s > SETTLE_S:
+                break
+            if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
+                raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
+        _stop(processes['recorder'])  # it writes the contact sheet on its way out
+        return _read(report_path)
+
+
+def _read(report_path: Path) -> dict[str, Any]:
+    try:
+        report: dict[str, Any] = json.loads(report_path.read_text())
+    except FileNotFoundError:  # the recorder has only just started
+        return {}
+    return report
+
+
+def _counts(report: dict[str, Any]) -> tuple[int, int]:
+    return report.get('pictures', 0), report.get('answered', 0)
+
+
+def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], folder: Path) -> None:
+    """Raise DemoError where a node has ended too early or says that it cannot work."""
+    for name, process in processes.items():
+        code = process.poll()
+        if code is not None and (code != 0 or name != 'image_source'):
+            raise DemoError(f'{name} ended with code {code}\n{_last_words(folder)}')
+    for name, status in report.get('nodes', {}).items():
+        if status['level'] == 'ERROR' and not report['answered']:
+            raise DemoError(f'{name}: {status["message"]}')
+
+
+def _last_words(folder: Path, lines: int = 8) -> str:
+    """The end of every node's log."""
+    return '\n'.join(
+        f'{log.stem}: {line}' for log in sorted(folder.glob('*.log')) for line in log.read_text().splitlines()[-lines:]
+    )
+
+
+@contextlib.contextmanager
+def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end."""
+    is_humble = os.environ.get('ROS_DISTRO') == 'humble'  # later ones replaced its variable, and warn of it
+    localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
+    environment = {**localhost, **os.environ}
+    namespace = f'/isaac_infer_demo_{os.getpid()}'
+    processes: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for name, values in nodes.items():
+            parameters = folder / f'{name}.yaml'
+            parameters.write_text(json.dumps({'/**': {'ros__parameters': values}}))  # JSON is YAML
+            command = [sys.executable, '-m', f'isaac_infer.nodes.{name}', '--ros-args']
+            command += ['-r', f'__ns:={namespace}', '--params-file', str(parameters)]
+            with (folder / f'{name}.log').open('w') as log:
+                processes[name] = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_parent
+                )
+        yield processes
+    finally:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            _stop(process)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this child when the demo is killed, so that no node outlives it."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End a node the way Ctrl-C does, and by force where it does not listen."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _progress(console: Console) -> Progress:
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console)
+
+
+def _show(report: dict[str, Any], console: Console) -> None:
+    """Print the tables: pictures, objects by class, times by stage."""
+    values = {name: status['values'] for name, status in report['nodes'].items()}
+    detector, source = values.get('detector_node', {}), values.get('image_source', {})
+    counts = Table('pictures', '', box=SIMPLE_HEAD)
+    counts.add_row('sent', source.get('sent', 'unknown'))
+    counts.add_row('answered', str(report['answered']))
+    for key, count in detector.items():
+        if key.startswith('dropped_') and count != '0':
+            counts.add_row(key.replace('_', ': ', 1).replace('_', ' '), count)
+    classes = Table('found', 'times', box=SIMPLE_HEAD)
+    for name, count in report['classes'].items():
+        classes.add_row(Text(name), str(count))
+    times = Table('milliseconds', 'p50', 'p95', 'p99', box=SIMPLE_HEAD)
+    for stage in dict.fromkeys(key.rsplit('_ms_p', 1)[0] for key in detector if '_ms_p' in key):
+        times.add_row(stage.replace('_', ' '), *(f'{float(detector[f"{stage}_ms_p{p}"]):.2f}' for p in (50, 95, 99)))
+    if report['latency_ms']:
+        times.add_row('picture stamp to result here', *(f'{value:.2f}' for value in report['latency_ms'].values()))
+    console.print(Columns([counts, classes, times]))
+    console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim')

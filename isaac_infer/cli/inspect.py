@@ -1,0 +1,106 @@
+"""`isaac-infer inspect`: what a model file holds, and how it will be used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from isaac_infer.cli.models import model_path, open_network
+from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.core.decode.names import read_class_names
+from isaac_infer.core.session import Session
+from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.engine.load import file_sha256, find_model, find_spec
+from isaac_infer.params import ModelParams
+
+LONGEST_VALUE = 200  # characters of a metadata value that are shown
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add `inspect` to the sub-commands."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        'inspect',
+        help='show what a model file holds and how it will be used',
+        description='Shows tensors and metadata of a model, its decoder, and how pictures are fed to it.',
+    )
+    parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+    parser.add_argument('--json', action='store_true', help='print as JSON')
+    add_options(parser, ModelParams)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show a model; its tensors also where it is not understood, before the error that says why."""
+    args.model_file_path = args.model_file_path or args.model
+    params = params_from(args, ModelParams)
+    path = find_model(model_path(params))
+    with open_network(params) as session:
+        facts: dict[str, Any] = {
+            'model': str(path),
+            'bytes': path.stat().st_size,
+            'sha256': file_sha256(path),
+            'backend': session.backend,
+            'fallbacks': list(session.fallbacks),
+            'inputs': [_tensor(spec) for spec in session.inputs],
+            'outputs': [_tensor(spec) for spec in session.outputs],
+            'metadata': dict(session.metadata),
+        }
+        if not args.json:
+            _show(facts, session)
+        spec = find_spec(session, path, params.overrides(read_class_names(params.class_names)))
+    if args.json:
+        print(json.dumps({**facts, 'spec': asdict(spec)}, indent=1, default=str))
+    else:
+        _show_spec(spec)
+    return 0
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {'name': spec.name, 'shape': list(spec.shape), 'dtype': str(spec.dtype)}
+
+
+def _show(facts: dict[str, Any], session: Session) -> None:
+    rows = {key: str(facts[key]) for key in ('model', 'bytes', 'sha256', 'backend')}
+    for kind, tensors in (('input', session.inputs), ('output', session.outputs)):
+        rows.update({f'{kind} {spec.name}': spec.layout for spec in tensors})
+    rows.update(('metadata ' + key, value[:LONGEST_VALUE]) for key, value in session.metadata.items())
+    rows.update((f'fallback {number}', text) for number, text in enumerate(session.fallbacks, 1))
+    _print('the file', rows)
+
+
+def _show_spec(spec: ModelSpec) -> None:
+    image = spec.image
+    height, width = image.size_hw
+    _print(
+        'how it is used',
+        {
+            'decoder': spec.decoder,
+            'outputs read': ', '.join(spec.outputs),
+            'classes': f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'[:LONGEST_VALUE],
+            'picture': f'{width}x{height} {image.channel_order} {image.layout} {image.dtype}, {image.resize}',
+            'values': f'(pixel * {image.scale:g} - {_numbers(image.mean)}) / {_numbers(image.std)}',
+            **{f'note {number}': note for number, note in enumerate(spec.notes, 1)},
+        },
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ', '.join(f'{value:g}' for value in values) if len(values) == 1 else str(list(values))
+
+
+def _print(title: str, rows: dict[str, str]) -> None:
+    table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD, show_header=False)
+    table.add_column()
+    table.add_column(overflow='fold')
+    for key, value in rows.items():
+        table.add_row(Text(key), Text(value))
+    Console().print(table)

@@ -1,0 +1,83 @@
+"""`isaac-infer`: the command line; finds the sub-command, runs it, and turns errors into one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from isaac_infer.core.errors import IsaacInferError, ParameterError
+
+# Sub-command -> what it is for. Each is the module of that name, imported only when it is asked for.
+COMMANDS = {
+    'run': 'find objects in pictures, folders, videos or cameras',
+    'demo': 'run image source and detector over ROS 2 and show what they found',
+    'inspect': 'show what a model file holds and how it will be used',
+    'decoders': 'list the output layouts that are understood',
+    'evaluate': 'measure a detector on drawn scenes',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; 0: done, 1: failed, 2: asked for the impossible, 130: interrupted."""
+    # Read when OpenCV is imported: what goes wrong with a source is raised, and said once.
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # AV_LOG_QUIET
+    arguments = [_shielded(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except ParameterError as error:
+        return _report(error, 2)
+    except (IsaacInferError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # who read our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return _report(error, 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='isaac-infer', description='Neural networks on pictures, for robots.'
+    )
+    parser.add_argument('--version', action='store_true', help='print the version and exit')
+    parser.set_defaults(run=lambda args: _without_command(parser, args))
+    subparsers = parser.add_subparsers(title='sub-commands', metavar='COMMAND')
+    asked = arguments[0] if arguments else ''
+    for name, purpose in COMMANDS.items():
+        if name == asked:
+            importlib.import_module(f'isaac_infer.cli.{name}').add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=purpose)
+    return parser
+
+
+def _without_command(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if args.version:
+        from isaac_infer import __version__
+
+        print(f'isaac-infer {__version__}')
+        return 0
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _shielded(argument: str) -> str:
+    """Put a space before negative numbers such as -1e-3 and -1,-2, which argparse takes for options."""
+    return f' {argument}' if re.fullmatch(r'-[\d.][\d.eE,+-]*', argument) else argument
+
+
+def _report(error: Exception, code: int) -> int:
+    print(f'isaac-infer: error: {error}', file=sys.stderr)
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Models: opened as the command line says."""
+
+from __future__ import annotations
+
+from isaac_infer.core.decode.names import read_class_names
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.session import Session
+from isaac_infer.engine.load import open_pipeline, open_session
+from isaac_infer.params import DetectionParams, ModelParams
+
+
+def open_detector(params: DetectionParams) -> Pipeline:
+    """Load, understand and warm up the detector that the parameters describe; see `open_pipeline`."""
+    return open_pipeline(
+        model_path(params),
+        limits=lambda spec: params.limits(spec.class_names, spec.num_classes),
+        overrides=params.overrides(read_class_names(params.class_names)),
+        backend=params.backend,
+        providers=params.providers,
+        num_threads=params.num_threads,
+    )
+
+
+def open_network(params: ModelParams) -> Session:
+    """Load the network alone, without finding out what it is for; see `open_session`."""
+    return open_session(
+        model_path(params),
+        backend=params.backend,
+        providers=params.providers,
+        num_threads=params.num_threads,
+    )
+
+
+def model_path(params: ModelParams) -> str:
+    """The file that the parameters name: the engine, where there is one."""
+    return params.engine_file_path or params.model_file_path

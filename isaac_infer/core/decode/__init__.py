@@ -1,0 +1,1 @@
+"""Decode: network outputs to results, one function per output layout."""

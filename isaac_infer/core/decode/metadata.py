@@ -1,0 +1,203 @@
+"""Metadata: what a model file, or the sidecar beside it, says of the model, parsed and never trusted."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from isaac_infer.core.decode.names import names_by_index
+from isaac_infer.core.errors import ModelError
+from isaac_infer.core.fit import RESIZE_MODES, Size
+from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS
+
+MAX_LITERAL_CHARACTERS = 1 << 20
+MAX_LITERAL_DEPTH = 16
+MAX_SIDE = 1 << 14
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is said of a model; empty or None where nothing is, or nothing that can be understood."""
+
+    task: str = ''  # Ultralytics' word: detect, segment, pose, obb, classify, ...
+    head: str = ''  # class of Ultralytics' head
+    version: tuple[int, ...] = ()  # of Ultralytics
+    end2end: bool | None = None
+    embedded_nms: bool = False
+    names: tuple[str, ...] = ()
+    size_hw: Size | None = None
+    stride: int = 0  # the largest
+    keypoint_values: int = 0  # numbers per box that describe key points
+    own: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the keys of _OWN that are there, with values of the right type
+    notes: tuple[str, ...] = ()
+
+
+def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
+    """Read Ultralytics' keys and this package's own; values are text, or what JSON and YAML have.
+
+    Keys of other tools are not looked at. What Ultralytics' keys hold beyond understanding is left out, with a
+    note; this package's own keys were written for it, so there it is an error.
+
+    Raises:
+        ModelError: one of this package's own keys holds a value that it cannot have.
+    """
+    notes = []
+    values = {str(key): _value(value) for key, value in metadata.items()}
+
+    def understood(key: str, read: Any, otherwise: Any) -> Any:
+        if values.get(key) in (None, ''):
+            return otherwise
+        try:
+            return read(values[key])
+        except (TypeError, ValueError, OverflowError, AttributeError):
+            notes.append(f'metadata {key!r} cannot be understood and is ignored: {str(values[key])[:60]!r}')
+            return otherwise
+
+    own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) is not None}
+    return Metadata(
+        task=str(values.get('task') or '').strip().lower(),
+        head=str(values.get('head') or '').strip(),
+        version=understood('version', _version, ()) if 'task' in values else (),
+        end2end=understood('end2end', _boolean, None),
+        embedded_nms=bool(understood('args', lambda args: args.get('nms') is True, False)),
+        names=own.get('class_names') or understood('names', names_by_index, ()),
+        size_hw=own.get('input_size') or understood('imgsz', _size, None),
+        stride=understood('stride', _whole, 0),
+        keypoint_values=understood('kpt_shape', lambda shape: _whole(shape[0]) * _whole(shape[1]), 0),
+        own=own,
+        notes=tuple(notes),
+    )
+
+
+def _value(value: Any) -> Any:
+    """Turn text that is a Python or JSON literal into what it says; other text stays text."""
+    if not isinstance(value, str) or not value[:1].strip() or value[0] not in '{[(-.0123456789TFNtfn"\'':
+        return value
+    if len(value) > MAX_LITERAL_CHARACTERS or not _is_shallow(value):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return value
+
+
+def _is_shallow(text: str) -> bool:
+    """Tell whether text holds nothing but literals: deep nesting and chains of operators overflow the parser."""
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', '', text, flags=re.DOTALL)
+    depth = deepest = 0
+    for bracket in re.findall(r'[\[\](){}]', bare):
+        depth += 1 if bracket in '[({' else -1
+        deepest = max(deepest, depth)
+    bare = re.sub(r'(?<=[\d.])[eE][-+]?(?=\d)', '', bare)
+    words = set(re.findall(r'[^\W\d]\w*', bare))
+    signs = re.search(r'[^\w\s\[\](){},:.-]|[\w\])}.]\s*-|-\s*-|\d{300}', bare)
+    return deepest <= MAX_LITERAL_DEPTH and words <= _LITERAL_WORDS and not signs
+
+
+_LITERAL_WORDS = {'True', 'False', 'None', 'true', 'false', 'null'}
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ('true', 'false', '1', '0'):
+        return text in ('true', '1')
+    raise ValueError
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or number != float(value) or not 1 <= number <= MAX_SIDE:
+        raise ValueError
+    return number
+
+
+def _size(value: Any) -> Size:
+    """Height and width from one number or two."""
+    sides = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(sides) != 2:
+        raise ValueError
+    return _whole(sides[0]), _whole(sides[1])
+
+
+def _version(value: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r'\d{1,6}', str(value))[:3])
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    numbers = tuple(float(number) for number in (value if isinstance(value, (list, tuple)) else (value,)))
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError
+    return numbers
+
+
+def _flat_numbers(value: Any) -> tuple[float, ...]:
+    """Numbers in one list, or in lists of lists."""
+    if isinstance(value, (list, tuple)):
+        return tuple(number for item in value for number in _flat_numbers(item))
+    return _numbers(value)
+
+
+def _choice(*choices: str) -> Any:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f'one of {", ".join(choices)}')
+        return str(value)
+
+    return read
+
+
+def _pad_value(value: Any) -> int:
+    if isinstance(value, bool) or int(value) != float(value) or not 0 <= int(value) <= 255:
+        raise ValueError('a whole number from 0 to 255')
+    return int(value)
+
+
+def _scale(value: Any) -> float:
+    (number,) = _numbers(value)
+    if number <= 0:
+        raise ValueError('a number above 0')
+    return number
+
+
+def _std(value: Any) -> tuple[float, ...]:
+    numbers = _numbers(value)
+    if min(numbers) <= 0:
+        raise ValueError('numbers above 0')
+    return numbers
+
+
+# This package's own keys, for sidecars and for models made for it: named as the parameters are.
+_OWN: dict[str, Any] = {
+    'decoder': str,
+    'class_names': names_by_index,
+    'input_size': _size,
+    'input_layout': _choice(*PIXEL_LAYOUTS),
+    'channel_order': _choice(*NETWORK_CHANNEL_ORDERS),
+    'resize': _choice(*RESIZE_MODES),
+    'scale_up': _boolean,
+    'pad_value': _pad_value,
+    'scale': _scale,
+    'mean': _numbers,
+    'std': _std,
+    'strides': lambda value: tuple(_whole(stride) for stride in value),
+    'anchors': _flat_numbers,
+    'box_unit': _choice(*BOX_UNITS),
+}
+
+
+def _own(key: str, value: Any, file_name: str) -> Any:
+    try:
+        return _OWN[key](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ModelError(f'{file_name}: metadata {key!r} cannot be {value!r}: {error}') from error

@@ -1,0 +1,294 @@
+"""Recognition: which decoder fits a model, and how its pictures are prepared, found without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.decode.families import FAMILIES, NAMED, SHAPED, Family, Match, Model, describe_decoders
+from isaac_infer.core.decode.metadata import Metadata, read_metadata
+from isaac_infer.core.errors import ModelError
+from isaac_infer.core.fit import Size
+from isaac_infer.core.spec import ImageSpec, ModelSpec, Overrides
+from isaac_infer.core.tensor import TensorSpec
+
+
+def resolve_spec(
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    metadata: Mapping[str, Any],
+    overrides: Overrides = Overrides(),
+    *,
+    file_name: str = 'model',
+) -> ModelSpec:
+    """Find out how to feed a model and how to read it.
+
+    What the user says wins; then comes what the model says of itself, then the names of its outputs, then their
+    shapes against the grid of its input size. What only a run can tell is settled by `probe`.
+
+    Args:
+        inputs: of the model.
+        outputs: of the model, with lengths left open filled in from a run where possible: see `input_shapes`.
+        metadata: of the model file, over that of the sidecar.
+        overrides: what the user says.
+        file_name: for messages.
+
+    Raises:
+        ModelError: no decoder fits, several do, or what is said contradicts what the model is.
+    """
+    says = read_metadata(metadata, file_name=file_name)
+    image, size_input = _image_input(inputs, overrides, file_name)
+    layout = _layout(image, overrides, says, file_name)
+    model = Model(
+        outputs=tuple(outputs),
+        image=image,
+        size_hw=_size(image, layout, overrides, says, file_name),
+        layout=layout,
+        size_input=size_input.name if size_input else '',
+        says=says,
+        names=overrides.class_names or says.names,
+        strides=overrides.strides or says.own.get('strides', ()),
+        anchors=overrides.anchors or says.own.get('anchors', ()),
+        output_names=overrides.output_names,
+        asked=False,
+    )
+    _check_output_names(model, file_name)
+    decoder, match, how = _recognise(model, overrides, file_name)
+    _check_names(model, match, file_name)
+    family = FAMILIES[decoder]
+    box_unit = overrides.box_unit or says.own.get('box_unit') or family.box_unit
+    notes = [how, *family.notes, match.note, *says.notes]
+    return ModelSpec(
+        task='detection',
+        decoder=decoder,
+        image=_image_spec(model, family, overrides, file_name),
+        outputs=match.outputs,
+        class_names=model.names,
+        num_classes=match.num_classes or len(model.names),
+        strides=match.strides,
+        anchors=match.anchors,
+        row_length=match.row_length,
+        first_class=match.first_class,
+        box_unit=box_unit,
+        size_input=model.size_input,
+        notes=tuple(note for note in notes if note),
+    )
+
+
+def input_shapes(
+    inputs: Sequence[TensorSpec],
+    metadata: Mapping[str, Any],
+    overrides: Overrides = Overrides(),
+    *,
+    file_name: str = 'model',
+) -> dict[str, tuple[int, ...]]:
+    """The shapes to feed a model's inputs with, by name: what `resolve_spec` will say, before outputs are known.
+
+    Raises:
+        ModelError: the model leaves its size open and nobody says it, or its inputs are not a picture's.
+    """
+    says = read_metadata(metadata, file_name=file_name)
+    image, size_input = _image_input(inputs, overrides, file_name)
+    layout = _layout(image, overrides, says, file_name)
+    height, width = _size(image, layout, overrides, says, file_name)
+    channels = image.shape[1 if layout == 'nchw' else 3]
+    channels = channels if channels > 0 else 3
+    shapes = {image.name: (1, channels, height, width) if layout == 'nchw' else (1, height, width, channels)}
+    return {**shapes, size_input.name: (1, 2)} if size_input else shapes
+
+
+# ---- the inputs ------------------------------------------------------------------------------------------------
+
+
+def _image_input(
+    inputs: Sequence[TensorSpec], overrides: Overrides, file_name: str
+) -> tuple[TensorSpec, TensorSpec | None]:
+    """The picture's input and, where there is one, the one that wants the size of the picture."""
+    by_name = {spec.name: spec for spec in inputs}
+    unknown = [name for name in overrides.input_names if name not in by_name]
+    if unknown:
+        raise ModelError(f'{file_name}: no input named {", ".join(unknown)}; the model has {_listed(inputs)}')
+    if overrides.input_names:
+        images = [by_name[overrides.input_names[0]]]
+        sizes = [by_name[name] for name in overrides.input_names[1:]]
+    else:
+        images = [spec for spec in inputs if len(spec.shape) == 4]
+        sizes = [spec for spec in inputs if len(spec.shape) == 2 and spec.shape[1] in (2, -1)]
+    if (
+        len(images) != 1
+        or len(images[0].shape) != 4
+        or len(sizes) > 1
+        or len(images) + len(sizes) != len(inputs)
+    ):
+        raise ModelError(
+            f'{file_name}: expected one picture as input, and at most one [1, 2] for its size, got {_listed(inputs)}; '
+            'export the model with a picture as its only input, or name them by input_tensor_names'
+        )
+    image = images[0]
+    if image.shape[0] > 1:
+        raise ModelError(
+            f'{file_name}: {image.name} takes {image.shape[0]} pictures at once, expected one; '
+            'export the model with batch size 1 or with a dynamic batch'
+        )
+    if (image.dtype.kind not in 'fu' and image.dtype != np.int32) or image.dtype.itemsize > 4:
+        raise ModelError(
+            f'{file_name}: {image.name} takes {image.dtype}, expected float32, float16, uint8 or int32; '
+            'export the model with one of these as its input'
+        )
+    return image, sizes[0] if sizes else None
+
+
+def _layout(image: TensorSpec, overrides: Overrides, says: Metadata, file_name: str) -> str:
+    layout = overrides.layout or says.own.get('input_layout', '')
+    _, second, _, fourth = image.shape
+    if not layout:
+        layout = 'nhwc' if fourth in (1, 3) and second not in (1, 3) else 'nchw'
+    channels = second if layout == 'nchw' else fourth
+    if channels not in (1, 3, -1):
+        raise ModelError(
+            f'{file_name}: {image} is not a picture: expected 1 or 3 channels, got {channels} in layout {layout}; '
+            'set input_layout if its axes are in another order'
+        )
+    return layout
+
+
+def _size(image: TensorSpec, layout: str, overrides: Overrides, says: Metadata, file_name: str) -> Size:
+    own = image.shape[2:4] if layout == 'nchw' else image.shape[1:3]
+    wanted = overrides.input_size_hw
+    if wanted and any(length not in (-1, want) for length, want in zip(own, wanted)):
+        raise ModelError(
+            f'{file_name}: {image.name} is {own[0]} high and {own[1]} wide, input_size asks for {wanted[0]} and '
+            f'{wanted[1]}; leave input_size empty, or export the model in that size or with a dynamic one'
+        )
+    known = wanted or says.size_hw
+    if -1 in own and not known:
+        raise ModelError(
+            f'{file_name}: {image} leaves height and width open; set input_size to height and width in pixels, '
+            'as the model was trained'
+        )
+    height, width = (length if length > 0 else say for length, say in zip(own, known or own))
+    return height, width
+
+
+def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: str) -> ImageSpec:
+    """The family's preparation, under what the model says, under what the user says."""
+    channels = model.image.shape[1 if model.layout == 'nchw' else 3]
+    values: dict[str, Any] = dict(family.image)
+    if channels == 1:
+        values['channel_order'] = 'gray'
+    if model.image.dtype.kind in 'iu':
+        values.update(scale=1.0, mean=(0.0,), std=(1.0,))  # such a model normalises inside
+    keys = ('channel_order', 'resize', 'scale_up', 'pad_value', 'scale', 'mean', 'std')
+    values.update({key: model.says.own[key] for key in keys if key in model.says.own})
+    values.update(
+        {key: getattr(overrides, key) for key in keys if getattr(overrides, key) not in (None, '', ())}
+    )
+    spec = ImageSpec(
+        name=model.image.name, size_hw=model.size_hw, layout=model.layout, dtype=model.image.dtype, **values
+    )
+    if channels not in (-1, spec.channels):
+        raise ModelError(
+            f'{file_name}: {model.image} has {channels} channels, channel_order {spec.channel_order!r} makes '
+            f'{spec.channels}'
+        )
+    for key in ('mean', 'std'):
+        if len(getattr(spec, key)) not in (1, spec.channels):
+            if channels != 1 or (key in values and values[key] is not family.image.get(key)):
+                raise ModelError(
+                    f'{file_name}: {key} has {len(getattr(spec, key))} values, expected 1 or {spec.channels}'
+                )
+            spec = replace(spec, **{key: (sum(getattr(spec, key)) / len(getattr(spec, key)),)})
+    return spec
+
+
+# ---- the outputs -----------------------------------------------------------------------------------------------
+
+
+def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str, Match, str]:
+    """The decoder, how it fits, and how it was found."""
+    asked = overrides.decoder or model.says.own.get('decoder', '')
+    if asked:
+        if asked not in FAMILIES:
+            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are:\n{describe_decoders()}')
+        match = FAMILIES[asked].match(replace(model, asked=True))
+        if match is None:
+            raise ModelError(
+                f'{file_name}: its outputs do not have the layout of decoder {asked!r}\n'
+                f'    ({DECODERS[asked].description});\n{_way_out(model)}'
+            )
+        who = 'parameter' if overrides.decoder else 'metadata'
+        return asked, match, f'decoder {asked}, by {who}'
+    _refuse_other_tasks(model, file_name)
+    matches: dict[str, Match] = {}
+    for names in (_by_metadata(model),) if model.says.task else (NAMED, SHAPED):
+        matches = matches or {name: match for name in names if (match := FAMILIES[name].match(model))}
+    if len(matches) == 1:
+        ((name, match),) = matches.items()
+        how = "Ultralytics' metadata" if model.says.task else 'names and shapes of its outputs'
+        return name, match, f'decoder {name}, recognised by {how}'
+    if matches:
+        raise ModelError(
+            f'{file_name}: its outputs can be read as {" or ".join(matches)}; set decoder to the right one.\n'
+            + _way_out(model)
+        )
+    raise ModelError(
+        f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n{_way_out(model)}'
+    )
+
+
+def _way_out(model: Model) -> str:
+    return f'  outputs: {_listed(model.outputs)}\n  decoders:\n{describe_decoders()}'
+
+
+def _listed(tensors: Sequence[TensorSpec]) -> str:
+    return ', '.join(map(str, tensors)) or 'none'
+
+
+def _refuse_other_tasks(model: Model, file_name: str) -> None:
+    task = model.says.task
+    if task and task not in ('detect', 'segment', 'pose', 'obb'):
+        raise ModelError(
+            f'{file_name}: it was made for the task {task!r}, which gives no boxes; expected a model for detect, '
+            'segment, pose or obb. If its metadata is wrong, set decoder'
+        )
+
+
+def _by_metadata(model: Model) -> tuple[str, ...]:
+    """The decoders that Ultralytics' metadata leaves open; the shapes of the outputs decide between them."""
+    says = model.says
+    raw, final = ('ultralytics_obb', 'ultralytics_obb_end2end') if says.task == 'obb' else _ULTRALYTICS
+    if says.head == 'RTDETRDecoder':
+        return _ULTRALYTICS_RTDETR
+    told = says.end2end or says.embedded_nms
+    for name in (final, raw) if told else (raw,):
+        if FAMILIES[name].match(model):
+            return (name,)
+    if says.task == 'obb':
+        return (final,)
+    if says.end2end is None:  # written before 8.4, when rows of six were YOLOv10's
+        return final, _ULTRALYTICS_RTDETR[0]
+    return _ULTRALYTICS_RTDETR  # every other head that answers in such rows says so, only this one does not
+
+
+_ULTRALYTICS = ('ultralytics', 'ultralytics_end2end')
+_ULTRALYTICS_RTDETR = ('ultralytics_rtdetr', 'ultralytics_rtdetr_end2end')
+
+
+def _check_output_names(model: Model, file_name: str) -> None:
+    known = {output.name for output in model.outputs}
+    unknown = [name for name in model.output_names if name not in known]
+    if unknown:
+        raise ModelError(
+            f'{file_name}: no output named {", ".join(unknown)}; the model has {_listed(model.outputs)}'
+        )
+
+
+def _check_names(model: Model, match: Match, file_name: str) -> None:
+    if model.names and match.num_classes and len(model.names) != match.num_classes:
+        raise ModelError(
+            f'{file_name}: the model has {match.num_classes} classes, but {len(model.names)} class names are given'
+        )

@@ -1,0 +1,145 @@
+"""Draw: results painted onto pictures, and a contact sheet of pictures."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import cache
+
+import cv2
+import numpy as np
+
+from isaac_infer.core.results import Detections
+
+Colour = tuple[int, int, int]  # blue, green, red
+
+FONT = cv2.FONT_HERSHEY_DUPLEX
+GOLDEN_RATIO = 0.618033988749895  # steps of this much around the colour wheel never meet
+DARK, LIGHT = (24, 24, 24), (255, 255, 255)
+MIDDLE_BRIGHTNESS = 120  # 0..255: text on anything brighter is dark
+LINES, TEXT_LINES = 500, 92  # so many line widths, and text heights, go into width plus height of a picture
+_SHIFT = 4  # fractional bits in the coordinates given to OpenCV
+
+
+def draw_detections(
+    image_bgr: np.ndarray,
+    detections: Detections,
+    class_names: Sequence[str],
+    *,
+    line_width: int = 0,
+    labels: bool = True,
+    scores: bool = True,
+) -> np.ndarray:
+    """Draw boxes and labels onto a picture, in place, and return it.
+
+    Args:
+        image_bgr: (H, W, 3) uint8.
+        class_names: by class index; a class without a name is labelled by its number.
+        line_width: of the boxes in pixels; 0: fitting the picture.
+        labels: whether to write class names.
+        scores: whether to write scores.
+    """
+    size = sum(image_bgr.shape[:2])
+    width = line_width or max(round(size / LINES), 1)
+    text_height = max(round(size / TEXT_LINES), 8)
+    outlines = [_outline(detections, row) for row in range(len(detections))]
+    best_on_top = range(len(detections) - 1, -1, -1)
+    for row in best_on_top:
+        for colour, thickness in ((DARK, width + 2), (class_colour(int(detections.class_id[row])), width)):
+            _draw_closed(image_bgr, outlines[row], colour, thickness)
+    for row in best_on_top:
+        class_id = int(detections.class_id[row])
+        name = class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)
+        parts = [name] * labels + [f'{detections.score[row]:.2f}'] * scores
+        if parts:
+            corner = outlines[row][outlines[row][:, 1].argmin()]
+            _draw_label(image_bgr, ' '.join(parts), corner, class_colour(class_id), text_height)
+    return image_bgr
+
+
+@cache
+def class_colour(class_id: int) -> Colour:
+    """The colour of a class, always the same; neighbouring classes differ most."""
+    hue = (0.58 + class_id * GOLDEN_RATIO) % 1.0
+    lightness = (0.55, 0.66, 0.47)[class_id // 5 % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def contact_sheet(
+    images_bgr: Sequence[np.ndarray],
+    *,
+    captions: Sequence[str] = (),
+    columns: int = 0,
+    cell_wh: tuple[int, int] = (480, 360),
+    background: Colour = (32, 28, 26),
+) -> np.ndarray:
+    """Lay pictures out in a grid, each fitted into a cell, with a caption below it.
+
+    Args:
+        images_bgr: at least one (H, W, 3) uint8; they may differ in size.
+        captions: one per picture, or none at all.
+        columns: of the grid; 0: about as many as rows, rather more.
+        cell_wh: width and height of a cell in pixels.
+    """
+    columns = columns or min(max(round(len(images_bgr) ** 0.5 + 0.3), 1), len(images_bgr))
+    rows = -(-len(images_bgr) // columns)
+    width, height = cell_wh
+    gap = max(width // 40, 4)
+    text_height = gap * 2 if captions else 0
+    step_x, step_y = width + gap, height + text_height + gap
+    sheet = np.full((rows * step_y + gap, columns * step_x + gap, 3), background, np.uint8)
+    for number, image in enumerate(images_bgr):
+        left, top = gap + number % columns * step_x, gap + number // columns * step_y
+        ratio = min(width / image.shape[1], height / image.shape[0])
+        size_wh = max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1)
+        small = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR)
+        x, y = left + (width - size_wh[0]) // 2, top + (height - size_wh[1]) // 2
+        sheet[y : y + size_wh[1], x : x + size_wh[0]] = small
+        if captions:
+            baseline = top + height + round(text_height * 0.75)
+            scale = _text_scale(gap)
+            cv2.putText(
+                sheet, captions[number], (left, baseline), FONT, scale, (190, 190, 190), 1, cv2.LINE_AA
+            )
+    return sheet
+
+
+def _outline(detections: Detections, row: int) -> np.ndarray:
+    """Corners of a box, in order: (4, 2) float, source pixels."""
+    if detections.rotated is None:
+        left, top, right, bottom = detections.xyxy[row]
+        return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    x, y, width, height, angle = detections.rotated[row]
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (width / 2, height / 2)
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned: np.ndarray = corners @ np.array([(cos, sin), (-sin, cos)]) + (x, y)
+    return turned
+
+
+def _draw_closed(image: np.ndarray, corners: np.ndarray, colour: Colour, thickness: int) -> None:
+    # Pixel centres are at half-integers in box coordinates, at integers in OpenCV's.
+    points = np.rint((corners - 0.5) * (1 << _SHIFT)).astype(np.int32)
+    cv2.polylines(image, [points], True, colour, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_label(image: np.ndarray, text: str, corner: np.ndarray, colour: Colour, text_height: int) -> None:
+    """Write text on a plate above a corner, or below it where there is no room; always inside the picture."""
+    scale = _text_scale(text_height)
+    (text_width, _), below = cv2.getTextSize(text, FONT, scale, 1)
+    margin = max(text_height // 3, 2)
+    width, height = text_width + 2 * margin, text_height + below // 2 + 2 * margin
+    left, top = (round(float(side)) for side in corner)
+    left -= margin // 2
+    top -= height if top >= height else 0
+    left = max(min(left, image.shape[1] - width), 0)
+    top = max(min(top, image.shape[0] - height), 0)
+    cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, cv2.FILLED)
+    brightness = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
+    ink = DARK if brightness > MIDDLE_BRIGHTNESS else LIGHT
+    cv2.putText(image, text, (left + margin, top + margin + text_height), FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def _text_scale(height: int) -> float:
+    """The font scale whose capitals are so many pixels high."""
+    return cv2.getFontScaleFromHeight(FONT, height, 1)

@@ -1,0 +1,68 @@
+"""Record: answers matched with their pictures by stamp, counted, timed and sampled evenly."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from isaac_infer.core.stats import percentile
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answered picture."""
+
+    image: np.ndarray  # (H, W, 3) uint8 BGR
+    answer: object  # what was said of it
+    latency_ms: float  # from the picture's stamp to the arrival of the answer
+
+
+class Record:
+    """What a detector answered: counts, latencies, and a few pictures spread over the whole run.
+
+    Memory is bounded: at most `pending` pictures wait for their answer and `2 * samples` are kept.
+    """
+
+    def __init__(self, *, samples: int = 12, pending: int = 32) -> None:
+        self.pictures = 0
+        self.answered = 0
+        self.unmatched = 0  # answers whose picture did not arrive here
+        self.classes: Counter[str] = Counter()
+        self._latencies_ms: list[float] = []
+        self._waiting: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._pending, self._wanted = pending, samples
+        self._kept: list[Sample] = []
+        self._every = 1  # one answered picture in so many is kept
+
+    def add_picture(self, stamp_ns: int, image_bgr: np.ndarray) -> None:
+        """Keep a picture until its answer comes."""
+        self.pictures += 1
+        self._waiting[stamp_ns] = image_bgr
+        while len(self._waiting) > self._pending:
+            self._waiting.popitem(last=False)
+
+    def add_answer(self, stamp_ns: int, answer: object, class_names: list[str], latency_ms: float) -> None:
+        """Count an answer and keep it with its picture where it is one of the samples."""
+        self.classes.update(class_names)
+        self._latencies_ms.append(latency_ms)
+        image = self._waiting.pop(stamp_ns, None)
+        if image is None:
+            self.unmatched += 1
+        elif self.answered % self._every == 0:
+            self._kept.append(Sample(image, answer, latency_ms))
+            if len(self._kept) > 2 * self._wanted:
+                self._kept = self._kept[::2]
+                self._every *= 2
+        self.answered += 1
+
+    def samples(self) -> list[Sample]:
+        """The wanted number of answered pictures, or fewer, evenly spread, oldest first."""
+        count = min(self._wanted, len(self._kept))
+        return [self._kept[i] for i in np.linspace(0, len(self._kept) - 1, count).round().astype(int)]
+
+    def latency_ms(self) -> tuple[float, float, float]:
+        """The 50th, 95th and 99th percentile of stamp-to-answer; NaN where nothing was answered."""
+        p50, p95, p99 = (percentile(self._latencies_ms, percent) for percent in (50, 95, 99))
+        return p50, p95, p99

@@ -1,0 +1,215 @@
+"""Load: from the name of a model file to a session, and to a pipeline that is warmed up and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isaac_infer.core.decode.probe import probe
+from isaac_infer.core.decode.spec import input_shapes, resolve_spec
+from isaac_infer.core.errors import ModelError, SessionError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.prepare import Preparer
+from isaac_infer.core.session import Session
+from isaac_infer.core.spec import Limits, ModelSpec, Overrides
+from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.engine.trial import try_model
+
+ENGINE_SUFFIXES = ('.engine', '.plan', '.trt')
+SIDECAR_SUFFIXES = ('.json', '.yaml', '.yml')
+GREY = 114
+
+# How files begin that are often given instead of an ONNX model -> what they are and the way out.
+_OTHER_FILES = {
+    b'version https://git-lfs': 'a Git LFS pointer; run "git lfs pull" where it comes from',
+    b'<!doctype': 'a web page, not a model; download the raw file',
+    b'<html': 'a web page, not a model; download the raw file',
+    b'pk\x03\x04': 'a zip archive or PyTorch checkpoint; unpack it, or export it to ONNX',
+    b'\x80\x02': 'a Python pickle or old PyTorch checkpoint; export it to ONNX',
+    b'\x1f\x8b': 'a gzip archive; unpack it',
+    b'ftrt': 'a TensorRT engine; give it as engine_file_path',
+    b'\x89hdf': 'an HDF5 file such as a Keras model; export it to ONNX',
+}
+
+
+def open_session(
+    path: str | Path, *, backend: str = 'auto', providers: Sequence[str] = (), num_threads: int = 0
+) -> Session:
+    """Load a model onto a backend; slow.
+
+    Args:
+        path: see `find_model`.
+        backend: `auto`, `onnxruntime` or `tensorrt`.
+        providers: ONNX Runtime execution providers in order of preference; empty: the CPU.
+        num_threads: of the CPU; 0: one per core.
+
+    Raises:
+        ModelError: the file is missing or cannot be loaded.
+        SessionError: the backend is not available.
+    """
+    if backend not in ('auto', 'onnxruntime', 'tensorrt'):
+        raise SessionError(f'backend: expected auto, onnxruntime or tensorrt, got {backend!r}')
+    if backend == 'tensorrt' or str(path).lower().endswith(ENGINE_SUFFIXES):
+        raise SessionError(
+            f'{path}: this version cannot run TensorRT yet; give an ONNX model and backend onnxruntime'
+        )
+    path = find_model(path)
+    _refuse_other_files(path)
+    try:
+        from isaac_infer.engine.ort import OrtSession
+    except ImportError as error:
+        raise SessionError(
+            f'onnxruntime cannot be imported ({error}); install it: pip install onnxruntime'
+        ) from error
+    try_model(path)
+    return OrtSession(path, providers=providers, num_threads=num_threads)
+
+
+def open_pipeline(
+    path: str | Path,
+    *,
+    limits: Callable[[ModelSpec], Limits],
+    overrides: Overrides = Overrides(),
+    backend: str = 'auto',
+    providers: Sequence[str] = (),
+    num_threads: int = 0,
+) -> Pipeline:
+    """Load a model, find out how to feed and read it, and run it once to see that this is true; slow.
+
+    Args:
+        path: see `find_model`.
+        limits: gives what of the answers counts, now that the classes are known.
+        overrides: what the user knows better than the file.
+        backend, providers, num_threads: see `open_session`.
+
+    Raises:
+        ModelError: the file is missing, cannot be loaded, or cannot be understood without help.
+        SessionError: the backend is not available, or the network fails or answers with NaN.
+    """
+    path = find_model(path)
+    session = open_session(path, backend=backend, providers=providers, num_threads=num_threads)
+    try:
+        spec = find_spec(session, path, overrides)
+        pipeline = Pipeline(session, spec, limits(spec))
+        pipeline.warm_up()
+    except BaseException:
+        session.close()
+        raise
+    return pipeline
+
+
+def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) -> ModelSpec:
+    """Find out how to feed and read a model, by what it says of itself and by running it on a grey picture.
+
+    Raises:
+        ModelError: it cannot be understood without help.
+        SessionError: it fails, or answers with NaN or Inf.
+    """
+    metadata = {**_sidecar(path), **session.metadata}
+    shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
+    buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
+    outputs = session.outputs
+    if any(output.is_dynamic for output in outputs):
+        answers = session.run()
+        outputs = tuple(_with_lengths(output, answers[output.name].shape) for output in outputs)
+    spec = resolve_spec(session.inputs, outputs, metadata, overrides, file_name=path.name)
+    height, width = spec.image.size_hw
+    Preparer(spec.image)(Frame(np.full((height, width, 3), GREY, np.uint8)), into=buffers[spec.image.name])
+    if spec.size_input:
+        buffers[spec.size_input][...] = width, height
+    answers = session.run()
+    for name in spec.outputs:
+        if not np.isfinite(answers[name]).all():
+            raise SessionError(
+                f'{path}: output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
+                f'check how it is fed (scale, mean, std), or export it in float32'
+            )
+    return probe(answers, spec, overrides)
+
+
+def _with_lengths(output: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
+    """Fill in the lengths that an answer had; one of 0 says nothing, it counts what was found."""
+    return replace(output, shape=tuple(length or -1 for length in shape)) if output.is_dynamic else output
+
+
+def find_model(path: str | Path) -> Path:
+    """Find a model file: a relative path in the working directory, then among the models of this package.
+
+    Raises:
+        ModelError: it is nowhere; says where it was looked for.
+    """
+    if not str(path):
+        raise ModelError('no model given; set model_file_path (command line: --model) to an ONNX file')
+    path = Path(path).expanduser()
+    places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
+    for place in places:
+        if place.is_file():
+            return place
+        if place.is_dir():
+            raise ModelError(f'{place}: expected an ONNX file, got a folder')
+    looked = ', '.join(str(place.parent) for place in places)
+    raise ModelError(f'{path}: no such model file; looked in {looked}; give its full path')
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file, so that two robots can be compared."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _model_folders() -> list[Path]:
+    """Where this package's models are: installed by colcon, or in the source tree."""
+    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    installed = [Path(prefix, 'share', 'isaac_infer', 'models') for prefix in prefixes if prefix]
+    source = Path(__file__).resolve().parents[2] / 'models'
+    return [folder for folder in (*installed, source) if folder.is_dir()]
+
+
+def _refuse_other_files(path: Path) -> None:
+    try:
+        with path.open('rb') as file:
+            head = file.read(256)
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be read: {error.strerror}') from error
+    if not head:
+        raise ModelError(f'{path}: expected an ONNX model, got an empty file; copy or export it again')
+    if head[4:8] == b'TFL3':
+        raise ModelError(f'{path}: expected an ONNX model, got a TensorFlow Lite model; convert it to ONNX')
+    for beginning, what in _OTHER_FILES.items():
+        if head.lstrip().lower().startswith(beginning):
+            raise ModelError(f'{path}: expected an ONNX model, got {what}')
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    """Read `<model>.json` or `<model>.yaml` beside a model: what its file cannot say of itself."""
+    for suffix in SIDECAR_SUFFIXES:
+        beside = path.with_suffix(suffix)
+        if beside.is_file():
+            return _mapping(beside)
+    return {}
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text('utf-8')
+        content = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ModelError(f'{path}: cannot be read as facts about the model: {error}') from error
+    if not isinstance(content, dict):
+        raise ModelError(
+            f'{path}: expected a mapping such as {{"decoder": "..."}}, got {type(content).__name__}'
+        )
+    return {str(key): value for key, value in content.items()}

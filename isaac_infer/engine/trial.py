@@ -1,0 +1,64 @@
+"""Trial: a model loaded and run once in a child process, so that one that crashes its backend ends only the child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from isaac_infer.core.errors import IsaacInferError, ModelError
+
+TIMEOUT_S = 300.0  # large models on small boards take a minute or two
+HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the model
+
+
+def try_model(path: Path) -> None:
+    """Load and run a model in a child process; what is tried once is not tried again until the file changes.
+
+    An ordinary error of the child says nothing here: it will come again, in words, where the model is opened.
+
+    Raises:
+        ModelError: the child was ended by a signal, as a crash or too little memory does, or did not come back.
+    """
+    facts = path.stat()
+    _try(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _try(path: Path, size: int, changed_ns: int) -> None:
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, '-m', __name__, str(path)]
+    try:
+        child = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelError(
+            f'{path}: loading it did not end within {TIMEOUT_S:g} s; export the model again'
+        ) from None
+    if child.returncode < 0 and -child.returncode not in HARMLESS:
+        name = signal.Signals(-child.returncode).name
+        raise ModelError(
+            f'{path}: loading and running it ended a trial process by {name}: the file is broken, asks for more '
+            f'memory than there is, or meets a fault of the backend; export it again, or try another version'
+        )
+
+
+def main() -> None:
+    """Load the model named on the command line and run it on zeros; in the child."""
+    from isaac_infer.engine.ort import OrtSession
+
+    try:
+        with OrtSession(Path(sys.argv[1])) as session:
+            for spec in session.inputs:
+                session.input_buffer(spec.name, tuple(max(length, 1) for length in spec.shape))
+            session.run()
+    except IsaacInferError:
+        pass  # said where the model is opened
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,76 @@
+"""detector_node: pictures in, detections out."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from vision_msgs.msg import Detection2DArray
+
+from isaac_infer.core.decode.names import read_class_names
+from isaac_infer.core.draw import draw_detections
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.results import Detections
+from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.engine.load import file_sha256, find_model, open_pipeline
+from isaac_infer.params import DetectorParams
+from isaac_infer.ros.messages import detections_to_msg
+from isaac_infer.ros.perception_node import Loaded, Perception, PerceptionNode
+from isaac_infer.ros.process import run_node
+
+NAME = 'detector_node'
+
+
+def load(params: DetectorParams) -> Loaded:
+    """Open the model that the parameters name."""
+    path = find_model(params.engine_file_path or params.model_file_path)
+    pipeline = open_pipeline(
+        path,
+        limits=lambda spec: limits(params, spec),
+        overrides=params.overrides(read_class_names(params.class_names)),
+        backend=params.backend,
+        providers=params.providers,
+        num_threads=params.num_threads,
+    )
+    return Loaded(pipeline, {'model': str(path), 'sha256': file_sha256(path)})
+
+
+def limits(params: DetectorParams, spec: ModelSpec) -> Limits:
+    return params.limits(spec.class_names, spec.num_classes)
+
+
+def to_message(found: Detections, frame: Frame, spec: ModelSpec, params: DetectorParams) -> Detection2DArray:
+    return detections_to_msg(found, frame, spec, class_ids=params.class_ids)
+
+
+def draw(found: Detections, frame: Frame, spec: ModelSpec, params: DetectorParams) -> np.ndarray:
+    """Give the picture with its boxes, BGR."""
+    return draw_detections(
+        frame.bgr(),
+        found,
+        spec.class_names,
+        line_width=params.overlay_line_width,
+        labels=params.overlay_labels,
+        scores=params.overlay_scores,
+    )
+
+
+DETECTOR = Perception(
+    name=NAME,
+    params=DetectorParams,
+    load=load,
+    limits=limits,
+    topic='detections',
+    message=Detection2DArray,
+    to_message=to_message,
+    draw=draw,
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C; the exit code is 1 where its parameters are wrong."""
+    return run_node(NAME, lambda stop: PerceptionNode(DETECTOR), args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""image_source: publishes a picture, folder, video, camera, stream or drawn scenes at a steady rate."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from itertools import cycle
+from time import monotonic
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from isaac_infer.core.errors import ParameterError, SourceError
+from isaac_infer.core.source import SYNTHETIC, Source, open_source
+from isaac_infer.params import ImageSourceParams
+from isaac_infer.ros.diagnostics import ERROR, OK, diagnostics_msg
+from isaac_infer.ros.images import image_to_cdr
+from isaac_infer.ros.parameters import NodeParameters
+from isaac_infer.ros.process import run_node
+
+NAME = 'image_source'
+READ_AHEAD = 4  # pictures
+RING_BYTES, RING_LENGTH = 128 << 20, 60  # of drawn scenes, at most
+LINGER_S = 0.5  # after the last picture
+SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
+REPEAT_S = 10.0  # between two warnings of the same kind
+# From BGR, which is what sources give.
+CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2GRAY}
+
+
+class ImageSource(Node):
+    """Publishes `image`. One thread reads ahead, one publishes on time."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """Open the source and begin; `stop` is called at its end.
+
+        Raises:
+            SourceError: it cannot be opened.
+            ParameterError: a parameter is wrong.
+        """
+        super().__init__(NAME)
+        self.exit_code = 0
+        self._stop = stop
+        self._closing = threading.Event()
+        self._pictures: queue.Queue[np.ndarray | None] = queue.Queue(READ_AHEAD)
+        self._sent = self._late = 0
+        self._last_error = ''
+        try:
+            self._params = NodeParameters(
+                self,
+                ImageSourceParams,
+                refusal=lambda: 'while it publishes; start it again',
+                apply=lambda _: None,
+            ).value
+            self._source = self._open()
+        except (ParameterError, SourceError):
+            self.destroy_node()
+            raise
+        reliability = {
+            'reliable': QoSReliabilityPolicy.RELIABLE,
+            'best_effort': QoSReliabilityPolicy.BEST_EFFORT,
+        }[self._params.reliability]
+        self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1, reliability=reliability))
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._publish)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> bool:
+        """Stop both threads and let go of the source; safe to call twice."""
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._source.close()
+        return True
+
+    def _open(self) -> Source:
+        params = self._params
+        return open_source(
+            params.source, loop=params.loop, size_hw=(params.height, params.width), seed=params.seed
+        )
+
+    # --- reading -------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Read ahead; None is the end."""
+        try:
+            if self._params.source == SYNTHETIC:
+                self._draw()
+            else:
+                self._read_on()
+        except SourceError as error:
+            self._fail(error)
+        self._put(None)
+
+    def _read_on(self) -> None:
+        failed: set[str] = set()  # since the last picture that could be read
+        while not self._closing.is_set():
+            try:
+                picture = self._source.read()
+            except SourceError as error:
+                if str(error) in failed:
+                    return  # once around the folder, and nothing could be read
+                failed.add(str(error))
+                self._fail(error)
+                continue
+            failed.clear()
+            if picture is None or not self._put(self._encoded(picture.image)):
+                return
+
+    def _draw(self) -> None:
+        """Draw scenes beforehand and repeat them: drawing all the time would take what others should have."""
+        params = self._params
+        length = max(1, min(RING_LENGTH, RING_BYTES // (params.height * params.width * 3)))
+        ring: list[np.ndarray] = []
+        while len(ring) < min(length, params.frames or length) and not self._closing.is_set():
+            picture = self._source.read()
+            assert picture is not None  # scenes never end
+            ring.append(self._encoded(picture.image))
+        for image in cycle(ring):
+            if not self._put(image):
+                return
+
+    def _encoded(self, image_bgr: np.ndarray) -> np.ndarray:
+        conversion = CONVERSIONS[self._params.encoding]
+        return image_bgr if conversion is None else cv2.cvtColor(image_bgr, conversion)
+
+    def _put(self, image: np.ndarray | None) -> bool:
+        """Hand a picture over; False where nobody will take it."""
+        while not self._closing.is_set():
+            try:
+                self._pictures.put(image, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _fail(self, error: SourceError) -> None:
+        self.exit_code = 1
+        self._last_error = str(error)
+        self.get_logger().error(str(error))
+
+    # --- publishing ----------------------------------------------------------------------------------------
+
+    def _publish(self) -> None:
+        params = self._params
+        self._wait_for_subscribers()
+        image = self._take()
+        start = due = monotonic()
+        while image is not None:
+            if self._closing.wait(max(due - monotonic(), 0)):
+                break
+            stamp_ns = self.get_clock().now().nanoseconds
+            self._publisher.publish(
+                image_to_cdr(image, stamp_ns=stamp_ns, frame_id=params.frame_id, encoding=params.encoding)
+            )
+            self._sent += 1
+            if self._sent == params.frames:
+                break
+            image = self._take()
+            # Due times lie on a grid, so that small delays do not add up; after a large one it begins anew.
+            due += 1 / params.rate
+            if monotonic() > due:
+                self._late += 1
+            if monotonic() > due + 1 / params.rate:
+                due = monotonic()
+                self.get_logger().warning(
+                    f'{params.source} does not keep up with {params.rate:g} pictures per second',
+                    throttle_duration_sec=REPEAT_S,
+                )
+        seconds = max(monotonic() - start, 1e-6)
+        self.get_logger().info(
+            f'{self._sent} pictures in {seconds:.1f} s, {self._sent / seconds:.1f} per second, '
+            f'{self._late} late'
+        )
+        self._publish_diagnostics()
+        # A reader takes a picture out of this process' shared memory, so the last one needs a moment here.
+        self._closing.wait(LINGER_S)
+        self._stop()
+
+    def _publish_diagnostics(self) -> None:
+        values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
+        level, text = (ERROR, self._last_error) if self._last_error else (OK, f'{self._sent} pictures sent')
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostics_msg(name, level, text, values, stamp=stamp))
+
+    def _wait_for_subscribers(self) -> None:
+        wanted = self._params.wait_for_subscribers
+        while self._publisher.get_subscription_count() < wanted and not self._closing.wait(0.05):
+            pass
+        # They are known here a moment before they know this publisher, and would miss the first picture.
+        if wanted:
+            self._closing.wait(SETTLE_S)
+
+    def _take(self) -> np.ndarray | None:
+        while not self._closing.is_set():
+            try:
+                return self._pictures.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return None
+
+
+def main(args: list[str] | None = None) -> int:
+    """Publish until the end of the source or Ctrl-C; the exit code is 1 where a picture could not be read."""
+    return run_node(NAME, ImageSource, args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

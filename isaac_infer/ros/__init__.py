@@ -1,0 +1,1 @@
+"""The seam to ROS 2: messages, parameters, the lifecycle base node, diagnostics and transport."""

@@ -1,0 +1,125 @@
+"""Diagnostics: how a perception node is doing, in numbers, as one status of /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from isaac_infer.core.stats import Window
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+LEVEL_NAMES = {OK: 'OK', WARN: 'WARN', ERROR: 'ERROR', DiagnosticStatus.STALE: 'STALE'}
+PERCENTS = (50, 95, 99)
+
+# Why a picture got no answer.
+BUSY, BAD_IMAGE, FAILED, LOST = 'busy', 'bad_image', 'failed', 'lost_in_transport'
+CAUSES = (BUSY, BAD_IMAGE, FAILED, LOST)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What was counted up to a moment."""
+
+    at_s: float  # monotonic
+    received: int = 0
+    answered: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)  # by cause
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of the time since the last report, and the percentiles of the last frames."""
+
+    rate_hz: float  # answers per second
+    input_rate_hz: float
+    total: Tally
+    recent: Tally  # the difference to the last report
+    percentiles_ms: Mapping[str, tuple[float, float, float]]  # 50th, 95th, 99th by stage
+    last_error: str
+
+
+class Health:
+    """Counts and times of a node; any thread may add to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._received = self._answered = 0
+        self._dropped: Counter[str] = Counter()
+        self._windows: dict[str, Window] = {}
+        self._last_error = ''
+        self._last = Tally(monotonic())
+
+    def received(self) -> None:
+        with self._lock:
+            self._received += 1
+
+    def answered(self, times_ms: Mapping[str, float]) -> None:
+        """Count an answer and how long each of its stages took."""
+        with self._lock:
+            self._answered += 1
+            for stage, time_ms in times_ms.items():
+                self._windows.setdefault(stage, Window()).add(time_ms)
+
+    def dropped(self, cause: str, *, count: int = 1) -> None:
+        with self._lock:
+            self._dropped[cause] += count
+
+    def error(self, text: str) -> None:
+        """Remember the last error, until `forget_error`."""
+        with self._lock:
+            self._last_error = text
+
+    def restart(self) -> None:
+        """Forget times and errors, of a model that is gone; counts go on."""
+        with self._lock:
+            self._windows.clear()
+            self._last_error = ''
+
+    def report(self) -> Report:
+        """Say what happened since the last report."""
+        with self._lock:
+            now = Tally(monotonic(), self._received, self._answered, dict(self._dropped))
+            last, self._last = self._last, now
+            percentiles = {stage: window.percentiles() for stage, window in self._windows.items()}
+            error = self._last_error
+        seconds = max(now.at_s - last.at_s, 1e-6)
+        recent = Tally(
+            seconds,
+            now.received - last.received,
+            now.answered - last.answered,
+            {cause: now.dropped.get(cause, 0) - last.dropped.get(cause, 0) for cause in CAUSES},
+        )
+        return Report(recent.answered / seconds, recent.received / seconds, now, recent, percentiles, error)
+
+
+def report_values(report: Report) -> dict[str, str]:
+    """Give a report as the key-value pairs of a status."""
+    values = {
+        'rate_hz': f'{report.rate_hz:.2f}',
+        'input_rate_hz': f'{report.input_rate_hz:.2f}',
+        'received': str(report.total.received),
+        'answered': str(report.total.answered),
+    }
+    for cause in CAUSES:
+        values[f'dropped_{cause}'] = str(report.total.dropped.get(cause, 0))
+    for stage, percentiles in report.percentiles_ms.items():
+        for percent, time_ms in zip(PERCENTS, percentiles):
+            values[f'{stage}_ms_p{percent}'] = f'{time_ms:.3f}'
+    values['last_error'] = report.last_error
+    return values
+
+
+def diagnostics_msg(
+    name: str, level: bytes, message: str, values: Mapping[str, str], *, stamp: Time, hardware_id: str = ''
+) -> DiagnosticArray:
+    """Give one status as a message."""
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
+    return DiagnosticArray(header=Header(stamp=stamp), status=[status])

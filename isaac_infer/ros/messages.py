@@ -1,0 +1,89 @@
+"""Messages: results as ROS messages, with the header of the picture they speak of."""
+
+from __future__ import annotations
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
+
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.results import Detections
+from isaac_infer.core.spec import ModelSpec
+from isaac_infer.ros.images import SECOND_NS
+
+
+def header_of(frame: Frame) -> Header:
+    """The header of the picture that a frame came from."""
+    sec, nanosec = divmod(frame.stamp_ns, SECOND_NS)
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
+
+
+def detections_to_msg(
+    found: Detections, frame: Frame, spec: ModelSpec, *, class_ids: str = 'name'
+) -> Detection2DArray:
+    """Give detections as a message, best score first; also when there are none.
+
+    Args:
+        class_ids: what `class_id` carries: the class `name` (its number where it has none), or its `index`.
+    """
+    header = header_of(frame)
+    if found.rotated is None:
+        left_top, right_bottom = found.xyxy[:, :2], found.xyxy[:, 2:]
+        boxes = np.hstack(((left_top + right_bottom) / 2, right_bottom - left_top, np.zeros((len(found), 1))))
+    else:
+        boxes = found.rotated
+    text_of = spec.class_name if class_ids == 'name' else str
+    texts = {class_id: text_of(class_id) for class_id in set(found.class_id.tolist())}
+    detections = [
+        _detection(header, texts[class_id], score, box)
+        for class_id, score, box in zip(found.class_id.tolist(), found.score.tolist(), boxes.tolist())
+    ]
+    return Detection2DArray(header=header, detections=detections)
+
+
+def _detection(header: Header, class_id: str, score: float, box: list[float]) -> Detection2D:
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = class_id
+    hypothesis.hypothesis.score = score
+    detection = Detection2D()
+    detection.header = header
+    detection.results = [hypothesis]
+    bbox = detection.bbox
+    bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y, bbox.center.theta = box
+    return detection
+
+
+def detections_from_msg(message: Detection2DArray, class_names: list[str]) -> tuple[Detections, list[str]]:
+    """Read a message back: the detections, and what their `class_id` texts say.
+
+    Args:
+        class_names: of the model, as `label_info` has them; a text that is neither a name nor a number gets class -1.
+    """
+    texts = [entry.results[0].hypothesis.class_id for entry in message.detections]
+    boxes = [entry.bbox for entry in message.detections]
+    rows = [(b.center.position.x, b.center.position.y, b.size_x, b.size_y, b.center.theta) for b in boxes]
+    rotated = np.array(rows, np.float32).reshape(-1, 5)
+    half = rotated[:, 2:4] / 2
+    found = Detections(
+        np.hstack((rotated[:, :2] - half, rotated[:, :2] + half)),
+        np.array([entry.results[0].hypothesis.score for entry in message.detections], np.float32),
+        np.array([_class_id(text, class_names) for text in texts], np.int32),
+        rotated if rotated[:, 4].any() else None,
+    )
+    return found, texts
+
+
+def _class_id(text: str, class_names: list[str]) -> int:
+    if text in class_names:
+        return class_names.index(text)
+    return int(text) if text.isdecimal() else -1
+
+
+def label_info_msg(spec: ModelSpec, *, stamp: Time, threshold: float) -> LabelInfo:
+    """Give the classes of a model, so that subscribers can turn numbers into names and back."""
+    classes = [
+        VisionClass(class_id=class_id, class_name=spec.class_name(class_id))
+        for class_id in range(spec.num_classes)
+    ]
+    return LabelInfo(header=Header(stamp=stamp), class_map=classes, threshold=threshold)

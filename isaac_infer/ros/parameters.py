@@ -1,0 +1,144 @@
+"""Parameters: a parameter set of this package as the parameters of a node, checked in one place."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Generic, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from isaac_infer.core.errors import ParameterError
+from isaac_infer.params import Parameter, Params, parameters
+
+P = TypeVar('P', bound=Params)
+
+_ROS_TYPES = {
+    bool: RosParameter.Type.BOOL,
+    int: RosParameter.Type.INTEGER,
+    float: RosParameter.Type.DOUBLE,
+    str: RosParameter.Type.STRING,
+    list[str]: RosParameter.Type.STRING_ARRAY,
+    list[float]: RosParameter.Type.DOUBLE_ARRAY,
+    list[int]: RosParameter.Type.INTEGER_ARRAY,
+}
+_INT64 = (1 << 63) - 1
+# What rclpy itself and its neighbours declare on any node.
+_OF_ROS = ('use_sim_time', 'start_type_description_service', 'qos_overrides.', 'diagnostic_updater.')
+
+
+class NodeParameters(Generic[P]):
+    """The parameters of a node: declared from a parameter set, kept as one frozen value.
+
+    `value` is replaced as a whole, so any thread may read it at any time.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type[P],
+        *,
+        refusal: Callable[[], str],
+        apply: Callable[[P], None] = lambda value: None,
+    ) -> None:
+        """Declare everything.
+
+        Args:
+            refusal: says why parameters that are not live cannot change now; empty where they can.
+            apply: puts new values into effect, or raises ParameterError and changes nothing.
+
+        Raises:
+            ParameterError: the user set an unknown parameter, or a wrong value.
+        """
+        self._node = node
+        self._known = {parameter.name: parameter for parameter in parameters(kind)}
+        self._refusal, self._apply = refusal, apply
+        # rclpy ignores unknown names without a word and has no public way to see what the user has set.
+        given = {
+            name: ros_parameter.value
+            for name, ros_parameter in node._parameter_overrides.items()
+            if not name.startswith(_OF_ROS)
+        }
+        for name in sorted(set(given) - set(self._known)):
+            alike = get_close_matches(name, self._known, n=1) or sorted(self._known)
+            raise ParameterError(f'unknown parameter {name}; expected {", ".join(alike)}')
+        self.value = kind(**{name: self._friendly(name, value) for name, value in given.items()})
+        for name, parameter in self._known.items():
+            # Declared by type and then set: the type of an empty list cannot be told from its value.
+            kind = _ROS_TYPES[parameter.type]
+            node.declare_parameter(name, kind, _descriptor(parameter), ignore_override=True)
+            node.set_parameters([RosParameter(name, kind, getattr(self.value, name))])
+        node.add_on_set_parameters_callback(self._on_set)
+
+    def typed(self, given: Sequence[RosParameter]) -> list[RosParameter]:
+        """Give parameters in their declared types, where that loses nothing: 1 for 1.0, [] for any list."""
+        return [self._typed(parameter) if parameter.name in self._known else parameter for parameter in given]
+
+    def _typed(self, given: RosParameter) -> RosParameter:
+        known = self._known[given.name]
+        try:
+            value = known.check(self._friendly(given.name, given.value))
+        except ParameterError:
+            return given  # refused, with the reason, where all checks are made
+        return RosParameter(given.name, _ROS_TYPES[known.type], value)
+
+    def _friendly(self, name: str, value: Any) -> Any:
+        """Give arrays as lists, also an empty one that rclpy lost, and numbers as texts where those are wanted."""
+        kind = self._known[name].type
+        if kind in (bool, int, float, str):
+            return value
+        if value is None:
+            return []  # what a YAML file's [] becomes
+        if isinstance(value, (list, tuple, array)):
+            return [str(entry) if kind == list[str] and type(entry) is int else entry for entry in value]
+        return value
+
+    def _on_set(self, given: list[RosParameter]) -> SetParametersResult:
+        ours = {p.name: self._friendly(p.name, p.value) for p in given if p.name in self._known}
+        try:
+            value = self.value.changed(**ours)
+            fixed = [name for name in ours if not self._known[name].live and self._is_changed(name, value)]
+            reason = self._refusal()
+            if fixed and reason:
+                raise ParameterError(f'{", ".join(fixed)}: cannot change {reason}')
+            if value != self.value:
+                self._apply(value)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self.value = value
+        return SetParametersResult(successful=True)
+
+    def _is_changed(self, name: str, value: P) -> bool:
+        return bool(getattr(value, name) != getattr(self.value, name))
+
+
+def _descriptor(parameter: Parameter) -> ParameterDescriptor:
+    constraints = [] if parameter.live else ['Cannot change while the node is active: deactivate it first.']
+    if parameter.choices:
+        constraints.append(f'Expected: {parameter.expected}.')
+    descriptor = ParameterDescriptor(
+        type=_ROS_TYPES[parameter.type].value,
+        description=parameter.description,
+        additional_constraints=' '.join(constraints),
+    )
+    low, high = parameter.low, parameter.high
+    if low is None and high is None:
+        return descriptor
+    if parameter.type is int:
+        descriptor.integer_range = [
+            IntegerRange(
+                from_value=-_INT64 if low is None else int(low),
+                to_value=_INT64 if high is None else int(high),
+            )
+        ]
+    elif parameter.type is float:
+        descriptor.floating_point_range = [
+            FloatingPointRange(
+                from_value=-math.inf if low is None else low, to_value=math.inf if high is None else high
+            )
+        ]
+    return descriptor

@@ -1,0 +1,466 @@
+"""PerceptionNode: the lifecycle of every node that answers pictures; what differs is a Perception."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import partial, wraps
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import (
+    QoSDurabilityPolicy,
+    QoSHistoryPolicy,
+    QoSProfile,
+    QoSReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import LabelInfo
+
+from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.ros.diagnostics import (
+    BAD_IMAGE,
+    BUSY,
+    ERROR,
+    FAILED,
+    LOST,
+    OK,
+    WARN,
+    Health,
+    Report,
+    diagnostics_msg,
+    report_values,
+)
+from isaac_infer.ros.images import frame_from_compressed_cdr, frame_from_image_cdr, image_to_cdr
+from isaac_infer.ros.messages import label_info_msg
+from isaac_infer.ros.parameters import NodeParameters
+from isaac_infer.ros.transport import remedy_of_losses
+from isaac_infer.ros.worker import Worker
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+PERIOD_S = 1.0  # of /diagnostics
+REPEAT_S = 10.0  # between two warnings of the same kind
+CLOSE_TIMEOUT_S = 10.0  # for the frame, or the opening of a model, that is under way at Ctrl-C
+
+# Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
+RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
+OVERLAY_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that is ready, and what diagnostics should say of it."""
+
+    pipeline: Pipeline
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Perception:
+    """What makes a perception node a detector, a segmenter, ...: its parameters, its model, its messages."""
+
+    name: str  # of the node
+    params: type[Any]  # a set that includes PerceptionNodeParams
+    load: Callable[[Any], Loaded]  # slow; called in the thread that will use the model
+    limits: Callable[[Any, ModelSpec], Limits]
+    topic: str
+    message: type[Any]
+    to_message: Callable[[Any, Frame, ModelSpec, Any], Any]  # of result, frame, spec, params
+    draw: Callable[[Any, Frame, ModelSpec, Any], np.ndarray]  # the same; gives (H, W, 3) uint8 BGR
+
+
+def _transition(function: Callable[[Any], None]) -> Callable[[Any, LifecycleState], TransitionCallbackReturn]:
+    """Say why a transition failed; rclpy swallows what these callbacks raise without a word."""
+
+    @wraps(function)
+    def callback(node: Any, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            function(node)
+        except IsaacInferError as error:
+            node.note_error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            node.note_error(f'{function.__name__}: {type(error).__name__}: {error}\n{traceback.format_exc()}')
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    return callback
+
+
+class PerceptionNode(LifecycleNode):
+    """A lifecycle node that answers every picture with a message.
+
+    The model lives in a thread of its own, which also publishes the answers: parameters, lifecycle services
+    and diagnostics are served by the executor meanwhile. A picture that still waits when a newer one comes is
+    dropped. Only a `configure` request blocks the executor, until the model is open; `autostart` does not.
+    """
+
+    def __init__(self, perception: Perception) -> None:
+        super().__init__(perception.name)
+        self.exit_code = 0
+        self._perception = perception
+        self._health = Health()
+        self._pipeline: Pipeline | None = None
+        self._facts: Mapping[str, str] = {}
+        self._loading: Future[Loaded] | None = None
+        self._is_active = False
+        self._last_image_s = monotonic()
+        self._subscription: Any = None
+        self._result_publisher: Any = None
+        self._overlay_publisher: Any = None
+        self._label_publisher: Any = None
+        try:
+            self._parameters_of_node: NodeParameters[Any] = NodeParameters(
+                self, perception.params, refusal=self._refusal, apply=self._apply
+            )
+        except ParameterError:
+            self.destroy_node()
+            raise
+        self._worker: Worker[tuple[bytes, int]] = Worker(self._on_frame)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        if self.params.autostart:
+            # The model opens before the transition begins, so that the node answers while it is loaded.
+            opened = self.create_guard_condition(self._start)
+            self._loading = self._load()
+            self._loading.add_done_callback(lambda _: opened.trigger())
+
+    @property
+    def params(self) -> Any:
+        """The parameters in force."""
+        return self._parameters_of_node.value
+
+    def note_error(self, text: str) -> None:
+        """Log an error and keep it for diagnostics."""
+        self._health.error(text.splitlines()[0])
+        self.get_logger().error(text)
+
+    def close(self) -> bool:
+        """Release everything; tell whether the model let go in time. Safe to call twice."""
+        self._deactivate()
+        try:
+            self._release(CLOSE_TIMEOUT_S)
+        except FutureTimeoutError:
+            self.get_logger().warning(
+                f'the model is still busy after {CLOSE_TIMEOUT_S:g} s; leaving without it'
+            )
+            return False
+        return self._worker.close(CLOSE_TIMEOUT_S)
+
+    # --- lifecycle -----------------------------------------------------------------------------------------
+
+    @_transition
+    def on_configure(self) -> None:
+        """Open the model and create the publishers."""
+        loading, self._loading = self._loading or self._load(), None
+        loaded = loading.result()
+        self._pipeline, self._facts = loaded.pipeline, loaded.facts
+        self._health.restart()
+        spec, session = self._pipeline.spec, self._pipeline.session
+        self._pipeline.limits = self._perception.limits(self.params, spec)
+        self._result_publisher = self.create_publisher(
+            self._perception.message, self._perception.topic, RESULT_QOS
+        )
+        self._overlay_publisher = self.create_publisher(Image, 'overlay', OVERLAY_QOS)
+        self._label_publisher = self.create_publisher(LabelInfo, 'label_info', LATCHED_QOS)
+        self._publish_labels(self.params)
+        log = self.get_logger()
+        log.info(
+            f'{self._facts["model"]}: decoder {spec.decoder}, {spec.num_classes} classes, {session.backend}'
+        )
+        for note in spec.notes:
+            log.info(note)
+        for fallback in session.fallbacks:
+            log.warning(fallback)
+
+    @_transition
+    def on_activate(self) -> None:
+        """Subscribe."""
+        self._last_image_s = monotonic()
+        self._is_active = True
+        try:
+            self._subscription = self._subscribe()
+        except BaseException:
+            self._is_active = False
+            raise
+        self.get_logger().info(f'waiting for pictures on {self._subscription.topic_name}')
+
+    @_transition
+    def on_deactivate(self) -> None:
+        """Unsubscribe; the answer to a picture that is being worked on is not published."""
+        self._deactivate()
+
+    @_transition
+    def on_cleanup(self) -> None:
+        """Close the model, after the picture that is being worked on."""
+        self._release()
+
+    @_transition
+    def on_shutdown(self) -> None:
+        """Release everything."""
+        self._deactivate()
+        self._release()
+
+    @_transition
+    def on_error(self) -> None:
+        """Release everything, so that the node can be configured again."""
+        self._deactivate()
+        self._release()
+
+    def _start(self) -> None:
+        """Configure and activate, once the model is open or could not be opened."""
+        if self._state() == State.PRIMARY_STATE_UNCONFIGURED and self._loading is not None:
+            self.trigger_configure()
+        if self._state() == State.PRIMARY_STATE_INACTIVE:
+            self.trigger_activate()
+
+    def _state(self) -> int:
+        return int(self._state_machine.current_state[0])
+
+    def _load(self) -> Future[Loaded]:
+        return self._worker.call(partial(self._perception.load, self.params))
+
+    def _deactivate(self) -> None:
+        self._is_active = False
+        self._worker.forget()
+        if self._subscription is not None:
+            self.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _release(self, timeout_s: float | None = None) -> None:
+        loading, self._loading = self._loading, None
+        pipeline, self._pipeline, self._facts = self._pipeline, None, {}
+
+        def close_model() -> None:
+            if pipeline is not None:
+                pipeline.close()
+            if loading is not None and loading.exception() is None:
+                loading.result().pipeline.close()
+
+        # Its own thread closes the model, after what it is busy with; then nobody publishes any more.
+        self._worker.call(close_model).result(timeout_s)
+        for name in ('_label_publisher', '_overlay_publisher', '_result_publisher'):
+            publisher = getattr(self, name)
+            setattr(self, name, None)
+            if publisher is not None:
+                self.destroy_publisher(publisher)
+
+    # --- pictures ------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> Any:
+        params = self.params
+        kind, topic = Image, self.resolve_topic_name('image')
+        if params.transport == 'compressed':
+            kind, topic = CompressedImage, f'{topic}/compressed'
+        reliability = {
+            'reliable': QoSReliabilityPolicy.RELIABLE,
+            'best_effort': QoSReliabilityPolicy.BEST_EFFORT,
+        }[params.image_reliability]
+        qos = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=reliability)
+        # Raw: the bytes as they came. Deserialising them would copy the picture and keep the executor busy.
+        subscribe = partial(self.create_subscription, kind, topic, self._on_image, qos, raw=True)
+        try:
+            events = SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
+            )
+            return subscribe(event_callbacks=events)
+        except UnsupportedEventTypeError:  # not every middleware tells of lost messages
+            events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
+            return subscribe(event_callbacks=events)
+
+    def _on_image(self, cdr: bytes) -> None:
+        self._last_image_s = monotonic()
+        self._health.received()
+        if self._worker.offer((cdr, perf_counter_ns())):
+            self._health.dropped(BUSY)
+
+    def _on_frame(self, arrival: tuple[bytes, int]) -> None:
+        """Answer one picture, in the thread of the model; no picture may end the node."""
+        pipeline = self._pipeline
+        if not self._is_active or pipeline is None:
+            return
+        try:
+            self._answer(pipeline, *arrival)
+        except FrameError as error:
+            self._health.dropped(BAD_IMAGE)
+            self._health.error(str(error))
+            self.get_logger().error(str(error), throttle_duration_sec=REPEAT_S)
+        except Exception as error:  # of the model, of the messages, of the middleware
+            self._health.dropped(FAILED)
+            text = str(error) if isinstance(error, IsaacInferError) else traceback.format_exc()
+            self._health.error(f'{type(error).__name__}: {error}')
+            self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
+
+    def _answer(self, pipeline: Pipeline, cdr: bytes, received_ns: int) -> None:
+        perception, params, spec = self._perception, self.params, pipeline.spec
+        begun_ns = perf_counter_ns()
+        if params.transport == 'compressed':
+            frame = frame_from_compressed_cdr(cdr)
+        else:
+            frame = frame_from_image_cdr(cdr)
+        converted_ns = perf_counter_ns()
+        found = pipeline(frame)
+        found_ns = perf_counter_ns()
+        if not self._is_active:
+            return
+        self._result_publisher.publish(perception.to_message(found, frame, spec, params))
+        published_ns = perf_counter_ns()
+        stages_ms = {
+            'convert': (converted_ns - begun_ns) / 1e6,
+            'prepare': pipeline.times.prepare_ms,
+            'run': pipeline.times.run_ms,
+            'decode': pipeline.times.decode_ms,
+            'publish': (published_ns - found_ns) / 1e6,
+        }
+        total_ms = (published_ns - begun_ns) / 1e6
+        age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
+        wait_ms = (begun_ns - received_ns) / 1e6
+        self._health.answered({'wait': wait_ms, **stages_ms, 'total': total_ms, 'age': age_ms})
+        if total_ms > params.slow_frame_ms:
+            slowest = max(stages_ms, key=stages_ms.__getitem__)
+            self.get_logger().warning(
+                f'a frame took {total_ms:.0f} ms, more than slow_frame_ms {params.slow_frame_ms:g}; '
+                f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms',
+                throttle_duration_sec=REPEAT_S,
+            )
+        if self._overlay_publisher.get_subscription_count():
+            picture = perception.draw(found, frame, spec, params)
+            self._overlay_publisher.publish(
+                image_to_cdr(picture, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+            )
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        remedy = f'change the {policy.lower()} of the publisher'
+        if policy == 'RELIABILITY':
+            remedy = 'set image_reliability to best_effort, or make the camera publish reliably'
+        text = (
+            f'{self._subscription.topic_name}: a publisher offers incompatible QoS ({policy}), none of its '
+            f'pictures arrive; {remedy}'
+        )
+        self._health.error(text)
+        self.get_logger().warning(text)
+
+    def _on_message_lost(self, event: Any) -> None:
+        self._health.dropped(LOST, count=event.total_count_change)
+        self.get_logger().warning(
+            f'{event.total_count} pictures were lost on the way here; {remedy_of_losses()}',
+            throttle_duration_sec=REPEAT_S,
+        )
+
+    # --- parameters ----------------------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> Any:
+        """Set parameters, in their declared types where what was given means the same, such as 1 for 1.0."""
+        return super().set_parameters_atomically(self._parameters_of_node.typed(parameter_list))
+
+    def _refusal(self) -> str:
+        if self._is_active:
+            return 'while the node is active; deactivate it first'
+        return 'while the model is being opened' if self._loading is not None else ''
+
+    def _apply(self, params: Any) -> None:
+        pipeline = self._pipeline
+        if pipeline is None:
+            return
+        # The pipeline reads its limits once per frame, so this takes effect between two frames.
+        pipeline.limits = self._perception.limits(params, pipeline.spec)
+        self._publish_labels(params)
+
+    def _publish_labels(self, params: Any) -> None:
+        assert self._pipeline is not None
+        self._label_publisher.publish(
+            label_info_msg(
+                self._pipeline.spec,
+                stamp=self.get_clock().now().to_msg(),
+                threshold=self._pipeline.limits.confidence_threshold,
+            )
+        )
+
+    # --- diagnostics ---------------------------------------------------------------------------------------
+
+    def _publish_diagnostics(self) -> None:
+        report = self._health.report()
+        level, message = self._judge(report)
+        values = {'state': self._state_machine.current_state[1], **self._facts}
+        backend = ''
+        if self._pipeline is not None:
+            session = self._pipeline.session
+            backend = session.backend
+            values |= {
+                'backend': backend,
+                'fallbacks': ' '.join(session.fallbacks),
+                'decoder': self._pipeline.spec.decoder,
+            }
+        values |= report_values(report)
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: {self._perception.topic}'
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(
+            diagnostics_msg(name, level, message, values, stamp=stamp, hardware_id=backend)
+        )
+
+    def _judge(self, report: Report) -> tuple[bytes, str]:
+        """Give the level of the node's health, and why."""
+        if self._loading is not None:
+            return OK, 'opening the model'
+        if not self._is_active:
+            return (
+                (ERROR, report.last_error)
+                if report.last_error
+                else (OK, self._state_machine.current_state[1])
+            )
+        recent, params = report.recent, self.params
+        missing_s = monotonic() - self._last_image_s
+        bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
+        if missing_s > params.image_timeout_s:
+            text = f'no picture for {missing_s:.0f} s: {self._why_no_image()}'
+            self.get_logger().warning(text, throttle_duration_sec=REPEAT_S)
+            return WARN, text
+        if bad:
+            level = WARN if recent.answered else ERROR
+            return level, f'{bad} of {bad + recent.answered} pictures failed: {report.last_error}'
+        if recent.dropped[LOST]:
+            return WARN, f'{recent.dropped[LOST]} pictures were lost in transport'
+        slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0
+        if slow_ms > params.slow_frame_ms:
+            return WARN, f'slow: one frame of twenty takes {slow_ms:.0f} ms or more'
+        if self._pipeline is not None and self._pipeline.session.fallbacks:
+            return WARN, ' '.join(self._pipeline.session.fallbacks)
+        return OK, f'{report.rate_hz:.1f} pictures per second'
+
+    def _why_no_image(self) -> str:
+        """Name the topic, and who publishes there."""
+        topic, wanted = self._subscription.topic_name, self._wanted_type()
+        publishers = self.get_publishers_info_by_topic(topic)
+        if not publishers:
+            ours = (topic, self.resolve_topic_name('overlay'))
+            topics = self.get_topic_names_and_types()
+            others = [name for name, types in topics if wanted in types and name not in ours]
+            hint = f'; remap it to one of {", ".join(others)}' if others else ''
+            return f'nobody publishes {topic}{hint}'
+        said = '; '.join(
+            f'{info.node_name} publishes {info.topic_type}, {info.qos_profile.reliability.name.lower()}'
+            for info in publishers
+        )
+        return f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability})'
+
+    def _wanted_type(self) -> str:
+        return f'sensor_msgs/msg/{"CompressedImage" if self.params.transport == "compressed" else "Image"}'

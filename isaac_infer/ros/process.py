@@ -1,0 +1,98 @@
+"""Process: run one node until it is done, or until Ctrl-C or a termination signal, and leave cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.ros import transport
+
+
+class ClosableNode(Protocol):
+    """A node that lets go of everything it holds; `close` tells whether it could."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    def close(self) -> bool: ...
+
+    def destroy_node(self) -> None: ...
+
+
+def run_node(
+    name: str, make_node: Callable[[Callable[[], None]], ClosableNode], args: list[str] | None = None
+) -> int:
+    """Run a node and return the exit code of its process.
+
+    Args:
+        name: of the executable, for messages.
+        make_node: makes the node; is given a function that ends the process.
+    """
+    # rclpy's own handlers tear the context down at once, and whatever still publishes dies of it. With ours
+    # the node is closed first. The executor has its own thread because only a wait in Python sees a signal.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    warning = transport.set_up()
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # of several kinds, for unknown arguments and unreadable parameter files
+        print(f'{name}: error: {error}', file=sys.stderr)
+        return 1
+    if warning:
+        get_logger(name).warning(warning)
+    try:
+        return _run(name, make_node, stop)
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: threading.Event) -> int:
+    try:
+        node = make_node(stop.set)
+    except IsaacInferError as error:
+        get_logger(name).fatal(str(error))
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    failures: list[BaseException] = []
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+        except BaseException as error:  # handed to the main thread
+            failures.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=spin, name='executor')
+    thread.start()
+    try:
+        stop.wait()
+    finally:
+        executor.shutdown()
+        thread.join()
+        is_closed = node.close()
+        node.destroy_node()
+    if failures:
+        get_logger(name).fatal(''.join(traceback.format_exception(failures[0])))
+    code = 1 if failures else node.exit_code
+    if not is_closed:
+        # A thread is still inside a library that is about to be unloaded: leave without unloading it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code

@@ -1,0 +1,46 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+package = 'isaac_infer'
+
+
+def share(folder):
+    """Install the files of a folder under share/isaac_infer/."""
+    return (f'share/{package}/{folder}', sorted(glob(f'{folder}/*.*')))
+
+
+setup(
+    name=package,
+    version='0.1.0',
+    description='ROS 2 nodes that run neural networks on a Jetson robot, and on a laptop without a GPU.',
+    long_description='An image goes in, detections come out. See README.md.',
+    license='Apache-2.0',
+    maintainer='isaac_infer maintainers',
+    maintainer_email='maintainers@isaac-infer.example',
+    python_requires='>=3.10',
+    packages=find_packages(include=[package, f'{package}.*']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package}']),
+        (f'share/{package}', ['package.xml']),
+        share('config'),
+        share('launch'),
+        share('models'),
+        ('bin', ['tools/isaac-infer']),  # colcon puts bin, unlike lib/isaac_infer, on PATH
+    ],
+    install_requires=['setuptools'],
+    extras_require={
+        'test': ['pytest'],  # colcon runs pytest only where this names it
+        'eval': ['pycocotools'],
+        'train': ['torch'],
+    },
+    zip_safe=True,
+    entry_points={
+        'console_scripts': [
+            'detector_node = isaac_infer.nodes.detector_node:main',
+            'image_source = isaac_infer.nodes.image_source:main',
+            'recorder = isaac_infer.nodes.recorder:main',
+            'isaac-infer = isaac_infer.cli.main:main',
+        ],
+    },
+)

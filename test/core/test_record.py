@@ -1,0 +1,63 @@
+"""Record: answers and their pictures."""
+
+import math
+
+import numpy as np
+import pytest
+
+from isaac_infer.core.record import Record
+
+
+def picture(value):
+    return np.full((2, 2, 3), value % 256, np.uint8)
+
+
+def run(count, **options):
+    record = Record(**options)
+    for stamp in range(count):
+        record.add_picture(stamp, picture(stamp))
+        record.add_answer(stamp, f'answer {stamp}', ['cup'], latency_ms=float(stamp))
+    return record
+
+
+def test_nothing_recorded_is_a_record_too():
+    record = Record()
+    assert record.samples() == []
+    assert record.answered == 0
+    assert all(math.isnan(value) for value in record.latency_ms())
+
+
+def test_an_answer_finds_the_picture_of_its_stamp_whatever_the_order():
+    record = Record()
+    record.add_picture(1, picture(1))
+    record.add_picture(2, picture(2))
+    record.add_answer(2, 'second', [], 5.0)
+    record.add_answer(1, 'first', [], 5.0)
+    assert [(sample.answer, sample.image[0, 0, 0]) for sample in record.samples()] == [('second', 2), ('first', 1)]
+    assert record.unmatched == 0
+
+
+def test_an_answer_without_its_picture_is_counted_and_said():
+    record = Record()
+    record.add_answer(9, 'what?', ['cup', 'cup'], 1.0)
+    assert (record.answered, record.unmatched, record.classes['cup']) == (1, 1, 2)
+    assert record.samples() == []
+
+
+def test_pictures_that_nobody_answers_do_not_pile_up():
+    record = Record(pending=4)
+    for stamp in range(100):
+        record.add_picture(stamp, picture(stamp))
+    assert len(record._waiting) == 4
+    assert record.pictures == 100
+
+
+@pytest.mark.parametrize('count', [1, 5, 6, 7, 100, 1000])
+def test_samples_spread_over_the_whole_run_and_stay_few(count):
+    record = run(count, samples=6)
+    stamps = [int(sample.latency_ms) for sample in record.samples()]
+    assert len(stamps) == min(count, 6)
+    assert stamps == sorted(set(stamps))
+    assert stamps[0] == 0
+    assert stamps[-1] >= 0.8 * (count - 1)
+    assert len(record._kept) <= 12

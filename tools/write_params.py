@@ -1,0 +1,104 @@
+"""Write config/*.yaml and the parameter tables of README.md from what isaac_infer/params.py declares."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from isaac_infer.params import DetectorParams, ImageSourceParams, Parameter, Params, parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file
+    'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
+    'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
+}
+README = ROOT / 'README.md'
+LINE_LENGTH = 110
+
+
+def yaml_text(node: str, kind: type[Params]) -> str:
+    """All parameters with their defaults, and what they mean as comments."""
+    lines = [
+        f'# Parameters of {node}, with their defaults. Written by tools/write_params.py: edit a copy of it.',
+        '# Those marked "live" may change at any time, the others only while the node is not active.',
+        '/**:',
+        '  ros__parameters:',
+    ]
+    for parameter in parameters(kind):
+        about = [parameter.description, f'({parameter.expected}{", live" if parameter.live else ""})']
+        lines += textwrap.wrap(
+            ' '.join(about),
+            LINE_LENGTH,
+            initial_indent='    # ',
+            subsequent_indent='    # ',
+            break_on_hyphens=False,
+        )
+        lines.append(f'    {parameter.name}: {_yaml_value(parameter)}')
+    return '\n'.join(lines) + '\n'
+
+
+def table_text(kind: type[Params]) -> str:
+    """The parameters as a Markdown table."""
+    rows = ['| parameter | type | default | live | meaning |', '|---|---|---|---|---|']
+    for parameter in parameters(kind):
+        live = 'yes' if parameter.live else ''
+        expected = parameter.expected.replace('|', '\\|')
+        cells = [f'`{parameter.name}`', expected, f'`{_yaml_value(parameter)}`', live, parameter.description]
+        rows.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(rows) + '\n'
+
+
+def readme_text(text: str) -> str:
+    """Put the tables between their marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    for node, (kind, _) in NODES.items():
+        begin, end = f'<!-- parameters of {node} -->\n', f'<!-- end of parameters of {node} -->'
+        head, found, rest = text.partition(begin)
+        _, found_end, tail = rest.partition(end)
+        if not found or not found_end:
+            raise ValueError(f'{README.name}: expected the lines "{begin.strip()}" and "{end}"')
+        text = f'{head}{begin}{table_text(kind)}{end}{tail}'
+    return text
+
+
+def wanted() -> dict[Path, str]:
+    """What every written file should hold."""
+    files = {path: yaml_text(node, kind) for node, (kind, path) in NODES.items()}
+    if README.is_file():
+        files[README] = readme_text(README.read_text('utf-8'))
+    return files
+
+
+def _yaml_value(parameter: Parameter) -> str:
+    """A value as YAML that keeps its type: JSON is."""
+    return json.dumps(parameter.default)
+
+
+def main() -> int:
+    """Write the files, or with --check say which of them are out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--check', action='store_true', help='change nothing; exit with 1 if one is out of date'
+    )
+    check = parser.parse_args().check
+    try:
+        files = wanted()
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    stale = [path for path, text in files.items() if not path.is_file() or path.read_text('utf-8') != text]
+    for path in stale:
+        print(f'{path.relative_to(ROOT)}: ' + ('out of date; run "make docs"' if check else 'written'))
+        if not check:
+            path.write_text(files[path], 'utf-8')
+    return 1 if check and stale else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
