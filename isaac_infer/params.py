@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
-from isaac_infer.core.spec import NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, Limits, Overrides
+from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, Limits, Overrides
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 TYPE_NAMES = {
@@ -149,6 +149,7 @@ class ModelParams(Params):
     mean: list[float] = param([], 'Subtracted after scaling, one value or one per channel; empty: as the model family was trained.')
     std: list[float] = param([], 'Divided by at the end, one value or one per channel; empty: as the model family was trained.', low=1e-9)
     strides: list[int] = param([], 'Strides of a grid-based head, finest first; empty: found from the shapes.', low=1)
+    box_unit: str = param('', 'What the box coordinates of the outputs are: pixels of the network input, or normalised to 0..1; empty: found.', choices=('', *BOX_UNITS))
     anchors: list[float] = param([], 'Anchor width, height, ... in network pixels, level by level; empty: those of the model family.', low=0.0)
 
     def check(self) -> None:
@@ -176,6 +177,7 @@ class ModelParams(Params):
             std=tuple(self.std),
             strides=tuple(self.strides),
             anchors=tuple(self.anchors),
+            box_unit=self.box_unit,
         )
 
 
@@ -209,9 +211,9 @@ class DetectionParams(ModelParams):
 def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
     if text in class_names:
         return class_names.index(text)
-    if text.isdecimal() and int(text) < num_classes:
+    if text.isdecimal() and (int(text) < num_classes or not num_classes):
         return int(text)
-    known = ', '.join(class_names) or f'0 to {num_classes - 1}'
+    known = ', '.join(class_names) or (f'0 to {num_classes - 1}' if num_classes else 'by their numbers')
     raise ParameterError(f'class_filter: expected classes of the model ({known}), got {text!r}')
 
 

@@ -55,7 +55,7 @@ def test_the_manifest_names_exactly_the_ros_packages_that_are_imported():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.partition('.')[0])
     declared = {depend.text for depend in MANIFEST.iter('exec_depend')}
-    assert {name for name in imported if ros.fullmatch(name)} == {name for name in declared if ros.fullmatch(name)}
+    assert set(filter(ros.fullmatch, imported)) == set(filter(ros.fullmatch, declared))
 
 
 def test_every_node_has_an_executable_and_every_executable_its_function():
@@ -104,7 +104,10 @@ def test_colcon_test_runs_pytest(tmp_path):
     ('message', 'fields'),
     [
         ('BoundingBox2D', {'center': 'vision_msgs/Pose2D', 'size_x': 'double', 'size_y': 'double'}),
-        ('Detection2DArray', {'header': 'std_msgs/Header', 'detections': 'sequence<vision_msgs/Detection2D>'}),
+        (
+            'Detection2DArray',
+            {'header': 'std_msgs/Header', 'detections': 'sequence<vision_msgs/Detection2D>'},
+        ),
         (
             'Detection2D',
             {
@@ -152,7 +155,7 @@ def test_set_up_says_so_where_python_does_not_start(tmp_path):
 @pytest.mark.parametrize(
     ('changed', 'said'),
     [
-        ({'version': '3.8.10'}, 'is Python 3.8.10 and 3.10 to 3.14 is needed'),
+        ({'version': '3.8.10'}, '(Python 3.8.10) does not fit: 3.10 to 3.14 does'),
         ({'venv': False}, 'has no venv module ("sudo apt install python3-venv" brings it)'),
         ({'headers': False, 'vision_msgs': False}, '("sudo apt install python3-dev" brings them)'),
     ],

@@ -6,33 +6,60 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from onnx import TensorProto, helper, numpy_helper
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.table import Table
+from sensor_msgs.msg import Image
 
 from isaac_infer.core.decode.detection import DECODERS
-from isaac_infer.core.fit import fit_picture
+from isaac_infer.core.decode.spec import resolve_spec
+from isaac_infer.core.fit import Size, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
+from isaac_infer.core.spec import Limits
 from isaac_infer.core.stats import percentile
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.engine.load import open_session
+from isaac_infer.nodes.detector_node import DETECTOR
+from isaac_infer.ros import transport
+from isaac_infer.ros.images import frame_from_image, frame_from_image_cdr, image_to_cdr, view_from_cdr
+from isaac_infer.ros.perception_node import Loaded, PerceptionNode
 
+# The network that everything is measured with: the shapes of YOLOv8 with COCO's classes.
 NETWORK_HW = (640, 640)
 NUM_CLASSES = 80
-SOURCES = {'640x480': (480, 640), '1920x1080': (1080, 1920)}
-IMAGE = ImageSpec('images', NETWORK_HW)
-SPEC = ModelSpec('detection', 'yolov8', IMAGE, ('output0',), (), NUM_CLASSES, strides=(8, 16, 32))
+STRIDES = (8, 16, 32)
+ROWS = 4 + NUM_CLASSES
+ANCHORS = sum((NETWORK_HW[0] // stride) * (NETWORK_HW[1] // stride) for stride in STRIDES)
+INPUT = TensorSpec('images', (1, 3, *NETWORK_HW), np.dtype(np.float32))
+OUTPUT = TensorSpec('output0', (1, ROWS, ANCHORS), np.dtype(np.float32))
+SPEC = resolve_spec((INPUT,), (OUTPUT,), {})
+
+VGA, FULL_HD = (480, 640), (1080, 1920)
+RATE_HZ = 30
+WARM_UP = 5  # rounds that do not count
 
 
 @dataclass(frozen=True)
@@ -46,107 +73,283 @@ class Row:
     target: str = ''
 
 
-def alternate(ours: Callable[[], object], usual: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
+def row(what: str, ours: list[float], usual: list[float] | None = None, *, target: str = '') -> Row:
+    usual_ms = percentile(usual, 50) if usual else None
+    return Row(what, percentile(ours, 50), percentile(ours, 95), usual_ms, target)
+
+
+def alternate(
+    rounds: int, ours: Callable[[], object], usual: Callable[[], object]
+) -> tuple[list[float], list[float]]:
     """Time two functions in turn, so that a slow moment of the machine hits both; milliseconds."""
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 5):
-        for function, into in ((ours, times[0]), (usual, times[1])):
+    for turn in range(rounds + WARM_UP):
+        for function, into in zip((ours, usual), times, strict=True):
             start = perf_counter()
             function()
-            if turn >= 5:  # the first rounds warm caches up
+            if turn >= WARM_UP:
                 into.append((perf_counter() - start) * 1e3)
     return times
 
 
-def row(what: str, ours: list[float], usual: list[float] | None = None, *, target: str = '') -> Row:
-    return Row(what, percentile(ours, 50), percentile(ours, 95), percentile(usual, 50) if usual else None, target)
+def named(size_hw: Size) -> str:
+    return f'{size_hw[1]}x{size_hw[0]}'
 
 
-def bench_prepare(rounds: int) -> list[Row]:
-    rows = []
-    for name, size_hw in SOURCES.items():
-        frame = Frame(draw_scene(1, size_hw=size_hw).image)
-        preparer, buffer = Preparer(IMAGE), np.empty(IMAGE.shape, np.float32)
-        left, top, right, bottom = fit_picture(size_hw, NETWORK_HW, resize='letterbox').network_box
+def bench_prepare(rounds: int, size_hw: Size, *, target: str) -> Row:
+    """Resize, pad, normalise; against OpenCV's own functions for each."""
+    frame = Frame(draw_scene(1, size_hw=size_hw).image)
+    preparer, buffer = Preparer(SPEC.image), np.empty(INPUT.shape, np.float32)
+    left, top, right, bottom = fit_picture(size_hw, NETWORK_HW, resize='letterbox').network_box
+    borders = top, NETWORK_HW[0] - bottom, left, NETWORK_HW[1] - right
 
-        def usual() -> np.ndarray:
-            small = cv2.resize(frame.image, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-            padded = cv2.copyMakeBorder(
-                small, top, NETWORK_HW[0] - bottom, left, NETWORK_HW[1] - right, cv2.BORDER_CONSTANT, value=(114,) * 3
-            )
-            return cv2.dnn.blobFromImage(padded, 1 / 255, swapRB=True)
+    def usual() -> np.ndarray:
+        small = cv2.resize(frame.image, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+        padded = cv2.copyMakeBorder(small, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+        return cv2.dnn.blobFromImage(padded, 1 / 255, swapRB=True)
 
-        np.testing.assert_allclose(usual(), _prepared(preparer, frame, buffer), atol=1e-6)
-        times = alternate(lambda: preparer(frame, into=buffer), usual, rounds)
-        limit = {'640x480': 0.35, '1920x1080': 0.65}[name]
-        rows.append(row(f'prepare {name} to 640x640', *times, target=f'{limit} ms, 2x'))
-    return rows
-
-
-def _prepared(preparer: Preparer, frame: Frame, buffer: np.ndarray) -> np.ndarray:
     preparer(frame, into=buffer)
-    return buffer
+    np.testing.assert_allclose(buffer, usual(), atol=1e-6)
+    times = alternate(rounds, lambda: preparer(frame, into=buffer), usual)
+    return row(f'prepare {named(size_hw)} to {named(NETWORK_HW)}', *times, target=target)
 
 
 def crowded_output(objects: int = 30, boxes_per_object: int = 12) -> np.ndarray:
-    """An output of a YOLOv8-like head in which each of the objects was found several times."""
+    """An answer in which each of the objects was found several times, as networks do."""
     rng = np.random.default_rng(7)
-    anchors = sum((NETWORK_HW[0] // stride) * (NETWORK_HW[1] // stride) for stride in SPEC.strides)
-    output = np.zeros((1, 4 + NUM_CLASSES, anchors), np.float32)
-    output[0, 4:] = rng.random((NUM_CLASSES, anchors)) * 0.05
-    columns = rng.permutation(anchors)[: objects * boxes_per_object]
+    output = np.zeros(OUTPUT.shape, np.float32)
+    output[0, 4:] = rng.random((NUM_CLASSES, ANCHORS)) * 0.05
+    columns = rng.permutation(ANCHORS)[: objects * boxes_per_object]
     for index, column in enumerate(columns):
         place = index // boxes_per_object
-        centre = np.array((60 + 100 * (place % 6), 60 + 110 * (place // 6)))
-        output[0, :2, column] = centre + rng.normal(size=2) * 2
-        output[0, 2:4, column] = 70 + rng.normal(size=2) * 3
+        output[0, :2, column] = np.array((60 + 100 * (place % 6), 160 + 70 * (place // 6))) + rng.normal(
+            size=2
+        )
+        output[0, 2:4, column] = 60 + rng.normal(size=2) * 2
         output[0, 4 + place, column] = 0.3 + 0.65 * rng.random()
     return output
 
 
-def bench_decode(rounds: int) -> list[Row]:
-    output = crowded_output()
-    fit = fit_picture(SOURCES['1920x1080'], NETWORK_HW, resize='letterbox')
+def bench_decode(rounds: int, *, target: str) -> Row:
+    """Read an answer; against plain NumPy and OpenCV's suppression."""
+    outputs = {OUTPUT.name: crowded_output()}
+    fit = fit_picture(FULL_HD, NETWORK_HW, resize='letterbox')
     limits, decode = Limits(), DECODERS[SPEC.decoder]
 
-    def usual() -> list[tuple[np.ndarray, float, int]]:
-        rows = output[0].T
-        scores = rows[:, 4:].max(axis=1)
-        classes = rows[:, 4:].argmax(axis=1)
+    def usual() -> list[Any]:
+        rows = outputs[OUTPUT.name][0].T
+        scores, classes = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
         keep = scores > limits.confidence_threshold
-        boxes = rows[keep, :4].copy()
+        boxes, scores, classes = rows[keep, :4].copy(), scores[keep], classes[keep]
         boxes[:, :2] -= boxes[:, 2:] / 2
-        kept = cv2.dnn.NMSBoxesBatched(
-            boxes.tolist(), scores[keep].tolist(), classes[keep].tolist(), limits.confidence_threshold, limits.nms_threshold
-        )
-        scale, (left, top, _, _) = fit.scale_xy[0], fit.network_box
+        thresholds = limits.confidence_threshold, limits.nms_threshold
+        kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), scores.tolist(), classes.tolist(), *thresholds)
+        left, top, _, _ = fit.network_box
         return [
-            ((boxes[i] - (left, top, 0, 0)) / scale, scores[keep][i], classes[keep][i]) for i in np.asarray(kept).ravel()
+            ((boxes[i] - (left, top, 0, 0)) / fit.scale_xy[0], scores[i], classes[i]) for i in np.ravel(kept)
         ]
 
-    found = decode({'output0': output}, fit, SPEC, limits)
+    found = decode(outputs, fit, SPEC, limits)
     if len(found) != len(usual()):
         raise SystemExit(f'bench: the two ways to decode disagree: {len(found)} and {len(usual())} objects')
-    times = alternate(lambda: decode({'output0': output}, fit, SPEC, limits), usual, rounds)
-    return [row(f'decode {list(output.shape)}, {len(found)} objects', *times, target='0.35 ms')]
+    times = alternate(rounds, lambda: decode(outputs, fit, SPEC, limits), usual)
+    return row(f'decode {list(OUTPUT.shape)}, {len(found)} objects', *times, target=target)
+
+
+def bench_message(rounds: int, size_hw: Size) -> Row:
+    """Read an Image message as it came from the wire: as a view; against deserialising it."""
+    cdr = image_to_cdr(draw_scene(1, size_hw=size_hw).image, stamp_ns=0, frame_id='camera')
+    times = alternate(
+        rounds, lambda: frame_from_image_cdr(cdr), lambda: frame_from_image(deserialize_message(cdr, Image))
+    )
+    return row(f'message to frame, {named(size_hw)}', *times)
+
+
+def bench_session(rounds: int, *, target: str) -> Row:
+    """Run a network of about 50 ms for real: how much of a frame is spent outside it."""
+    frame = Frame(draw_scene(1, size_hw=FULL_HD).image)
+    total, outside = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, 'slow.onnx')
+        onnx.save(slow_model(), model)
+        with open_session(model) as session:
+            pipeline = Pipeline(session, SPEC, Limits())
+            for turn in range(rounds + WARM_UP):
+                start = perf_counter()
+                pipeline(frame)
+                if turn >= WARM_UP:
+                    total.append((perf_counter() - start) * 1e3)
+                    outside.append(total[-1] - pipeline.times.run_ms)
+    total_ms = percentile(total, 50)
+    share = percentile(outside, 50) / total_ms
+    what = f'outside the session, {named(FULL_HD)}: {share:.1%} of {total_ms:.0f} ms'
+    return row(what, outside, target=target)
+
+
+def slow_model(*, channels: int = 96, layers: int = 4) -> onnx.ModelProto:
+    """Make a network with YOLOv8's shapes and random weights; about 50 ms on two cores."""
+    rng = np.random.default_rng(0)
+    nodes = []
+    weights = [numpy_helper.from_array(np.array([1, ROWS, -1], np.int64), 'flat')]
+
+    def conv(source: str, target: str, shape: tuple[int, int], *, kernel: int = 3, stride: int = 1) -> str:
+        values = rng.normal(0, 0.02, (shape[1], shape[0], kernel, kernel)).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, f'{target}_weight'))
+        size = {'kernel_shape': [kernel] * 2, 'strides': [stride] * 2, 'pads': [kernel // 2] * 4}
+        nodes.append(helper.make_node('Conv', [source, f'{target}_weight'], [target], **size))
+        return target
+
+    heads = []
+    features = conv('images', 'stem', (3, channels), kernel=5, stride=4)
+    for level in range(len(STRIDES)):
+        features = conv(features, f'down{level}', (channels, channels), stride=2)
+        for layer in range(layers):
+            features = conv(features, f'level{level}_{layer}', (channels, channels))
+        head = conv(features, f'head{level}', (channels, ROWS), kernel=1)
+        nodes.append(helper.make_node('Reshape', [head, 'flat'], [f'{head}_flat']))
+        heads.append(f'{head}_flat')
+    nodes.append(helper.make_node('Concat', heads, [OUTPUT.name], axis=2))
+    inputs, outputs = (
+        [helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape)] for spec in (INPUT, OUTPUT)
+    )
+    graph = helper.make_graph(nodes, 'slow', inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
 
 
 class NullSession:
-    """A network that answers at once with the same output: what is left is our own cost."""
+    """A network that only writes its answer, always the same: what is left is our own cost."""
 
-    backend, metadata = 'null', {}
+    inputs, outputs = (INPUT,), (OUTPUT,)
+    backend, fallbacks = 'null', ()
 
-    def __init__(self, output: np.ndarray) -> None:
-        self._output = {'output0': output}
-        self._buffers: dict[str, np.ndarray] = {}
-        self.inputs = (TensorSpec('images', IMAGE.shape, IMAGE.dtype),)
-        self.outputs = (TensorSpec('output0', output.shape, output.dtype),)
+    def __init__(self, answer: np.ndarray) -> None:
+        self.metadata: Mapping[str, str] = {}
+        self._answer, self._outputs = answer, {OUTPUT.name: np.empty_like(answer)}
+        self._buffer = np.zeros(INPUT.shape, INPUT.dtype)
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        return self._buffers.setdefault(name, np.zeros(shape, IMAGE.dtype))
+        return self._buffer
 
     def run(self) -> Mapping[str, np.ndarray]:
-        return self._output
+        np.copyto(self._outputs[OUTPUT.name], self._answer)
+        return self._outputs
 
     def close(self) -> None:
-        self._buffers.clear()
+        """Nothing to release."""
+
+
+def bench_node(frames: int, size_hw: Size, *, target: str) -> Row:
+    """Run the real node with a network that answers at once, on pictures of another process."""
+    pipeline = Pipeline(NullSession(crowded_output()), SPEC, Limits())
+    detector = replace(DETECTOR, load=lambda params: Loaded(pipeline, {'model': 'null', 'sha256': ''}))
+    values = with_pictures(frames, size_hw, lambda: PerceptionNode(detector))
+    stages = {name: float(values[name]) for name in values if '_ms_p' in name}
+    p50, p95 = (stages[f'wait_ms_p{p}'] + stages[f'total_ms_p{p}'] - stages[f'run_ms_p{p}'] for p in (50, 95))
+    what = f'node, {named(size_hw)}: message in to answer out ({values["answered"]} of {frames} answered)'
+    return Row(what, p50, p95, target=target)
+
+
+def bench_transport(frames: int, *, target: str) -> Row:
+    """Receive 1080p pictures of another process: how late, and how many get lost."""
+    latencies_ms: list[float] = []
+
+    class Listener(Node):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__('listener')
+            self.create_subscription(Image, 'image', self.on_image, qos_profile_sensor_data, raw=True)
+
+        def on_image(self, cdr: bytes) -> None:
+            latencies_ms.append((self.get_clock().now().nanoseconds - view_from_cdr(cdr).stamp_ns) / 1e6)
+
+        def close(self) -> None:
+            """Nothing to release."""
+
+    with_pictures(frames, FULL_HD, Listener)
+    lost = frames - len(latencies_ms)
+    what = f'transport, {named(FULL_HD)} at {RATE_HZ} Hz: publish to callback ({lost} of {frames} lost)'
+    return row(what, latencies_ms, target=target)
+
+
+def with_pictures(frames: int, size_hw: Size, make_node: Callable[[], Any]) -> dict[str, str]:
+    """Spin a node while image_source publishes from another process; give the node's last diagnostics."""
+    transport.set_up()
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    names = ['--ros-args', '-r', f'__ns:=/isaac_infer_bench_{os.getpid()}', '--log-level', 'warn']
+    rclpy.init(args=names)
+    node, watcher = make_node(), rclpy.create_node('watcher')
+    ours = node.get_fully_qualified_name().lstrip('/') + ':'
+    values: dict[str, str] = {}
+
+    def on_diagnostics(message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.startswith(ours):
+                values.update({pair.key: pair.value for pair in status.values})
+
+    watcher.create_subscription(DiagnosticArray, '/diagnostics', on_diagnostics, 10)
+    executors = SingleThreadedExecutor(), SingleThreadedExecutor()
+    threads = [threading.Thread(target=executor.spin) for executor in executors]
+    for executor, each, thread in zip(executors, (node, watcher), threads, strict=True):
+        executor.add_node(each)
+        thread.start()
+    height, width = size_hw
+    pictures = {'width': width, 'height': height, 'frames': frames, 'rate': float(RATE_HZ)}
+    try:
+        command = [sys.executable, '-m', 'isaac_infer.nodes.image_source', *names]
+        for name, value in {**pictures, 'wait_for_subscribers': 1}.items():
+            command += ['-p', f'{name}:={value}']
+        subprocess.run(command, check=True, timeout=60 + 2 * frames / RATE_HZ)
+        time.sleep(1.2)  # one more round of diagnostics
+    finally:
+        for executor, thread in zip(executors, threads, strict=True):
+            executor.shutdown()
+            thread.join()
+        node.close()
+        rclpy.shutdown()
+    return values
+
+
+def main() -> int:
+    """Run all benchmarks, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--rounds', type=int, default=300, help='of each comparison (default: %(default)s)')
+    parser.add_argument(
+        '--frames', type=int, default=1000, help='sent to measure transport (default: %(default)s)'
+    )
+    parser.add_argument('--json', type=Path, default=Path('out/bench.json'), help='default: %(default)s')
+    args = parser.parse_args()
+    fewer, some = max(args.rounds // 5, 5), min(args.frames, 300)
+    benches: list[Callable[[], Row]] = [
+        lambda: bench_prepare(args.rounds, VGA, target='0.35 ms, 2 times'),
+        lambda: bench_prepare(args.rounds, FULL_HD, target='0.65 ms, 2 times'),
+        lambda: bench_decode(args.rounds, target='0.35 ms'),
+        lambda: bench_message(args.rounds, VGA),
+        lambda: bench_message(args.rounds, FULL_HD),
+        lambda: bench_session(fewer, target='5 %'),
+        lambda: bench_node(some, VGA, target='1.0 ms'),
+        lambda: bench_node(some, FULL_HD, target='1.8 ms'),
+        lambda: bench_transport(args.frames, target='3.5 ms, none lost'),
+    ]
+    console = Console()
+    rows = []
+    with console.status(f'measuring; about {(2 * some + args.frames) / RATE_HZ + 20:.0f} s'):
+        for bench in benches:
+            rows.append(bench())
+    cores, python = os.cpu_count(), platform.python_version()
+    machine = f'{platform.machine()}, {cores} cores, Python {python}, OpenCV {cv2.__version__}'
+    table = Table(title=f'milliseconds on {machine}', title_justify='left')
+    for heading in ('what', 'p50', 'p95', 'usual way', 'times faster', 'target'):
+        table.add_column(heading, justify='left' if heading in ('what', 'target') else 'right')
+    for one in rows:
+        usual = f'{one.usual_ms:.3f}' if one.usual_ms else ''
+        faster = f'{one.usual_ms / one.ours_ms:.1f}' if one.usual_ms else ''
+        table.add_row(one.what, f'{one.ours_ms:.3f}', f'{one.ours_p95_ms:.3f}', usual, faster, one.target)
+    console.print(table)
+    report = {'machine': machine, 'rows': [asdict(one) for one in rows]}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1) + '\n')
+    console.print(f'written to {args.json}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -116,12 +116,16 @@ def is_ready(asked):
     kind = stamp['kind']
     if kind['ros'] != (ROS_DISTRO or 'wheels') or kind['vision_msgs'] != hash_vision_msgs():
         return False
-    ask_version = 'import sys; print(".".join(map(str, sys.version_info[:3])))'
-    for python in [str(VENV / 'bin' / 'python')] + ([asked] if asked else []):
-        found = subprocess.run([python, '-S', '-c', ask_version], stdout=subprocess.PIPE, check=False)
-        if found.returncode or found.stdout.decode().strip() != kind['python']:
-            return False
-    return True
+    pythons = [str(VENV / 'bin' / 'python')] + ([asked] if asked else [])
+    return all(ask_version(python) == kind['python'] for python in pythons)
+
+
+def ask_version(python):
+    code = 'import sys; print(".".join(map(str, sys.version_info[:3])))'
+    try:
+        return subprocess.check_output([python, '-S', '-c', code]).decode().strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ''
 
 
 def read_stamp():
@@ -157,7 +161,7 @@ def choose_python(asked):
         reason = objection(found)
         if reason is None:
             return found
-        reasons.setdefault(found['version'], f'{name} is Python {found["version"]} and {reason}')
+        reasons.setdefault(found['version'], f'{name} (Python {found["version"]}) {reason}')
     raise SetupError('\n        '.join(reasons.values()) or f'{asked or "python3"} does not start')
 
 
@@ -165,7 +169,7 @@ def objection(found):
     """Return why a Python cannot carry the environment, or None."""
     minor = tuple(int(part) for part in found['version'].split('.')[:2])
     if not OLDEST <= minor <= NEWEST:
-        return f'3.{OLDEST[1]} to 3.{NEWEST[1]} is needed; PYTHON=/path/to/python3 names another one'
+        return f'does not fit: 3.{OLDEST[1]} to 3.{NEWEST[1]} does, and PYTHON=/path/to/python3 names it'
     if not found['venv']:
         return 'has no venv module ("sudo apt install python3-venv" brings it)'
     if ROS_DISTRO and not found['rclpy']:
@@ -177,7 +181,7 @@ def objection(found):
         if not found['headers']:
             return 'has no headers to build vision_msgs with ("sudo apt install python3-dev" brings them)'
         if not any(shutil.which(name) for name in (os.environ.get('CXX'), 'c++', 'g++') if name):
-            return 'there is no C++ compiler to build vision_msgs with ("sudo apt install g++" brings one)'
+            return 'fits, but vision_msgs needs a C++ compiler ("sudo apt install g++" brings one)'
     return None
 
 

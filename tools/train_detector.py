@@ -151,13 +151,13 @@ class Split(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, depth: int, block: type[nn.Module]) -> None:
         super().__init__()
-        half = outputs // 2
+        self.half = half = outputs // 2
         self.enter = Conv(inputs, 2 * half)
         self.blocks = nn.ModuleList(block(half) for _ in range(depth))
         self.leave = Conv((2 + depth) * half, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        steps = list(self.enter(x).chunk(2, 1))
+        steps = list(self.enter(x).split(self.half, 1))
         for block in self.blocks:
             steps.append(block(steps[-1]))
         return self.leave(torch.cat(steps, 1))
@@ -236,7 +236,7 @@ class Detector(nn.Module):
 
     def xyxy(self, boxes: Tensor) -> Tensor:
         """Turn box distributions into corners (B, 4, A) in input pixels."""
-        low, high = self.sides(boxes).chunk(2, 1)
+        low, high = self.sides(boxes).split(2, 1)
         return torch.cat([self.points - low, self.points + high], 1) * self.strides
 
 
@@ -249,7 +249,7 @@ class Exported(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         boxes, scores = self.detector(images)
-        low, high = self.detector.sides(boxes).chunk(2, 1)
+        low, high = self.detector.sides(boxes).split(2, 1)
         centre = self.detector.points + (high - low) / 2
         return torch.cat([torch.cat([centre, low + high], 1) * self.detector.strides, scores.sigmoid()], 1)
 
@@ -268,11 +268,8 @@ def complete_iou(a: Tensor, b: Tensor, *, complete: bool) -> Tensor:
     hull = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     offset = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     distance = offset.square().sum(-1) / (hull.square().sum(-1) + 1e-7)
-    shape = (
-        4
-        / math.pi**2
-        * (torch.atan2(size_a[..., 0], size_a[..., 1]) - torch.atan2(size_b[..., 0], size_b[..., 1])) ** 2
-    )
+    turn = torch.atan2(size_a[..., 0], size_a[..., 1]) - torch.atan2(size_b[..., 0], size_b[..., 1])
+    shape = 4 / math.pi**2 * turn.square()
     with torch.no_grad():
         weight = shape / (1 - iou + shape + 1e-7)
     return iou - distance - weight * shape

@@ -8,12 +8,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-from isaac_infer.params import DetectorParams, ImageSourceParams, Parameter, Params, parameters
+from isaac_infer.params import DetectorParams, ImageSourceParams, Parameter, Params, RecorderParams, parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file
     'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
+    'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
 }
 README = ROOT / 'README.md'
 LINE_LENGTH = 110

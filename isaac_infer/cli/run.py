@@ -41,7 +41,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'run',
         help='find objects in pictures, folders, videos or cameras',
         description='Finds objects in pictures. A picture of a folder that cannot be read is reported, the '
-        'others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found by then is written.',
+        'others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found is written.',
     )
     parser.add_argument(
         '--source',

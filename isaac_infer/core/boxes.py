@@ -28,7 +28,8 @@ def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     area_a = np.prod(a_xyxy[:, 2:4] - a_xyxy[:, :2], axis=1)
     area_b = np.prod(b_xyxy[:, 2:4] - b_xyxy[:, :2], axis=1)
     union = area_a[:, None] + area_b[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    iou: np.ndarray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return iou
 
 
 def nms(
@@ -57,7 +58,7 @@ def nms(
     boxes[:, 2:] -= boxes[:, :2]
     if class_id is not None:
         # Far apart, boxes of different classes cannot overlap: one pass serves all classes.
-        extent = 1.0 + float(np.abs(xyxy).max()) * 2.0
+        extent = 1.0 + float(np.abs(boxes[:, :2]).max() + boxes[:, 2:].max()) * 2.0
         boxes[:, :2] += (class_id * extent)[:, None]
     # Lists, because OpenCV reads them three times faster here than arrays.
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), score.tolist(), 0.0, iou_threshold, top_k=0)

@@ -31,7 +31,7 @@ class Fit:
     def scale_xy(self) -> tuple[float, float]:
         """Network pixels per source pixel, along x and along y."""
         if self.ratio:
-            # Boxes are whole pixels, the ratio is not rounded: networks are trained and measured with the ratio.
+            # The box is rounded to whole pixels, the ratio is not: networks are measured by the ratio.
             return self.ratio, self.ratio
         (left, top, right, bottom), (to_left, to_top, to_right, to_bottom) = self.source_box, self.network_box
         return (to_right - to_left) / (right - left), (to_bottom - to_top) / (bottom - top)
@@ -39,12 +39,12 @@ class Fit:
     def to_source(self, points_xy: np.ndarray) -> np.ndarray:
         """Map (..., 2k) x, y pairs from network pixels to source pixels; not clipped."""
         scale, source, network = self._as_pairs(points_xy)
-        return (points_xy - network) / scale + source
+        return np.asarray((points_xy - network) / scale + source)
 
     def to_network(self, points_xy: np.ndarray) -> np.ndarray:
         """Map (..., 2k) x, y pairs from source pixels to network pixels; not clipped."""
         scale, source, network = self._as_pairs(points_xy)
-        return (points_xy - source) * scale + network
+        return np.asarray((points_xy - source) * scale + network)
 
     def _as_pairs(self, points_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pairs = points_xy.shape[-1] // 2
@@ -63,15 +63,17 @@ def fit_picture(source_hw: Size, network_hw: Size, *, resize: str, scale_up: boo
         source_hw: height and width of the picture, each at least 1.
         network_hw: height and width of the network input.
         resize: one of RESIZE_MODES. `letterbox` keeps the aspect ratio and centres, rounding as Ultralytics
-            does; `letterbox_top_left` puts the picture at the top left and truncates, as YOLOX does; `stretch`
-            fills the input; `center_crop` fills the input with the middle of the picture.
+            does; `letterbox_top_left` puts the picture at the top left and truncates, as YOLOX does;
+            `stretch` fills the input; `center_crop` fills the input with the middle of the picture.
         scale_up: whether the letterbox modes may enlarge a picture that is smaller than the input.
 
     Raises:
         ParameterError: the mode is unknown.
     """
     if resize in ('letterbox', 'letterbox_top_left'):
-        ratio = min(network_hw[0] / source_hw[0], network_hw[1] / source_hw[1], float('inf') if scale_up else 1.0)
+        ratio = min(
+            network_hw[0] / source_hw[0], network_hw[1] / source_hw[1], float('inf') if scale_up else 1.0
+        )
         network_box = _letterbox(source_hw, network_hw, ratio, centred=resize == 'letterbox')
         return Fit(source_hw, network_hw, _whole(source_hw), network_box, ratio)
     if resize == 'stretch':

@@ -1,7 +1,8 @@
-"""Record: answers matched with their pictures by stamp, counted, timed and sampled evenly."""
+"""Record: answers matched with their pictures by stamp, counted, timed and sampled."""
 
 from __future__ import annotations
 
+import random
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Sample:
 class Record:
     """What a detector answered: counts, latencies, and a few pictures spread over the whole run.
 
-    Memory is bounded: at most `pending` pictures wait for their answer and `2 * samples` are kept.
+    Memory is bounded: at most `pending` pictures wait for their answer and `samples` are kept.
     """
 
     def __init__(self, *, samples: int = 12, pending: int = 32) -> None:
@@ -33,8 +34,9 @@ class Record:
         self._latencies_ms: list[float] = []
         self._waiting: OrderedDict[int, np.ndarray] = OrderedDict()
         self._pending, self._wanted = pending, samples
-        self._kept: list[Sample] = []
-        self._every = 1  # one answered picture in so many is kept
+        self._kept: list[tuple[int, Sample]] = []  # with their place in the run
+        # At random, because a folder that is shown in a circle would meet an even stride at the same picture again.
+        self._random = random.Random(0)
 
     def add_picture(self, stamp_ns: int, image_bgr: np.ndarray) -> None:
         """Keep a picture until its answer comes."""
@@ -50,17 +52,21 @@ class Record:
         image = self._waiting.pop(stamp_ns, None)
         if image is None:
             self.unmatched += 1
-        elif self.answered % self._every == 0:
-            self._kept.append(Sample(image, answer, latency_ms))
-            if len(self._kept) > 2 * self._wanted:
-                self._kept = self._kept[::2]
-                self._every *= 2
+        else:
+            self._keep(Sample(image, answer, latency_ms))
         self.answered += 1
 
+    def _keep(self, sample: Sample) -> None:
+        """Keep each of the answered pictures with the same probability (reservoir sampling)."""
+        entry = self.answered, sample
+        if len(self._kept) < self._wanted:
+            self._kept.append(entry)
+        elif (place := self._random.randrange(self.answered + 1)) < self._wanted:
+            self._kept[place] = entry
+
     def samples(self) -> list[Sample]:
-        """The wanted number of answered pictures, or fewer, evenly spread, oldest first."""
-        count = min(self._wanted, len(self._kept))
-        return [self._kept[i] for i in np.linspace(0, len(self._kept) - 1, count).round().astype(int)]
+        """The wanted number of answered pictures, or fewer, oldest first."""
+        return [sample for _, sample in sorted(self._kept, key=lambda entry: entry[0])]
 
     def latency_ms(self) -> tuple[float, float, float]:
         """The 50th, 95th and 99th percentile of stamp-to-answer; NaN where nothing was answered."""

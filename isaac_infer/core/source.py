@@ -94,7 +94,7 @@ def open_source(
     if text.isdecimal() or text.startswith('/dev/video') or '!' in text or '://' in text:
         return _open_video(text, loop=loop)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         found = (entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         paths = sorted(found, key=lambda entry: _natural_order(entry.name))
         if not paths:

@@ -37,7 +37,9 @@ class ImageSpec:
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the tensor that holds one picture."""
         height, width = self.size_hw
-        return (1, self.channels, height, width) if self.layout == 'nchw' else (1, height, width, self.channels)
+        if self.layout == 'nchw':
+            return 1, self.channels, height, width
+        return 1, height, width, self.channels
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class ModelSpec:
     first_class: int = 0  # the number by which the model calls the first class: 1 where 0 is the background
     box_unit: str = 'pixels'  # one of BOX_UNITS: what the network's own box coordinates mean
     size_input: str = ''  # name of an `orig_target_sizes` input, where the model has one
-    notes: tuple[str, ...] = ()  # what the user should know: how it was recognised, limits baked into the model
+    unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct
+    notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
 
     def class_name(self, class_id: int) -> str:
         """Name a class, by its number where it has no name."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.decode.spec import input_shapes, resolve_spec
-from isaac_infer.core.errors import ModelError, SessionError
+from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
@@ -99,7 +100,8 @@ def open_pipeline(
     try:
         spec = find_spec(session, path, overrides)
         pipeline = Pipeline(session, spec, limits(spec))
-        pipeline.warm_up()
+        with _naming(path):
+            pipeline.warm_up()
     except BaseException:
         session.close()
         raise
@@ -113,6 +115,22 @@ def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) 
         ModelError: it cannot be understood without help.
         SessionError: it fails, or answers with NaN or Inf.
     """
+    with _naming(path):
+        return _find_spec(session, path, overrides)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the model's name before errors that do not have it."""
+    try:
+        yield
+    except IsaacInferError as error:
+        if path.name in str(error):
+            raise
+        raise type(error)(f'{path.name}: {error}') from error
+
+
+def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
     metadata = {**_sidecar(path), **session.metadata}
     shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
@@ -129,10 +147,10 @@ def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) 
     for name in spec.outputs:
         if not np.isfinite(answers[name]).all():
             raise SessionError(
-                f'{path}: output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
+                f'output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
                 f'check how it is fed (scale, mean, std), or export it in float32'
             )
-    return probe(answers, spec, overrides)
+    return probe(answers, spec)
 
 
 def _with_lengths(output: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +97,7 @@ class OrtSession:
         self._bound: dict[str, np.ndarray] = {}
         self._results: dict[str, np.ndarray] = {}
         self._binding = self._session.io_binding()
-        for spec in self.outputs:
+        for spec in self.outputs:  # in this order, which is that of the binding's answers
             self._bind_output(path, spec)
         self._dynamic = [(row, spec.name) for row, spec in enumerate(self.outputs) if spec.is_dynamic]
 
@@ -127,6 +129,8 @@ class OrtSession:
         if self._copies_inputs:
             for name, buffer in self._bound.items():
                 self._binding.bind_cpu_input(name, buffer)
+        for _, name in self._dynamic:  # or ONNX Runtime would insist on the lengths of the last run
+            self._binding.bind_output(name, 'cpu')
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -205,7 +209,9 @@ def _inference_session(path: Path, providers: tuple[str, ...], num_threads: int)
     options.inter_op_num_threads = 1
     # Threads may wait busily within a run, where it is faster; between two frames the cores belong to others.
     options.add_session_config_entry('session.force_spinning_stop', '1')
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+    # Versions that do not know enable_fallback print on standard output, which may be somebody's JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
 
 
 def _tensor_spec(path: Path, kind: str, node: Any) -> TensorSpec:

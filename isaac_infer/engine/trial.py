@@ -1,4 +1,4 @@
-"""Trial: a model loaded and run once in a child process, so that one that crashes its backend ends only the child."""
+"""Trial: a model run once in a child process, so that one that crashes its backend ends only the child."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def try_model(path: Path) -> None:
     An ordinary error of the child says nothing here: it will come again, in words, where the model is opened.
 
     Raises:
-        ModelError: the child was ended by a signal, as a crash or too little memory does, or did not come back.
+        ModelError: a signal ended the child, as a crash or too little memory does, or it did not come back.
     """
     facts = path.stat()
     _try(path, facts.st_size, facts.st_mtime_ns)
@@ -42,8 +43,8 @@ def _try(path: Path, size: int, changed_ns: int) -> None:
     if child.returncode < 0 and -child.returncode not in HARMLESS:
         name = signal.Signals(-child.returncode).name
         raise ModelError(
-            f'{path}: loading and running it ended a trial process by {name}: the file is broken, asks for more '
-            f'memory than there is, or meets a fault of the backend; export it again, or try another version'
+            f'{path}: a trial run was ended by {name}: the file is broken, asks for more memory than there '
+            f'is, or meets a fault of the backend; export it again, or try another version of the backend'
         )
 
 
@@ -51,13 +52,11 @@ def main() -> None:
     """Load the model named on the command line and run it on zeros; in the child."""
     from isaac_infer.engine.ort import OrtSession
 
-    try:
-        with OrtSession(Path(sys.argv[1])) as session:
-            for spec in session.inputs:
-                session.input_buffer(spec.name, tuple(max(length, 1) for length in spec.shape))
-            session.run()
-    except IsaacInferError:
-        pass  # said where the model is opened
+    # What goes wrong in an orderly way is said where the model is opened.
+    with suppress(IsaacInferError), OrtSession(Path(sys.argv[1])) as session:
+        for spec in session.inputs:
+            session.input_buffer(spec.name, tuple(max(length, 1) for length in spec.shape))
+        session.run()
 
 
 if __name__ == '__main__':

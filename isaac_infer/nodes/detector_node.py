@@ -14,11 +14,13 @@ from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.engine.load import file_sha256, find_model, open_pipeline
 from isaac_infer.params import DetectorParams
+from isaac_infer.ros.cdr import detections_to_cdr, fits_message
 from isaac_infer.ros.messages import detections_to_msg
 from isaac_infer.ros.perception_node import Loaded, Perception, PerceptionNode
 from isaac_infer.ros.process import run_node
 
 NAME = 'detector_node'
+CDR_FITS = fits_message()
 
 
 def load(params: DetectorParams) -> Loaded:
@@ -39,8 +41,11 @@ def limits(params: DetectorParams, spec: ModelSpec) -> Limits:
     return params.limits(spec.class_names, spec.num_classes)
 
 
-def to_message(found: Detections, frame: Frame, spec: ModelSpec, params: DetectorParams) -> Detection2DArray:
-    return detections_to_msg(found, frame, spec, class_ids=params.class_ids)
+def to_message(
+    found: Detections, frame: Frame, spec: ModelSpec, params: DetectorParams
+) -> Detection2DArray | bytes:
+    write = detections_to_cdr if CDR_FITS else detections_to_msg
+    return write(found, frame, spec, class_ids=params.class_ids)
 
 
 def draw(found: Detections, frame: Frame, spec: ModelSpec, params: DetectorParams) -> np.ndarray:

@@ -73,13 +73,12 @@ class ImageSource(Node):
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> bool:
+    def close(self) -> None:
         """Stop both threads and let go of the source; safe to call twice."""
         self._closing.set()
         for thread in self._threads:
             thread.join()
         self._source.close()
-        return True
 
     def _open(self) -> Source:
         params = self._params

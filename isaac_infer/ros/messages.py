@@ -28,18 +28,30 @@ def detections_to_msg(
         class_ids: what `class_id` carries: the class `name` (its number where it has none), or its `index`.
     """
     header = header_of(frame)
-    if found.rotated is None:
-        left_top, right_bottom = found.xyxy[:, :2], found.xyxy[:, 2:]
-        boxes = np.hstack(((left_top + right_bottom) / 2, right_bottom - left_top, np.zeros((len(found), 1))))
-    else:
-        boxes = found.rotated
-    text_of = spec.class_name if class_ids == 'name' else str
-    texts = {class_id: text_of(class_id) for class_id in set(found.class_id.tolist())}
+    boxes, texts = boxes_of(found), class_texts(found, spec, class_ids)
     detections = [
         _detection(header, texts[class_id], score, box)
         for class_id, score, box in zip(found.class_id.tolist(), found.score.tolist(), boxes.tolist())
     ]
     return Detection2DArray(header=header, detections=detections)
+
+
+def boxes_of(found: Detections) -> np.ndarray:
+    """Centre x, y, width, height and angle, as messages have them: (N, 5) float64."""
+    if found.rotated is not None:
+        return found.rotated.astype(np.float64)
+    boxes = np.zeros((len(found), 5))
+    left_top, right_bottom = found.xyxy[:, :2].astype(np.float64), found.xyxy[:, 2:]
+    np.add(left_top, right_bottom, out=boxes[:, :2])
+    boxes[:, :2] *= 0.5
+    np.subtract(right_bottom, left_top, out=boxes[:, 2:4])
+    return boxes
+
+
+def class_texts(found: Detections, spec: ModelSpec, class_ids: str) -> dict[int, str]:
+    """What `class_id` carries for each class that was found."""
+    text_of = spec.class_name if class_ids == 'name' else str
+    return {class_id: text_of(class_id) for class_id in set(found.class_id.tolist())}
 
 
 def _detection(header: Header, class_id: str, score: float, box: list[float]) -> Detection2D:
@@ -58,7 +70,7 @@ def detections_from_msg(message: Detection2DArray, class_names: list[str]) -> tu
     """Read a message back: the detections, and what their `class_id` texts say.
 
     Args:
-        class_names: of the model, as `label_info` has them; a text that is neither a name nor a number gets class -1.
+        class_names: of the model, as `label_info` has them; what is neither a name nor a number is class -1.
     """
     texts = [entry.results[0].hypothesis.class_id for entry in message.detections]
     boxes = [entry.bbox for entry in message.detections]

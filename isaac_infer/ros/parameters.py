@@ -87,7 +87,7 @@ class NodeParameters(Generic[P]):
         return RosParameter(given.name, _ROS_TYPES[known.type], value)
 
     def _friendly(self, name: str, value: Any) -> Any:
-        """Give arrays as lists, also an empty one that rclpy lost, and numbers as texts where those are wanted."""
+        """Give arrays as lists, also an empty one that rclpy lost, and numbers as texts where wanted."""
         kind = self._known[name].type
         if kind in (bool, int, float, str):
             return value

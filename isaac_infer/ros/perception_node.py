@@ -95,11 +95,13 @@ def _transition(function: Callable[[Any], None]) -> Callable[[Any, LifecycleStat
         try:
             function(node)
         except IsaacInferError as error:
-            node.note_error(str(error))
+            node.note_failure(str(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            node.note_error(f'{function.__name__}: {type(error).__name__}: {error}\n{traceback.format_exc()}')
+            node.note_failure(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
             return TransitionCallbackReturn.ERROR
+        if function.__name__ != 'on_error':
+            node.note_failure('')
         return TransitionCallbackReturn.SUCCESS
 
     return callback
@@ -122,6 +124,8 @@ class PerceptionNode(LifecycleNode):
         self._facts: Mapping[str, str] = {}
         self._loading: Future[Loaded] | None = None
         self._is_active = False
+        self._failure = ''
+        self._topic = ''
         self._last_image_s = monotonic()
         self._subscription: Any = None
         self._result_publisher: Any = None
@@ -148,28 +152,38 @@ class PerceptionNode(LifecycleNode):
         """The parameters in force."""
         return self._parameters_of_node.value
 
-    def note_error(self, text: str) -> None:
-        """Log an error and keep it for diagnostics."""
-        self._health.error(text.splitlines()[0])
-        self.get_logger().error(text)
+    def note_failure(self, text: str) -> None:
+        """Log why a transition failed, and keep it for diagnostics until one succeeds; '' forgets it."""
+        self._failure = text.split('\n')[0]
+        if text:
+            self._health.error(self._failure)
+            self.get_logger().error(text)
 
-    def close(self) -> bool:
-        """Release everything; tell whether the model let go in time. Safe to call twice."""
+    def close(self) -> None:
+        """Release everything; safe to call twice.
+
+        Raises:
+            TimeoutError: the model does not return from what it is doing.
+        """
         self._deactivate()
         try:
             self._release(CLOSE_TIMEOUT_S)
         except FutureTimeoutError:
-            self.get_logger().warning(
-                f'the model is still busy after {CLOSE_TIMEOUT_S:g} s; leaving without it'
-            )
-            return False
-        return self._worker.close(CLOSE_TIMEOUT_S)
+            raise TimeoutError(f'the model is busy for {CLOSE_TIMEOUT_S:g} s; leaving without it') from None
+        self._worker.close()
 
     # --- lifecycle -----------------------------------------------------------------------------------------
 
     @_transition
     def on_configure(self) -> None:
         """Open the model and create the publishers."""
+        try:
+            self._configure()
+        except BaseException:
+            self._release()
+            raise
+
+    def _configure(self) -> None:
         loading, self._loading = self._loading or self._load(), None
         loaded = loading.result()
         self._pipeline, self._facts = loaded.pipeline, loaded.facts
@@ -201,7 +215,8 @@ class PerceptionNode(LifecycleNode):
         except BaseException:
             self._is_active = False
             raise
-        self.get_logger().info(f'waiting for pictures on {self._subscription.topic_name}')
+        self._topic = self._subscription.topic_name
+        self.get_logger().info(f'waiting for pictures on {self._topic}')
 
     @_transition
     def on_deactivate(self) -> None:
@@ -353,7 +368,7 @@ class PerceptionNode(LifecycleNode):
         if policy == 'RELIABILITY':
             remedy = 'set image_reliability to best_effort, or make the camera publish reliably'
         text = (
-            f'{self._subscription.topic_name}: a publisher offers incompatible QoS ({policy}), none of its '
+            f'{self._topic}: a publisher offers incompatible QoS ({policy}), none of its '
             f'pictures arrive; {remedy}'
         )
         self._health.error(text)
@@ -422,11 +437,7 @@ class PerceptionNode(LifecycleNode):
         if self._loading is not None:
             return OK, 'opening the model'
         if not self._is_active:
-            return (
-                (ERROR, report.last_error)
-                if report.last_error
-                else (OK, self._state_machine.current_state[1])
-            )
+            return (ERROR, self._failure) if self._failure else (OK, self._state_machine.current_state[1])
         recent, params = report.recent, self.params
         missing_s = monotonic() - self._last_image_s
         bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
@@ -448,7 +459,7 @@ class PerceptionNode(LifecycleNode):
 
     def _why_no_image(self) -> str:
         """Name the topic, and who publishes there."""
-        topic, wanted = self._subscription.topic_name, self._wanted_type()
+        topic, wanted = self._topic, self._wanted_type()
         publishers = self.get_publishers_info_by_topic(topic)
         if not publishers:
             ours = (topic, self.resolve_topic_name('overlay'))

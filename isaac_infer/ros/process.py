@@ -20,12 +20,12 @@ from isaac_infer.ros import transport
 
 
 class ClosableNode(Protocol):
-    """A node that lets go of everything it holds; `close` tells whether it could."""
+    """A node that lets go of everything it holds, or raises TimeoutError where a library does not let it."""
 
     @property
     def exit_code(self) -> int: ...
 
-    def close(self) -> bool: ...
+    def close(self) -> None: ...
 
     def destroy_node(self) -> None: ...
 
@@ -79,18 +79,23 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
             stop.set()
 
     thread = threading.Thread(target=spin, name='executor')
+    is_stuck = False
     thread.start()
     try:
         stop.wait()
     finally:
         executor.shutdown()
         thread.join()
-        is_closed = node.close()
-        node.destroy_node()
+        try:
+            node.close()
+            node.destroy_node()
+        except TimeoutError as error:
+            get_logger(name).warning(str(error))
+            is_stuck = True
     if failures:
         get_logger(name).fatal(''.join(traceback.format_exception(failures[0])))
     code = 1 if failures else node.exit_code
-    if not is_closed:
+    if is_stuck:
         # A thread is still inside a library that is about to be unloaded: leave without unloading it.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -28,12 +28,21 @@ def profile_path() -> Path:
     return Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
 
 
+def remedy_of_losses() -> str:
+    """Say what a user can do where pictures are lost: it is the writer's shared memory that is too small."""
+    variables = ' and '.join(PROFILE_VARIABLES)
+    return (
+        f'start the process that publishes them with {variables} set to {profile_path()}, or let it publish '
+        'image/compressed'
+    )
+
+
 def profile_environment(
     environment: Mapping[str, str], *, shm: Path = Path('/dev/shm')
 ) -> tuple[dict[str, str], str]:
-    """Give the variables that select our DDS profile, and what the user should know; {} where it is not to be used.
+    """Give the variables that select our DDS profile, and a warning for the user or ''.
 
-    A profile or another middleware that the user has chosen wins.
+    There are none where the user has chosen a profile or another middleware, or where it would not work.
     """
     middleware = environment.get('RMW_IMPLEMENTATION', '')
     if middleware and 'fastrtps' not in middleware:
@@ -42,10 +51,7 @@ def profile_environment(
         return {}, ''
     profile = profile_path()
     if not profile.is_file():
-        return (
-            {},
-            f'{profile}: the DDS profile is missing; large pictures will be lost; install the package again',
-        )
+        return {}, f'{profile}: the DDS profile is missing, pictures will be lost; install the package again'
     if shm.is_dir():
         room = os.statvfs(shm)
         free = room.f_bavail * room.f_frsize

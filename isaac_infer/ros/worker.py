@@ -46,14 +46,13 @@ class Worker(Generic[Item]):
         with self._changed:
             self._newest.clear()
 
-    def close(self, timeout_s: float) -> bool:
-        """End the thread after the calls that wait; tell whether it ended in time. Safe to call twice."""
+    def close(self) -> None:
+        """End the thread after the calls that wait; safe to call twice."""
         with self._changed:
             self._closing = True
             self._newest.clear()
             self._changed.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._thread.join()
 
     def _loop(self) -> None:
         while True:

@@ -16,6 +16,7 @@ from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
 
 HIGHEST_SCORE = 1.01  # a probability, and what quantisation may add to it
+FAR = 1e7  # pixels: a box beyond is everywhere, and would cost the small ones their precision
 LOWEST_SCORE = float(np.finfo(np.float32).tiny)  # padding rows score 0 and never count
 
 
@@ -55,25 +56,35 @@ class Decoder:
             tensors = [_as_numbers(outputs[name]) for name in spec.outputs]
         except KeyError as missing:
             raise TensorError(f'output {missing}: expected among the outputs, got {list(outputs)}') from None
-        found = self.read(tensors, spec, limits)
+        with np.errstate(over='ignore', invalid='ignore'):  # refused below instead
+            found = self.read(tensors, spec, limits)
+        if not np.isfinite(found.boxes).all():
+            raise _not_finite(tensors, spec)
         return _finish(found, fit, spec, limits, overlapping=self.overlapping)
+
+
+def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
+    broken = [name for name, tensor in zip(spec.outputs, tensors) if not np.isfinite(tensor).all()]
+    return SessionError(
+        f'{", ".join(broken or spec.outputs)}: expected finite boxes, got NaN or Inf; the model is broken, '
+        'or its precision does not suffice'
+    )
 
 
 def _as_numbers(array: np.ndarray) -> np.ndarray:
     # NumPy has no vector instructions for half precision: widened once, everything after is ten times faster.
-    return array.astype(np.float32) if array.dtype == np.float16 else array
+    widened: np.ndarray = array.astype(np.float32) if array.dtype == np.float16 else array
+    return widened
 
 
-# ---- the tail that all decoders share --------------------------------------------------------------------------
+# ---- the tail that all decoders share ------------------------------------------------------------
 
 
 def _finish(found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, overlapping: bool) -> Detections:
     """Class filter, top candidates, suppression, source pixels, clip: from candidates to detections."""
     boxes, score, class_id, angle = found
-    if not np.isfinite(boxes).all():
-        raise SessionError(
-            f'{spec.outputs[0]}: a detected box is not finite (NaN or Inf); the network is broken'
-        )
+    boxes = np.clip(boxes, -FAR, FAR).astype(np.float32, copy=False)
+    score = score.astype(np.float32, copy=False)
     size = boxes[:, 2:] if angle is not None else boxes[:, 2:] - boxes[:, :2]
     counts = (size > 0).all(axis=1) & (class_id >= 0)
     if limits.class_ids:
@@ -135,11 +146,12 @@ def _rotated_to_source(rotated: np.ndarray, fit: Fit) -> np.ndarray:
     # Equal scales leave the angle as the network gave it, instead of folding it into -pi..pi.
     turned = angle if scale_x == scale_y else angle + _turn(cos, sin, along_x, along_y)
     source = np.column_stack((fit.to_source(rotated[:, :2]), np.hypot(along_x, along_y), across, turned))
-    return source.astype(np.float32)
+    return np.asarray(source, np.float32)
 
 
 def _turn(from_x: np.ndarray, from_y: np.ndarray, to_x: np.ndarray, to_y: np.ndarray) -> np.ndarray:
-    return np.arctan2(from_x * to_y - from_y * to_x, from_x * to_x + from_y * to_y)
+    turn: np.ndarray = np.arctan2(from_x * to_y - from_y * to_x, from_x * to_x + from_y * to_y)
+    return turn
 
 
 def _check_unit(boxes: np.ndarray, spec: ModelSpec) -> None:
@@ -154,7 +166,8 @@ def _check_unit(boxes: np.ndarray, spec: ModelSpec) -> None:
     else:
         return
     raise SessionError(
-        f'{spec.outputs[0]}: expected boxes in {spec.box_unit} coordinates, but they {wrong}; set box_unit to {right}'
+        f'{spec.outputs[0]}: expected boxes in {spec.box_unit} coordinates, but they {wrong}; '
+        f'set box_unit to {right}'
     )
 
 
@@ -163,7 +176,7 @@ LARGEST_NORMALISED = (
 )
 
 
-# ---- scores and shapes -----------------------------------------------------------------------------------------
+# ---- scores and shapes ---------------------------------------------------------------------------
 
 
 def _rows_above(score: np.ndarray, limits: Limits, name: str) -> np.ndarray:
@@ -171,7 +184,12 @@ def _rows_above(score: np.ndarray, limits: Limits, name: str) -> np.ndarray:
     highest = score.max(initial=0)  # NaN survives max
     if not highest <= HIGHEST_SCORE:  # written so that NaN fails too
         raise SessionError(f'{name}: expected scores from 0 to 1, got {highest}')
-    return np.flatnonzero(score >= max(limits.confidence_threshold, LOWEST_SCORE))
+    return np.flatnonzero(score >= _least_score(limits))
+
+
+def _least_score(limits: Limits) -> float:
+    """The lowest score that counts: above 0, but for a threshold below 0, which lets everything through."""
+    return limits.confidence_threshold or LOWEST_SCORE
 
 
 def _best_class(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,13 +218,14 @@ def _expect(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
 
 def _box_rows(array: np.ndarray, spec: ModelSpec) -> np.ndarray:
     """View [1, A, row] or [1, row, A] as (A, row)."""
-    if array.ndim == 3 and array.shape[:2] == (1, spec.row_length):
-        return array[0].T
-    _expect(array, spec.outputs[0], (1, -1, spec.row_length))
-    return array[0]
+    turned = array.ndim == 3 and array.shape[:2] == (1, spec.row_length)
+    if not turned:
+        _expect(array, spec.outputs[0], (1, -1, spec.row_length))
+    rows: np.ndarray = array[0]
+    return rows.T if turned else rows
 
 
-# ---- layouts ---------------------------------------------------------------------------------------------------
+# ---- layouts -------------------------------------------------------------------------------------
 
 
 def _read_ultralytics(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
@@ -250,8 +269,8 @@ def _read_yolox(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates
     at = _rows_above(rows[:, 4], limits, spec.outputs[0])
     rows, cells = rows[at], cells[at]
     stride = cells[:, 2:]
-    with np.errstate(over='ignore'):  # an infinite box is refused like any other
-        boxes = np.concatenate(((rows[:, :2] + cells[:, :2]) * stride, np.exp(rows[:, 2:4]) * stride), axis=1)
+    centres = (rows[:, :2] + cells[:, :2]) * stride
+    boxes = np.concatenate((centres, np.exp(rows[:, 2:4]) * stride), axis=1)
     return _objectness_rows(np.concatenate((boxes, rows[:, 4:]), axis=1), spec, limits)
 
 
@@ -276,10 +295,8 @@ def _read_heads_v3(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candida
     """Raw anchor heads of YOLOv3 and v4: centres within one cell, exponential sizes."""
 
     def boxes(raw: np.ndarray, cells: np.ndarray, anchors: np.ndarray, stride: np.ndarray) -> np.ndarray:
-        with np.errstate(over='ignore'):  # an infinite box is refused like any other
-            return np.concatenate(
-                ((_sigmoid(raw[:, :2]) + cells) * stride, np.exp(raw[:, 2:]) * anchors), axis=1
-            )
+        centres = (_sigmoid(raw[:, :2]) + cells) * stride
+        return np.concatenate((centres, np.exp(raw[:, 2:]) * anchors), axis=1)
 
     return _read_heads(tensors, spec, limits, boxes)
 
@@ -291,13 +308,13 @@ def _read_heads(
     boxes_of: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray],
 ) -> Candidates:
     found = []
-    least = _logit(max(limits.confidence_threshold, LOWEST_SCORE))
+    least = _logit(_least_score(limits))
     levels = zip(tensors, spec.outputs, spec.strides, spec.anchors)
     for tensor, name, stride, anchors in levels:
         head = anchor_head(tensor, name, stride, spec)  # (anchors, rows, columns, row)
         objectness = head[..., 4]
-        if np.isnan(objectness.max()):
-            raise SessionError(f'{name}: expected objectness logits, got NaN')
+        if not objectness.max() < np.inf:  # written so that NaN fails too
+            raise _not_finite(tensors, spec)
         anchor, row, column = np.nonzero(objectness >= least)
         raw = head[anchor, row, column].astype(np.float32)
         sizes = np.array(anchors, np.float32)[anchor]
@@ -305,8 +322,6 @@ def _read_heads(
         boxes = boxes_of(raw[:, :4], cells, sizes, np.float32(stride))
         found.append(np.concatenate((boxes, _sigmoid(raw[:, 4:])), axis=1))
     rows = np.concatenate(found)
-    if not np.isfinite(rows).all():
-        raise SessionError(f'{", ".join(spec.outputs)}: a detected box is not finite (NaN or Inf)')
     return _objectness_rows(rows, spec, limits)
 
 
@@ -314,15 +329,16 @@ def anchor_head(tensor: np.ndarray, name: str, stride: int, spec: ModelSpec) -> 
     """View one level of an anchor head, in any order of its axes, as (anchors, rows, columns, row)."""
     height, width = (-(-length // stride) for length in spec.image.size_hw)
     anchors, row = len(spec.anchors[0]), spec.row_length
+    layouts = {
+        (1, anchors, height, width, row): ((anchors, height, width, row), (0, 1, 2, 3)),
+        (1, height, width, anchors, row): ((height, width, anchors, row), (2, 0, 1, 3)),
+        (1, anchors * row, height, width): ((anchors, row, height, width), (0, 2, 3, 1)),
+        (1, height, width, anchors * row): ((height, width, anchors, row), (2, 0, 1, 3)),
+    }
     shape = tensor.shape
-    if shape == (1, anchors, height, width, row):
-        return tensor[0]
-    if shape == (1, height, width, anchors, row):
-        return tensor[0].transpose(2, 0, 1, 3)
-    if shape == (1, anchors * row, height, width):
-        return tensor.reshape(anchors, row, height, width).transpose(0, 2, 3, 1)
-    if shape == (1, height, width, anchors * row):
-        return tensor.reshape(height, width, anchors, row).transpose(2, 0, 1, 3)
+    if shape in layouts:
+        lengths, order = layouts[shape]
+        return np.transpose(tensor.reshape(lengths), order)
     raise TensorError(f'{name}: expected shape [1, {anchors}, {height}, {width}, {row}], got {list(shape)}')
 
 
@@ -365,7 +381,8 @@ def _final_rows(tensors: Tensors, spec: ModelSpec) -> np.ndarray:
     """View [1, N, row] or [N, row] as (N, row)."""
     rows = tensors[0][0] if tensors[0].ndim == 3 and len(tensors[0]) == 1 else tensors[0]
     _expect(rows, spec.outputs[0], (-1, spec.row_length))
-    return rows.astype(np.float32, copy=False)
+    numbers: np.ndarray = rows.astype(np.float32, copy=False)
+    return numbers
 
 
 def _classes(numbers: np.ndarray, spec: ModelSpec) -> np.ndarray:
@@ -376,10 +393,11 @@ def _classes(numbers: np.ndarray, spec: ModelSpec) -> np.ndarray:
             f'{", ".join(spec.outputs)}: expected whole numbers as classes, got {numbers[:5].tolist()}; '
             f'the outputs are probably not in the order of decoder {spec.decoder!r}'
         )
-    return np.clip(whole, -1, MAX_CLASS).astype(np.int32) - spec.first_class
+    class_id: np.ndarray = np.clip(whole, -1, MAX_CLASS).astype(np.int32) - np.int32(spec.first_class)
+    return class_id
 
 
-CLASS_TOLERANCE = 0.26  # half precision has steps of a quarter from 512 on
+CLASS_TOLERANCE = 0.01  # whole numbers are exact in every dtype that a network answers in
 MAX_CLASS = 1 << 30
 
 
@@ -389,7 +407,7 @@ def _read_counted(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidat
     if count.size != 1 or not np.isfinite(count).all():
         raise SessionError(f'{spec.outputs[0]}: expected one count, got {count.tolist()}')
     # Clipped while still in its own type: a plugin that failed counts anything.
-    valid = int(np.clip(count[0], 0, tensors[2].size))
+    valid = int(np.clip(count[0], 0, tensors[1].size))
     return _corner_boxes(tensors[1], tensors[2], tensors[3], spec.outputs[1:], valid, spec, limits)
 
 
@@ -415,11 +433,12 @@ def _corner_boxes(
     spec: ModelSpec,
     limits: Limits,
 ) -> Candidates:
-    count = scores.size
-    if boxes.size != count * 4 or boxes.shape[-1:] != (4,):
-        raise TensorError(f'{names[0]}: expected shape [1, {count}, 4], got {list(boxes.shape)}')
-    if classes.size != count:
-        raise TensorError(f'{names[2]}: expected shape [1, {count}], got {list(classes.shape)}')
+    count = boxes.size // 4
+    if boxes.shape[-1:] != (4,):
+        raise TensorError(f'{names[0]}: expected shape [1, ?, 4], got {list(boxes.shape)}')
+    for name, array in ((names[1], scores), (names[2], classes)):
+        if array.size != count:
+            raise TensorError(f'{name}: expected shape [1, {count}], got {list(array.shape)}')
     score = scores.reshape(-1)[:valid].astype(np.float32, copy=False)
     at = _rows_above(score, limits, names[1])
     corners = boxes.reshape(-1, 4)[at].astype(np.float32, copy=False)
@@ -457,9 +476,9 @@ def _boxes_and_scores(
 def _read_detr_sigmoid(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """Boxes as centre and size, and logits: every class of every query is a candidate of its own."""
     boxes, logits = _boxes_and_scores(tensors, spec)
-    if np.isnan(logits.max(initial=-np.inf)):
-        raise SessionError(f'{spec.outputs[1]}: expected logits, got NaN')
-    query, class_id = np.nonzero(logits >= _logit(max(limits.confidence_threshold, LOWEST_SCORE)))
+    if not logits.max(initial=-np.inf) < np.inf:  # written so that NaN fails too
+        raise _not_finite(tensors, spec)
+    query, class_id = np.nonzero(logits >= _logit(_least_score(limits)))
     score = _sigmoid(logits[query, class_id].astype(np.float32))
     # As many candidates as queries, as these models are measured.
     best = np.argsort(-score, kind='stable')[: len(boxes)]

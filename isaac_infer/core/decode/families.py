@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from isaac_infer.core.decode.detection import DECODERS, grid_cells
+from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.metadata import Metadata
 from isaac_infer.core.fit import Size
 from isaac_infer.core.tensor import TensorSpec
@@ -27,7 +27,7 @@ class Match(NamedTuple):
     strides: tuple[int, ...] = ()
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     first_class: int = 0
-    note: str = ''
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Model:
     def strides_of(self, count: int, per_cell: int = 1) -> tuple[int, ...]:
         """The strides of a grid head with this many boxes; empty where there is none."""
         for strides in self.stride_sets():
-            if count == per_cell * len(grid_cells(self.size_hw, strides)):
+            levels = [-(-self.size_hw[0] // stride) * -(-self.size_hw[1] // stride) for stride in strides]
+            if count == per_cell * sum(levels):
                 return strides
         return ()
 
@@ -67,7 +68,7 @@ class Model:
 
     @property
     def prototype_channels(self) -> int:
-        """Channels of a segmentation head's prototype masks, which each box has as many coefficients for; or 0."""
+        """Channels of a segmentation head's prototype masks: each box has so many coefficients; or 0."""
         masks = [output.shape for output in self.outputs if len(output.shape) == 4]
         height, width = self.size_hw
         fitting = [shape[1] for shape in masks if shape[2] * 4 == height and shape[3] * 4 == width]
@@ -86,9 +87,10 @@ class Family:
     image: dict[str, Any] = field(default_factory=dict)  # fields of ImageSpec that differ from its defaults
     box_unit: str = 'pixels'
     notes: tuple[str, ...] = ()
+    by_grid: bool = False  # whether the decoder makes pixels out of grid cells: then box_unit is certain
 
 
-# ---- the layouts, in the order of the decoders -----------------------------------------------------------------
+# ---- the layouts, in the order of the decoders ---------------------------------------------------
 
 
 BOXES_ONLY = 'a segmentation or pose model: its boxes are used, its masks or key points are not'
@@ -105,8 +107,8 @@ def _match_ultralytics(model: Model) -> Match | None:
         values = row - 4 - _further_values(model, row - 4)
         # Without a reason to think otherwise, rows of boxes are YOLOX's.
         if values >= 1 and (not transposed or model.asked or model.says.task or len(model.names) == values):
-            note = BOXES_ONLY if values < row - 4 else ''
-            return Match((output.name,), values, row, strides, note=note)
+            notes = (BOXES_ONLY,) if values < row - 4 else ()
+            return Match((output.name,), values, row, strides, notes=notes)
     return None
 
 
@@ -120,7 +122,7 @@ def _match_obb(model: Model) -> Match | None:
 
 
 def _grid_rows(model: Model) -> Iterator[tuple[TensorSpec, int, tuple[int, ...], bool]]:
-    """Outputs with one row per cell: tensor, length of a row, strides of the grid, whether rows come first."""
+    """Outputs with one row per cell: tensor, length of a row, strides, whether rows come first."""
     for output in _row_tensors(model):
         _, second, third = output.shape
         for row, count in ((second, third), (third, second)):
@@ -144,12 +146,11 @@ def _further_values(model: Model, values: int) -> int:
 def _match_end2end(model: Model) -> Match | None:
     for output in _row_tensors(model):
         _, count, row = output.shape
-        if model.asked and row >= 6:
-            return Match((output.name,), row_length=row)
         further = _further_values(model, 0) or (COCO_KEYPOINT_VALUES if _is_bare_pose(model, row) else 0)
         told = model.says.end2end or model.says.embedded_nms
-        if row == 6 + further and (told or not model.strides_of(count)):
-            return Match((output.name,), row_length=row, note=BOXES_ONLY if further else '')
+        if (row == 6 + further and (told or not _is_grid(model, count))) or (model.asked and row >= 6):
+            nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
+            return Match((output.name,), row_length=row, notes=(nms, BOXES_ONLY) if further else (nms,))
     return None
 
 
@@ -159,9 +160,15 @@ def _is_bare_pose(model: Model, row: int) -> bool:
 
 def _match_obb_end2end(model: Model) -> Match | None:
     for output in _row_tensors(model):
-        if output.shape[2] == 7:
-            return Match((output.name,), row_length=7)
+        _, count, row = output.shape
+        if row == 7 and (model.asked or model.says.task == 'obb' or not _is_grid(model, count)):
+            nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
+            return Match((output.name,), row_length=7, notes=(nms,))
     return None
+
+
+def _is_grid(model: Model, count: int) -> bool:
+    return bool(model.strides_of(count) or model.strides_of(count, ANCHORS_PER_CELL))
 
 
 def _match_ultralytics_rtdetr(model: Model) -> Match | None:
@@ -169,21 +176,15 @@ def _match_ultralytics_rtdetr(model: Model) -> Match | None:
         _, count, row = output.shape
         if model.asked and row >= 5:
             return Match((output.name,), row - 4, row)
-        if (
-            count < 0
-            or row < 5
-            or model.strides_of(count)
-            or model.strides_of(row)
-            or model.prototype_channels
-        ):
+        if count < 0 or row < 5 or _is_grid(model, count) or _is_grid(model, row):
             continue
-        if model.strides_of(count, ANCHORS_PER_CELL) or _is_bare_pose(model, row):
+        if model.prototype_channels or _is_bare_pose(model, row):
             continue
         if model.says.task:
             # With two classes both forms have rows of six; the version tells which it is.
             if row - 4 == len(model.names) and (row != 6 or model.says.version <= (8, 4, 60)):
                 return Match((output.name,), row - 4, row)
-        elif row - 4 == len(model.names) or (not model.names and row not in (6, 7)):
+        elif row - 4 == len(model.names) or (not model.names and row not in (6, 7) and row < count):
             return Match((output.name,), row - 4, row)
     return None
 
@@ -192,7 +193,10 @@ def _match_rtdetr_end2end(model: Model) -> Match | None:
     two_classes = len(model.names) == 2 and model.says.version <= (8, 4, 60)
     if not model.asked and (not model.says.task or two_classes):
         return None  # of the shape of other rows of six, which are far more common
-    return _match_end2end(replace(model, asked=True))
+    for output in _row_tensors(model):
+        if output.shape[2] == 6:
+            return Match((output.name,), row_length=6)
+    return None
 
 
 def _match_yolov5(model: Model) -> Match | None:
@@ -204,13 +208,15 @@ def _match_yolov7(model: Model) -> Match | None:
 
 
 def _is_yolov7(model: Model) -> bool:
-    """YOLOv7 writes no metadata and calls its output `output`; all that differs is how a single class scores."""
+    """YOLOv7 writes no metadata and calls its output `output`; only a single class scores differently."""
     match = _match_objectness(model, ANCHORS_PER_CELL)
     return bool(match and match.num_classes == 1 and match.outputs == ('output',) and not model.says.names)
 
 
 def _match_yolox(model: Model) -> Match | None:
     match = _match_objectness(model, 1)
+    if match and not match.strides:
+        return None  # without the grid, offsets in it say nothing
     if match and not model.asked:
         # One class in this layout is two in Ultralytics' transposed one, or rows of an embedded NMS.
         unclear = not model.names and match.num_classes == 1
@@ -231,13 +237,13 @@ def _match_objectness(model: Model, per_cell: int) -> Match | None:
         strides = model.strides_of(count, per_cell)
         num_classes = row - 5 - model.prototype_channels
         if num_classes >= 1 and (strides or (model.asked and count > row)):
-            note = BOXES_ONLY if model.prototype_channels else ''
-            return Match((output.name,), num_classes, row, strides, note=note)
+            notes = (BOXES_ONLY,) if model.prototype_channels else ()
+            return Match((output.name,), num_classes, row, strides, notes=notes)
     return None
 
 
 def _match_flat(own: str) -> Callable[[Model], Match | None]:
-    """[N, 7] rows, with a word in the output's name that tells whose they are; without one, both families fit."""
+    """[N, 7] rows, with a word in the output's name that tells whose; without one, both families fit."""
 
     def match(model: Model) -> Match | None:
         for output in _row_tensors(model, dimensions=2):
@@ -331,7 +337,7 @@ def _match_counted(
 
 
 def _match_labelled(names: tuple[str, str, str], *, sized: bool) -> Callable[[Model], Match | None]:
-    """Labels, boxes and scores by name; asked for, by shape too. Sized: with an input for the picture's size."""
+    """Labels, boxes, scores by name; asked for, by shape too. Sized: the picture's size is an input."""
 
     def match(model: Model) -> Match | None:
         found = model.named(*names)
@@ -383,7 +389,7 @@ def _match_yolo_nas_raw(model: Model) -> Match | None:
 
 
 def _match_jetson_ssd(model: Model) -> Match | None:
-    boxes, scores = _boxes_and_scores(model)
+    boxes, scores = _boxes_and_scores(model, boxes_first=False)
     if not boxes or not scores or scores.shape[2] < 2:
         return None
     if not model.asked and (model.named('scores', 'boxes') is None or model.strides_of(boxes.shape[1])):
@@ -425,11 +431,17 @@ def _detr(model: Model, *, extra: bool) -> Match | None:
     return Match((boxes.name, logits.name), logits.shape[2] - extra, logits.shape[2])
 
 
-def _boxes_and_scores(model: Model) -> tuple[TensorSpec | None, TensorSpec | None]:
-    """[1, N, 4] and [1, N, classes]; which is which is told by the four, where both have one by their names."""
+def _boxes_and_scores(
+    model: Model, *, boxes_first: bool = True
+) -> tuple[TensorSpec | None, TensorSpec | None]:
+    """[1, N, 4] and [1, N, classes]; the four tells which is which, where both have one the names do."""
     tensors = [output for output in model.outputs if len(output.shape) == 3 and min(output.shape[1:]) > 0]
-    if model.output_names:
-        tensors = [output for output in tensors if output.name in model.output_names]
+    if len(model.output_names) == 2:
+        by_name = {output.name: output for output in tensors}
+        first, second = (by_name.get(name) for name in model.output_names)
+        boxes_at, scores_at = (first, second) if boxes_first else (second, first)
+        paired = boxes_at and scores_at and boxes_at.shape[1:] == (scores_at.shape[1], 4)
+        return (boxes_at, scores_at) if paired else (None, None)
     boxes = [output for output in tensors if output.shape[2] == 4]
     if len(boxes) == 2:
         boxes = [output for output in boxes if any(word in _plain(output.name) for word in ('box', 'dets'))]
@@ -445,8 +457,8 @@ _BYTES: dict[str, Any] = {'scale': 1.0}
 _YOLOX: dict[str, Any] = {**_BYTES, 'channel_order': 'bgr', 'resize': 'letterbox_top_left'}
 _CAFFE: dict[str, Any] = {**_BYTES, **_STRETCH, 'channel_order': 'bgr', 'mean': (103.939, 116.779, 123.68)}
 _SSD: dict[str, Any] = {**_BYTES, **_STRETCH, 'mean': (127.0,), 'std': (128.0,)}
-_BAKED_IN = 'confidence and NMS thresholds are baked in: confidence_threshold can only raise, nms_threshold does nothing'
-_NO_NMS = 'the network answers without overlaps: nms_threshold does nothing'
+_BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
+_NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
 _FROM_ONE = 'class_id counts the classes from 0, without the background, unless the class names begin with it'
 _CHECK_COLOURS = (
     'assumed: BGR minus the ImageNet mean, stretched; set channel_order, scale, mean, resize if not'
@@ -462,11 +474,11 @@ FAMILIES: dict[str, Family] = {
     'yolov5': Family(_match_yolov5),
     'yolov7': Family(_match_yolov7),
     'yolov7_max_wh': Family(_match_flat('output'), notes=(_BAKED_IN,)),
-    'yolov5_heads': Family(_match_heads(_ANCHORS_V3_V5)),
-    'yolov7_heads': Family(_match_heads(_ANCHORS_V4_V7, twin=True)),
-    'yolov3_heads': Family(_match_heads(_ANCHORS_V3_V5)),
-    'yolov4_heads': Family(_match_heads(_ANCHORS_V4_V7, twin=True)),
-    'yolox': Family(_match_yolox, _YOLOX),
+    'yolov5_heads': Family(_match_heads(_ANCHORS_V3_V5), by_grid=True),
+    'yolov7_heads': Family(_match_heads(_ANCHORS_V4_V7, twin=True), by_grid=True),
+    'yolov3_heads': Family(_match_heads(_ANCHORS_V3_V5), by_grid=True),
+    'yolov4_heads': Family(_match_heads(_ANCHORS_V4_V7, twin=True), by_grid=True),
+    'yolox': Family(_match_yolox, _YOLOX, by_grid=True),
     'yolox_decoded': Family(_match_yolox_decoded, _YOLOX),
     'yolo_nas': Family(
         _match_counted(('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')), notes=(_BAKED_IN,)
@@ -512,10 +524,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-# Names that no other family uses settle it before shapes are looked at.
+# Told by names or by pairs of tensors, these come before those told by the shape of a single one.
 NAMED = (
-    'yolo_nas', 'rtdetr', 'rfdetr', 'detr', 'detr_sigmoid', 'efficient_nms', 'batched_nms', 'tf_ssd', 'jetson_ssd',
-    'onnx_ssd',
+    'yolo_nas', 'yolo_nas_raw', 'rtdetr', 'rfdetr', 'detr', 'detr_sigmoid', 'efficient_nms', 'batched_nms',
+    'tf_ssd', 'jetson_ssd', 'onnx_ssd',
 )  # fmt: skip
 SHAPED = tuple(name for name in FAMILIES if name not in NAMED)
 

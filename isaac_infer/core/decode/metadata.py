@@ -42,8 +42,8 @@ class Metadata:
 def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
     """Read Ultralytics' keys and this package's own; values are text, or what JSON and YAML have.
 
-    Keys of other tools are not looked at. What Ultralytics' keys hold beyond understanding is left out, with a
-    note; this package's own keys were written for it, so there it is an error.
+    Keys of other tools are not looked at. What Ultralytics' keys hold beyond understanding is left out, with
+    a note; this package's own keys were written for it, so there it is an error.
 
     Raises:
         ModelError: one of this package's own keys holds a value that it cannot have.
@@ -56,7 +56,7 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
             return otherwise
         try:
             return read(values[key])
-        except (TypeError, ValueError, OverflowError, AttributeError):
+        except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
             notes.append(f'metadata {key!r} cannot be understood and is ignored: {str(values[key])[:60]!r}')
             return otherwise
 
@@ -91,7 +91,7 @@ def _value(value: Any) -> Any:
 
 
 def _is_shallow(text: str) -> bool:
-    """Tell whether text holds nothing but literals: deep nesting and chains of operators overflow the parser."""
+    """Tell whether text holds plain literals: deep nesting and chains of operators overflow the parser."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', '', text, flags=re.DOTALL)
     depth = deepest = 0
     for bracket in re.findall(r'[\[\](){}]', bare):

@@ -17,8 +17,8 @@ MAX_CLASSES = 1 << 16
 def read_class_names(entries: Sequence[str]) -> tuple[str, ...]:
     """Give class names as the user wrote them, or out of the one file that was named instead.
 
-    A text file has one name a line. A JSON or YAML file has a list, a mapping from index to name, or either of
-    them under `names` or `class_names`, as in the data files of YOLO training.
+    A text file has one name a line. A JSON or YAML file has a list, a mapping from index to name, or either
+    of them under `names` or `class_names`, as in the data files of YOLO training.
 
     Raises:
         ModelError: the file is missing, empty, too large, or holds something else.
@@ -29,7 +29,7 @@ def read_class_names(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def names_by_index(value: Any) -> tuple[str, ...]:
-    """Turn a list of names, or a mapping from index to name, into names by index; an index left out is its number.
+    """Turn a list of names, or a mapping from index to name, into names; a missing one is its number.
 
     Raises:
         ValueError: it is neither.

@@ -27,12 +27,12 @@ def resolve_spec(
 ) -> ModelSpec:
     """Find out how to feed a model and how to read it.
 
-    What the user says wins; then comes what the model says of itself, then the names of its outputs, then their
-    shapes against the grid of its input size. What only a run can tell is settled by `probe`.
+    What the user says wins; then comes what the model says of itself, then the names of its outputs, then
+    their shapes against the grid of its input size. What only a run can tell is settled by `probe`.
 
     Args:
         inputs: of the model.
-        outputs: of the model, with lengths left open filled in from a run where possible: see `input_shapes`.
+        outputs: of the model, lengths that it leaves open filled in from a run on `input_shapes`.
         metadata: of the model file, over that of the sidecar.
         overrides: what the user says.
         file_name: for messages.
@@ -57,11 +57,12 @@ def resolve_spec(
         asked=False,
     )
     _check_output_names(model, file_name)
-    decoder, match, how = _recognise(model, overrides, file_name)
+    decoder, match, how, is_certain = _recognise(model, overrides, file_name)
     _check_names(model, match, file_name)
     family = FAMILIES[decoder]
-    box_unit = overrides.box_unit or says.own.get('box_unit') or family.box_unit
-    notes = [how, *family.notes, match.note, *says.notes]
+    box_unit = overrides.box_unit or says.own.get('box_unit', '')
+    unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
+    notes = (how, *family.notes, *match.notes, *says.notes)
     return ModelSpec(
         task='detection',
         decoder=decoder,
@@ -73,9 +74,10 @@ def resolve_spec(
         anchors=match.anchors,
         row_length=match.row_length,
         first_class=match.first_class,
-        box_unit=box_unit,
+        box_unit=box_unit or family.box_unit,
         size_input=model.size_input,
-        notes=tuple(note for note in notes if note),
+        unsettled=frozenset(name for name, is_open in unsettled.items() if is_open),
+        notes=notes,
     )
 
 
@@ -86,7 +88,7 @@ def input_shapes(
     *,
     file_name: str = 'model',
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes to feed a model's inputs with, by name: what `resolve_spec` will say, before outputs are known.
+    """The shapes to feed a model's inputs with, by name, before its outputs are known.
 
     Raises:
         ModelError: the model leaves its size open and nobody says it, or its inputs are not a picture's.
@@ -97,11 +99,14 @@ def input_shapes(
     height, width = _size(image, layout, overrides, says, file_name)
     channels = image.shape[1 if layout == 'nchw' else 3]
     channels = channels if channels > 0 else 3
-    shapes = {image.name: (1, channels, height, width) if layout == 'nchw' else (1, height, width, channels)}
-    return {**shapes, size_input.name: (1, 2)} if size_input else shapes
+    shapes: dict[str, tuple[int, ...]] = {}
+    shapes[image.name] = (1, channels, height, width) if layout == 'nchw' else (1, height, width, channels)
+    if size_input:
+        shapes[size_input.name] = (1, 2)
+    return shapes
 
 
-# ---- the inputs ------------------------------------------------------------------------------------------------
+# ---- the inputs ----------------------------------------------------------------------------------
 
 
 def _image_input(
@@ -125,7 +130,8 @@ def _image_input(
         or len(images) + len(sizes) != len(inputs)
     ):
         raise ModelError(
-            f'{file_name}: expected one picture as input, and at most one [1, 2] for its size, got {_listed(inputs)}; '
+            f'{file_name}: expected one picture as input, and at most one [1, 2] for its size, '
+            f'got {_listed(inputs)}; '
             'export the model with a picture as its only input, or name them by input_tensor_names'
         )
     image = images[0]
@@ -150,8 +156,8 @@ def _layout(image: TensorSpec, overrides: Overrides, says: Metadata, file_name: 
     channels = second if layout == 'nchw' else fourth
     if channels not in (1, 3, -1):
         raise ModelError(
-            f'{file_name}: {image} is not a picture: expected 1 or 3 channels, got {channels} in layout {layout}; '
-            'set input_layout if its axes are in another order'
+            f'{file_name}: {image} is not a picture: expected 1 or 3 channels, got {channels} in layout '
+            f'{layout}; set input_layout if its axes are in another order'
         )
     return layout
 
@@ -161,14 +167,14 @@ def _size(image: TensorSpec, layout: str, overrides: Overrides, says: Metadata, 
     wanted = overrides.input_size_hw
     if wanted and any(length not in (-1, want) for length, want in zip(own, wanted)):
         raise ModelError(
-            f'{file_name}: {image.name} is {own[0]} high and {own[1]} wide, input_size asks for {wanted[0]} and '
-            f'{wanted[1]}; leave input_size empty, or export the model in that size or with a dynamic one'
+            f'{file_name}: {image.name} is {own[0]} high and {own[1]} wide, input_size asks for {wanted[0]} '
+            f'and {wanted[1]}; leave input_size empty, or export the model in that size or with a dynamic one'
         )
     known = wanted or says.size_hw
     if -1 in own and not known:
         raise ModelError(
-            f'{file_name}: {image} leaves height and width open; set input_size to height and width in pixels, '
-            'as the model was trained'
+            f'{file_name}: {image} leaves height and width open; set input_size to height and width in '
+            'pixels, as the model was trained'
         )
     height, width = (length if length > 0 else say for length, say in zip(own, known or own))
     return height, width
@@ -180,6 +186,8 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
     values: dict[str, Any] = dict(family.image)
     if channels == 1:
         values['channel_order'] = 'gray'
+        for key in {'mean', 'std'} & values.keys():
+            values[key] = (sum(values[key]) / len(values[key]),)
     if model.image.dtype.kind in 'iu':
         values.update(scale=1.0, mean=(0.0,), std=(1.0,))  # such a model normalises inside
     keys = ('channel_order', 'resize', 'scale_up', 'pad_value', 'scale', 'mean', 'std')
@@ -195,21 +203,17 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
             f'{file_name}: {model.image} has {channels} channels, channel_order {spec.channel_order!r} makes '
             f'{spec.channels}'
         )
-    for key in ('mean', 'std'):
-        if len(getattr(spec, key)) not in (1, spec.channels):
-            if channels != 1 or (key in values and values[key] is not family.image.get(key)):
-                raise ModelError(
-                    f'{file_name}: {key} has {len(getattr(spec, key))} values, expected 1 or {spec.channels}'
-                )
-            spec = replace(spec, **{key: (sum(getattr(spec, key)) / len(getattr(spec, key)),)})
+    for key, numbers in (('mean', spec.mean), ('std', spec.std)):
+        if len(numbers) not in (1, spec.channels):
+            raise ModelError(f'{file_name}: {key} has {len(numbers)} values, expected 1 or {spec.channels}')
     return spec
 
 
-# ---- the outputs -----------------------------------------------------------------------------------------------
+# ---- the outputs ---------------------------------------------------------------------------------
 
 
-def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str, Match, str]:
-    """The decoder, how it fits, and how it was found."""
+def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str, Match, str, bool]:
+    """The decoder, how it fits, how it was found, and whether that is certain."""
     asked = overrides.decoder or model.says.own.get('decoder', '')
     if asked:
         if asked not in FAMILIES:
@@ -221,7 +225,7 @@ def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str,
                 f'    ({DECODERS[asked].description});\n{_way_out(model)}'
             )
         who = 'parameter' if overrides.decoder else 'metadata'
-        return asked, match, f'decoder {asked}, by {who}'
+        return asked, match, f'decoder {asked}, by {who}', True
     _refuse_other_tasks(model, file_name)
     matches: dict[str, Match] = {}
     for names in (_by_metadata(model),) if model.says.task else (NAMED, SHAPED):
@@ -229,7 +233,7 @@ def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str,
     if len(matches) == 1:
         ((name, match),) = matches.items()
         how = "Ultralytics' metadata" if model.says.task else 'names and shapes of its outputs'
-        return name, match, f'decoder {name}, recognised by {how}'
+        return name, match, f'decoder {name}, recognised by {how}', bool(model.says.task)
     if matches:
         raise ModelError(
             f'{file_name}: its outputs can be read as {" or ".join(matches)}; set decoder to the right one.\n'
@@ -252,8 +256,8 @@ def _refuse_other_tasks(model: Model, file_name: str) -> None:
     task = model.says.task
     if task and task not in ('detect', 'segment', 'pose', 'obb'):
         raise ModelError(
-            f'{file_name}: it was made for the task {task!r}, which gives no boxes; expected a model for detect, '
-            'segment, pose or obb. If its metadata is wrong, set decoder'
+            f'{file_name}: it was made for the task {task!r}, which gives no boxes; expected a model for '
+            'detect, segment, pose or obb. If its metadata is wrong, set decoder'
         )
 
 
@@ -290,5 +294,6 @@ def _check_output_names(model: Model, file_name: str) -> None:
 def _check_names(model: Model, match: Match, file_name: str) -> None:
     if model.names and match.num_classes and len(model.names) != match.num_classes:
         raise ModelError(
-            f'{file_name}: the model has {match.num_classes} classes, but {len(model.names)} class names are given'
+            f'{file_name}: expected {match.num_classes} class names, as the model has classes, '
+            f'got {len(model.names)}'
         )

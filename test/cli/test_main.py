@@ -1,0 +1,99 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from isaac_infer.cli import main as module
+from isaac_infer.cli.main import COMMANDS, main
+
+
+def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'isaac_infer.cli.main', *arguments], capture_output=True, text=True, **options
+    )
+
+
+def test_no_sub_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr().err
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_an_unknown_sub_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(['paint'])
+    assert end.value.code == 2
+    assert "'paint'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_sub_command_has_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, '--help'])
+    assert end.value.code == 0
+    assert f'isaac-infer {name}' in capsys.readouterr().out
+
+
+def test_help_comes_without_loading_what_it_does_not_need() -> None:
+    loaded = command('--version', env={**os.environ, 'PYTHONPROFILEIMPORTTIME': '1'}).stderr
+    assert 'isaac_infer.cli' in loaded
+    for heavy in ('numpy', 'cv2', 'onnxruntime', 'rich', 'rclpy'):
+        assert f' {heavy}\n' not in loaded
+
+
+def test_the_version_is_printed() -> None:
+    from isaac_infer import __version__
+
+    assert command('--version').stdout == f'isaac-infer {__version__}\n'
+
+
+def test_an_error_is_one_line_without_a_traceback() -> None:
+    result = command('run', '--model', 'nowhere.onnx', '--source', 'synthetic')
+    assert result.returncode == 1
+    assert result.stdout == ''
+    assert result.stderr.startswith('isaac-infer: error: nowhere.onnx: no such model file')
+    assert result.stderr.count('\n') == 1
+
+
+def test_a_parameter_out_of_range_is_a_usage_error() -> None:
+    result = command('run', '--source', 'synthetic', '--confidence-threshold', '7')
+    assert result.returncode == 2
+    assert result.stderr == 'isaac-infer: error: confidence_threshold: expected float from 0 to 1, got 7.0\n'
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, '-m', 'isaac_infer.cli.main', 'decoders'],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert result.stderr == ''
+    assert result.returncode == 1
+
+
+def test_an_interruption_ends_with_the_shell_s_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, '_parser', interrupt)
+    assert main(['decoders']) == 130
+
+
+def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[str]) -> None:
+    from isaac_infer.core.decode.detection import DECODERS
+
+    assert main(['decoders']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(DECODERS)
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+@pytest.mark.parametrize('value', ['-1e-3', '-1,-2,-3', '-.5'])
+def test_negative_numbers_are_values_and_not_options(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['run', '--source', 'synthetic', '--mean', value, '--model', 'nowhere.onnx']) == 1
+    assert 'nowhere.onnx: no such model file' in capsys.readouterr().err

@@ -1,0 +1,247 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from isaac_infer.cli.main import main
+from models import save_colour_detector, save_constant_detector, ultralytics_metadata, ultralytics_output
+
+COLOURS_BGR = {'blue': (255, 0, 0), 'green': (0, 255, 0), 'red': (0, 0, 255)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_colour_detector(tmp_path / 'colours.onnx')
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with blue.png, green.png and red.png, 32 wide and 16 high."""
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name, colour in COLOURS_BGR.items():
+        assert cv2.imwrite(str(folder / f'{name}.png'), np.full((16, 32, 3), colour, np.uint8))
+    return folder
+
+
+def run(*arguments: object) -> int:
+    return main(['run', *map(str, arguments)])
+
+
+def test_the_report_has_exactly_what_it_promises(model: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'new' / 'folder' / 'out.json'
+    picture = pictures / 'blue.png'
+    assert run('--model', model, '--source', picture, '--json', out) == 0
+    report = json.loads(out.read_text())
+    assert list(report) == ['model', 'backend', 'decoder', 'images']
+    assert report['model'] == str(model)
+    assert report['backend'].endswith('CPUExecutionProvider')
+    assert report['decoder'] == 'ultralytics'
+    (image,) = report['images']
+    assert image['source'] == str(picture)
+    assert image['size_wh'] == [32, 16]
+    (found,) = image['detections']
+    assert list(found) == ['class_id', 'class_name', 'score', 'box_xyxy']
+    assert (found['class_id'], found['class_name']) == (2, 'blue')
+    assert found['score'] == pytest.approx(0.7235, abs=0.01)  # half of the input is border of 114
+    assert found['box_xyxy'] == [14, 6, 18, 10]
+
+
+def test_nothing_found_is_an_empty_list(model: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out.json'
+    assert run('--model', model, '--source', pictures, '--json', out, '--confidence-threshold', 0.99) == 0
+    assert [image['detections'] for image in json.loads(out.read_text())['images']] == [[], [], []]
+
+
+def test_json_on_standard_output_stands_there_alone(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run('--model', model, '--source', pictures, '--json', '-') == 0
+    printed = capsys.readouterr()
+    names = [image['detections'][0]['class_name'] for image in json.loads(printed.out)['images']]
+    assert names == ['blue', 'green', 'red']
+    assert 'prepare' in printed.err
+
+
+def test_people_get_tables_of_what_was_found_and_how_long_it_took(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run('--model', model, '--source', pictures) == 0
+    shown = capsys.readouterr().out
+    for text in ('ultralytics', 'CPUExecutionProvider', 'note: ', 'blue', '3 pictures', 'p99', 'decode'):
+        assert text in shown
+
+
+def test_annotated_pictures_are_saved_under_their_own_names(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'saved'
+    assert run('--model', model, '--source', pictures, '--save', folder) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ['blue.png', 'green.png', 'red.png']
+    assert cv2.imread(str(folder / 'blue.png')).shape == (16, 32, 3)
+    assert (cv2.imread(str(folder / 'blue.png')) != cv2.imread(str(pictures / 'blue.png'))).any()
+
+
+def test_the_source_itself_is_never_overwritten(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (pictures / 'blue.png').read_bytes()
+    assert run('--model', model, '--source', pictures, '--save', pictures) == 2
+    assert 'would overwrite' in capsys.readouterr().err
+    assert (pictures / 'blue.png').read_bytes() == before
+
+
+def test_a_broken_picture_is_reported_and_the_others_are_answered(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / 'broken.png').write_bytes(b'no picture')
+    out = tmp_path / 'out.json'
+    assert run('--model', model, '--source', pictures, '--json', out) == 1
+    assert 'isaac-infer: error:' in capsys.readouterr().err
+    names = [Path(image['source']).name for image in json.loads(out.read_text())['images']]
+    assert names == ['blue.png', 'green.png', 'red.png']
+
+
+def test_endless_sources_stop_after_so_many_pictures(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out.json'
+    assert run('--model', model, '--source', 'synthetic', '--seed', 5, '--max-frames', 2, '--json', out) == 0
+    assert [image['source'] for image in json.loads(out.read_text())['images']] == [
+        'synthetic 5',
+        'synthetic 6',
+    ]
+
+
+def test_a_fallback_is_said(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    providers = ('CUDAExecutionProvider', 'CPUExecutionProvider')
+    assert run('--model', model, '--source', pictures / 'red.png', '--providers', *providers) == 0
+    printed = capsys.readouterr()
+    if 'CUDAExecutionProvider' not in printed.out.splitlines()[0]:
+        assert 'isaac-infer: warning: CUDAExecutionProvider' in printed.err
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        (['--channel-order', 'bgr'], ['red']),
+        (['--class-names', 'r,g,b'], ['b']),
+        (['--class-filter', 'red', '1'], []),
+        (['--class-filter', 'blue'], ['blue']),
+        (['--resize', 'stretch', '--scale', '1', '--mean', '0', '--std', '255'], ['blue']),
+        (['--mean', '0.9', '0.9', '-1e-9'], ['blue']),
+        (['--max-detections', '1'], ['blue']),
+    ],
+)
+def test_options_reach_the_pipeline(
+    options: list[str], expected: list[str], model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        '--model',
+        model,
+        '--source',
+        pictures / 'blue.png',
+        '--json',
+        '-',
+        '--confidence-threshold',
+        '0.5',
+    ]
+    assert run(*arguments, *options) == 0
+    (image,) = json.loads(capsys.readouterr().out)['images']
+    assert [found['class_name'] for found in image['detections']] == expected
+
+
+@pytest.mark.parametrize(
+    ('options', 'code', 'expected'),
+    [
+        (['--class-filter', 'car'], 2, 'class_filter: expected classes of the model (red, green, blue)'),
+        (['--class-names', 'a,b'], 1, 'expected 3 class names, as the model has classes, got 2'),
+        (['--class-names', 'nowhere.txt'], 1, 'nowhere.txt'),
+        (['--decoder', 'yolov99'], 1, "there is no decoder 'yolov99'"),
+        (['--backend', 'tensorrt'], 1, 'cannot run TensorRT'),
+        (['--max-frames', '-1'], 2, 'max_frames: expected at least 0'),
+        (['--source', 'nowhere.png'], 1, "'nowhere.png': no such file"),
+    ],
+)
+def test_what_is_asked_wrongly_is_said_in_words(
+    options: list[str],
+    code: int,
+    expected: str,
+    model: Path,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run('--model', model, '--source', pictures / 'blue.png', *options) == code
+    assert expected in capsys.readouterr().err
+
+
+def test_a_network_that_turns_bad_half_way_is_an_error(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = ultralytics_output([], classes=3) + np.nan
+    model = save_constant_detector(
+        tmp_path / 'nan.onnx', {'output0': nothing}, metadata=ultralytics_metadata('abc')
+    )
+    assert run('--model', model, '--source', pictures) == 1
+    assert 'expected finite numbers' in capsys.readouterr().err
+
+
+def test_an_interruption_writes_what_was_found_until_then(model: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out.json'
+    arguments = ['--model', str(model), '--source', 'synthetic', '--max-frames', '100000', '--json', str(out)]
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            '-u',
+            '-m',
+            'isaac_infer.cli.main',
+            'run',
+            *arguments,
+            '--save',
+            str(tmp_path / 'saved'),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    saved = tmp_path / 'saved' / 'synthetic_1.png'
+    while not saved.exists():
+        assert child.poll() is None, child.stderr.read()
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert 'Traceback' not in errors
+    assert len(json.loads(out.read_text())['images']) >= 1
+
+
+def test_a_model_is_inspected_for_people_and_for_programs(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['inspect', str(model)]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        'float32[1, 3, 64, 64]',
+        'float32[1, 7, 84]',
+        'ultralytics',
+        'red, green, blue',
+        '64x64 rgb',
+    ):
+        assert text in shown
+    assert main(['inspect', '--model', str(model), '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['outputs'] == [{'name': 'output0', 'shape': [1, 7, 84], 'dtype': 'float32'}]
+    assert facts['spec']['decoder'] == 'ultralytics'
+    assert facts['sha256']
+
+
+def test_a_model_that_is_not_understood_still_shows_its_tensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_constant_detector(tmp_path / 'odd.onnx', {'logits': np.zeros((1, 5, 64, 64), np.float32)})
+    assert main(['inspect', str(model)]) == 1
+    printed = capsys.readouterr()
+    assert 'float32[1, 5, 64, 64]' in printed.out
+    assert 'no decoder fits' in printed.err

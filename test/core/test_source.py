@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from isaac_infer.core.errors import SourceError
+from isaac_infer.core.source import open_source, read_picture
+
+GRADIENT = np.linspace(0, 255, 16 * 12, dtype=np.uint8).reshape(12, 16)
+
+
+def save_picture(path: Path, value: int = 0, *, size_hw: tuple[int, int] = (12, 16)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((*size_hw, 3), value, np.uint8))
+    return path
+
+
+def save_video(path: Path, values: list[int]) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (32, 24))
+    for value in values:
+        writer.write(np.full((24, 32, 3), value, np.uint8))
+    writer.release()
+    return path
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / 'notes.txt').write_text('no picture')
+    with pytest.raises(SourceError, match=r'expected pictures \(\.jpg .*\), the folder has none'):
+        open_source(str(tmp_path))
+
+
+def test_one_picture_is_read_once(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / 'one.png', 7)
+    with open_source(str(path)) as source:
+        assert source.length == 1
+        picture = source.read()
+        assert picture is not None
+        assert picture.name == str(path)
+        assert picture.image.shape == (12, 16, 3)
+        assert (picture.image == 7).all()
+        assert source.read() is None
+
+
+def test_a_folder_is_read_in_the_order_that_people_count(tmp_path: Path) -> None:
+    for name in ('b10.png', 'b2.png', 'A1.png', 'b.txt.png', '3.png'):
+        save_picture(tmp_path / name)
+    (tmp_path / 'labels.txt').touch()
+    with open_source(str(tmp_path)) as source:
+        assert [Path(picture.name).name for picture in source] == [
+            '3.png',
+            'A1.png',
+            'b2.png',
+            'b10.png',
+            'b.txt.png',
+        ]
+
+
+def test_a_broken_picture_of_a_folder_is_an_error_once_and_the_next_one_is_read(tmp_path: Path) -> None:
+    save_picture(tmp_path / '1.png')
+    (tmp_path / '2.png').write_bytes(b'no picture')
+    (tmp_path / '3.png').touch()
+    save_picture(tmp_path / '4.png')
+    with open_source(str(tmp_path)) as source:
+        assert source.read().name.endswith('1.png')
+        with pytest.raises(SourceError, match='2.png: expected a picture, got 10 bytes that are none'):
+            source.read()
+        with pytest.raises(SourceError, match='3.png: expected a picture, got an empty file'):
+            source.read()
+        assert source.read().name.endswith('4.png')
+        assert source.read() is None
+
+
+def test_a_looped_folder_starts_again(tmp_path: Path) -> None:
+    for number in range(2):
+        save_picture(tmp_path / f'{number}.png', number)
+    with open_source(str(tmp_path), loop=True) as source:
+        assert source.length is None
+        assert [source.read().image[0, 0, 0] for _ in range(5)] == [0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ('stored', 'expected'),
+    [
+        (GRADIENT, cv2.cvtColor(GRADIENT, cv2.COLOR_GRAY2BGR)),
+        (GRADIENT.astype(np.uint16) * 257, cv2.cvtColor(GRADIENT, cv2.COLOR_GRAY2BGR)),
+        (np.dstack([GRADIENT, GRADIENT.T.reshape(12, 16), GRADIENT // 2, GRADIENT]), None),
+    ],
+    ids=['grey', '16 bit', 'with transparency'],
+)
+def test_every_kind_of_picture_becomes_eight_bit_bgr(
+    stored: np.ndarray, expected: np.ndarray | None, tmp_path: Path
+) -> None:
+    path = tmp_path / 'picture.png'
+    assert cv2.imwrite(str(path), stored)
+    image = read_picture(path).image
+    np.testing.assert_array_equal(image, stored[..., :3] if expected is None else expected)
+
+
+def test_a_picture_is_turned_as_its_camera_was_held(tmp_path: Path) -> None:
+    path = save_picture(tmp_path / 'plain.jpg', size_hw=(12, 16))
+    jpeg = path.read_bytes()
+    quarter_turn = 6
+    exif = (
+        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01'
+        + bytes([0, quarter_turn, 0, 0])
+        + b'\0\0\0\0'
+    )
+    turned = tmp_path / 'turned.jpg'
+    turned.write_bytes(jpeg[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + jpeg[2:])
+    assert read_picture(turned).image.shape == (16, 12, 3)
+
+
+def test_a_video_gives_its_pictures_in_order_with_their_numbers(tmp_path: Path) -> None:
+    path = save_video(tmp_path / 'video.avi', [0, 100, 200])
+    with open_source(str(path)) as source:
+        assert source.length == 3
+        pictures = list(source)
+    assert [picture.name for picture in pictures] == [f'{path}#{number}' for number in (1, 2, 3)]
+    np.testing.assert_allclose([picture.image.mean() for picture in pictures], [0, 100, 200], atol=3)
+
+
+def test_a_looped_video_starts_again(tmp_path: Path) -> None:
+    path = save_video(tmp_path / 'video.avi', [0, 200])
+    with open_source(str(path), loop=True) as source:
+        means = [source.read().image.mean() for _ in range(5)]
+    np.testing.assert_allclose(means, [0, 200, 0, 200, 0], atol=3)
+
+
+def test_a_closed_source_gives_nothing_more_and_closes_twice(tmp_path: Path) -> None:
+    source = open_source(str(save_video(tmp_path / 'video.avi', [0, 200])))
+    source.close()
+    source.close()
+    assert source.read() is None
+
+
+def test_drawn_scenes_never_end_and_the_seed_decides(tmp_path: Path) -> None:
+    with open_source('synthetic', size_hw=(60, 80), seed=3) as source:
+        assert source.length is None
+        first, second = source.read(), source.read()
+    assert (first.name, second.name) == ('synthetic 3', 'synthetic 4')
+    assert first.image.shape == (60, 80, 3)
+    with open_source('synthetic', size_hw=(60, 80), seed=4) as source:
+        np.testing.assert_array_equal(source.read().image, second.image)
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('', 'no such file'),
+        ('nowhere', 'no such file'),
+        ('/dev/video987', 'cannot be opened'),
+        ('987', 'cannot be opened'),
+        ('rtsp://127.0.0.1:1/none', 'cannot be opened'),
+        ('nosuchsource ! appsink', 'cannot be opened'),
+    ],
+)
+def test_what_cannot_be_opened_is_an_error(text: str, expected: str) -> None:
+    with pytest.raises(SourceError, match=expected):
+        open_source(text)
+
+
+def test_a_file_that_is_neither_picture_nor_video_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / 'notes.txt'
+    path.write_text('no video')
+    with pytest.raises(SourceError, match='expected a picture or video, got a file that is neither'):
+        open_source(str(path))

@@ -1,0 +1,218 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, load_model, save
+
+from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.spec import Limits, Overrides
+from isaac_infer.engine.load import file_sha256, find_model, open_pipeline, open_session
+from models import (
+    OPSET,
+    save_colour_detector,
+    save_constant_detector,
+    save_model,
+    ultralytics_metadata,
+    ultralytics_output,
+)
+
+NAMES = ('red', 'green', 'blue')
+NOTHING = ultralytics_output([], classes=3)
+
+
+def picture(colour_bgr: tuple[int, int, int], *, size_hw: tuple[int, int] = (64, 64)) -> Frame:
+    return Frame(np.full((*size_hw, 3), colour_bgr, np.uint8))
+
+
+def open_detector(path: Path, **overrides: object):
+    return open_pipeline(path, limits=lambda spec: Limits(), overrides=Overrides(**overrides))
+
+
+def with_relu(path: Path, **changes: object) -> Path:
+    """A model of one operator, with something odd about it."""
+    kind = (TensorProto.FLOAT, changes.pop('shape', (1, 3, 64, 64)))
+    node = helper.make_node(changes.pop('operator', 'Relu'), ['x'], ['y'], domain=changes.pop('domain', ''))
+    return save_model(path, [node], {'x': kind}, {'y': kind}, **changes)
+
+
+def without_weights(path: Path) -> Path:
+    save_colour_detector(path)
+    save(load_model(path), path, save_as_external_data=True, location='weights', size_threshold=0)
+    (path.parent / 'weights').unlink()
+    return path
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+BAD_MODELS = {
+    'missing': (lambda path: path, 'no such model file; looked in'),
+    'folder': (lambda path: path.mkdir() or path, 'expected an ONNX file, got a folder'),
+    'empty': (lambda path: written(path, b''), 'expected an ONNX model, got an empty file'),
+    'truncated': (
+        lambda path: written(path, save_colour_detector(path).read_bytes()[:-100]),
+        'Protobuf parsing failed; the file is no ONNX model or was cut short',
+    ),
+    'text': (lambda path: written(path, b'hello\n' * 9), 'the file is no ONNX model or was cut short'),
+    'web page': (lambda path: written(path, b'\n<!DOCTYPE html><html>'), 'got a web page'),
+    'git lfs': (lambda path: written(path, b'version https://git-lfs.github.com/spec/v1\n'), 'git lfs pull'),
+    'checkpoint': (lambda path: written(path, b'PK\x03\x04archive/data.pkl'), 'PyTorch checkpoint'),
+    'tflite': (lambda path: written(path, b'\x1c\x00\x00\x00TFL3....'), 'TensorFlow Lite'),
+    'engine': (lambda path: written(path, b'ftrt\x00\x00'), 'got a TensorRT engine'),
+    'new opset': (lambda path: with_relu(path, opsets={'': 999}), 'opset|Opset'),
+    'new ir': (lambda path: with_relu(path, ir_version=99), 'IR version: 99.*; update onnxruntime'),
+    'operator': (lambda path: with_relu(path, operator='Frobnicate'), 'Frobnicate.*; export without'),
+    'domain': (
+        lambda path: with_relu(path, domain='com.example', opsets={'': OPSET, 'com.example': 1}),
+        'com.example.*; export without',
+    ),
+    'tensorrt operator': (lambda path: with_relu(path, operator='EfficientNMS_TRT'), 'only TensorRT has'),
+    'zero': (lambda path: with_relu(path, shape=(1, 3, 0, 64)), r'\[1, 3, 0, 64\]: expected at least 1'),
+    'weights': (without_weights, 'keep the weights file'),
+    'no decoder': (with_relu, r'no decoder fits(.|\n)*y float32\[1, 3, 64, 64\](.|\n)*yolox'),
+    'open size': (
+        lambda path: save_constant_detector(
+            path, {'output0': NOTHING}, image_shape=(1, 3, 'height', 'width')
+        ),
+        'input_size',
+    ),
+    'nan': (
+        lambda path: save_constant_detector(
+            path, {'output0': NOTHING * np.nan}, metadata=ultralytics_metadata(NAMES)
+        ),
+        'output0: expected finite numbers for a grey picture, got NaN or Inf',
+    ),
+    'infinity': (
+        lambda path: save_constant_detector(
+            path, {'output0': NOTHING + np.inf}, metadata=ultralytics_metadata(NAMES)
+        ),
+        'output0: expected finite numbers for a grey picture, got NaN or Inf',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', BAD_MODELS)
+def test_a_bad_model_gives_one_clear_error(name: str, tmp_path: Path) -> None:
+    make, expected = BAD_MODELS[name]
+    path = make(tmp_path / 'bad.onnx')
+    with pytest.raises(IsaacInferError, match=expected) as caught:
+        open_detector(path)
+    assert isinstance(caught.value, (ModelError, SessionError))
+    assert 'bad.onnx' in str(caught.value)
+
+
+def test_a_model_with_metadata_needs_no_help(tmp_path: Path) -> None:
+    pipeline = open_detector(save_colour_detector(tmp_path / 'colours.onnx'))
+    assert pipeline.spec.decoder == 'ultralytics'
+    found = pipeline(picture((255, 0, 0)))
+    assert [pipeline.spec.class_name(number) for number in found.class_id] == ['blue']
+    np.testing.assert_allclose(found.score, [1.0], atol=1e-6)
+    np.testing.assert_allclose(found.xyxy, [[28, 28, 36, 36]])
+
+
+def test_boxes_come_back_in_pixels_of_the_picture(tmp_path: Path) -> None:
+    pipeline = open_detector(save_colour_detector(tmp_path / 'colours.onnx'))
+    found = pipeline(picture((255, 255, 255), size_hw=(480, 640)))
+    # A box 8 wide in a network input of 64, letterboxed from 640: ten times as large, in the middle.
+    np.testing.assert_allclose(found.xyxy, [[280, 200, 360, 280]], atol=0.01)
+
+
+def test_what_the_user_says_wins_over_the_metadata(tmp_path: Path) -> None:
+    pipeline = open_detector(
+        save_colour_detector(tmp_path / 'colours.onnx'), channel_order='bgr', class_names=('a', 'b', 'c')
+    )
+    found = pipeline(picture((255, 0, 0)))
+    assert [pipeline.spec.class_name(number) for number in found.class_id] == ['a']
+
+
+@pytest.mark.parametrize('suffix', ['.json', '.yaml'])
+def test_a_sidecar_says_what_the_model_does_not(suffix: str, tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx', metadata={})
+    text = {'class_names': ['r', 'g', 'b'], 'decoder': 'ultralytics'}
+    model.with_suffix(suffix).write_text(json.dumps(text))  # JSON is YAML
+    assert open_detector(model).spec.class_names == ('r', 'g', 'b')
+
+
+def test_the_model_itself_wins_over_its_sidecar(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.json').write_text(json.dumps({'names': ['r', 'g', 'b']}))
+    assert open_detector(model).spec.class_names == NAMES
+
+
+@pytest.mark.parametrize('text', ['[1, 2]', '{', '{"scale": "much"}'])
+def test_a_broken_sidecar_is_an_error(text: str, tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.json').write_text(text)
+    with pytest.raises(ModelError, match='colours'):
+        open_detector(model)
+
+
+def test_lengths_left_open_are_filled_in_by_a_run(tmp_path: Path) -> None:
+    model = save_constant_detector(
+        tmp_path / 'open.onnx',
+        {'output0': ultralytics_output([(32, 32, 10, 20, 1, 0.9)], classes=3)},
+        image_shape=('batch', 3, 'height', 'width'),
+        dynamic_outputs=True,
+    )
+    pipeline = open_detector(model, input_size_hw=(64, 64))
+    found = pipeline(picture((0, 0, 0)))
+    assert pipeline.spec.image.shape == (1, 3, 64, 64)
+    assert found.class_id.tolist() == [1]
+    np.testing.assert_allclose(found.xyxy, [[27, 22, 37, 42]])
+
+
+def test_the_session_is_closed_when_a_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from isaac_infer.engine.ort import OrtSession
+
+    closed = []
+    close = OrtSession.close
+    monkeypatch.setattr(OrtSession, 'close', lambda self: (closed.append(self), close(self)))
+    with pytest.raises(ModelError):
+        open_detector(with_relu(tmp_path / 'relu.onnx'))
+    assert len(closed) == 1
+
+
+def test_a_relative_path_is_looked_up_here_and_then_among_the_installed_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, installed = tmp_path / 'here', tmp_path / 'prefix' / 'share' / 'isaac_infer' / 'models'
+    for folder in (here, installed):
+        folder.mkdir(parents=True)
+        (folder / 'both.onnx').touch()
+    (installed / 'installed.onnx').touch()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere:{tmp_path / "prefix"}')
+    assert find_model('both.onnx') == here / 'both.onnx'
+    assert find_model('installed.onnx') == installed / 'installed.onnx'
+    with pytest.raises(ModelError, match=f'looked in {here}, {installed}'):
+        find_model('neither.onnx')
+
+
+def test_no_model_at_all_says_which_parameter_to_set() -> None:
+    with pytest.raises(ModelError, match='set model_file_path'):
+        find_model('')
+
+
+@pytest.mark.parametrize(
+    ('file_name', 'backend'),
+    [('model.onnx', 'tensorrt'), ('model.engine', 'auto'), ('model.plan', 'onnxruntime')],
+)
+def test_what_needs_tensorrt_is_refused_with_the_way_out(file_name: str, backend: str) -> None:
+    with pytest.raises(SessionError, match='TensorRT .* backend onnxruntime'):
+        open_session(file_name, backend=backend)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(SessionError, match="expected auto, onnxruntime or tensorrt, got 'openvino'"):
+        open_session('model.onnx', backend='openvino')
+
+
+def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    file = written(tmp_path / 'file', b'abc')
+    assert file_sha256(file) == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'

@@ -1,0 +1,443 @@
+"""detector_node, as a process of its own, over DDS."""
+
+import json
+import os
+import random
+import signal
+import struct
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from onnx import TensorProto, helper
+from processes import wait_until
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from isaac_infer.core.boxes import box_iou
+from isaac_infer.ros.images import image_to_cdr
+from isaac_infer.ros.messages import detections_from_msg
+from models import OPSET, save_constant_detector, save_model, ultralytics_metadata, ultralytics_output
+
+NODE = '/detector_node'
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+BEST_EFFORT = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=10)
+PICTURE = np.full((48, 64, 3), 90, np.uint8)
+# A 64 x 48 picture lies 8 pixels from the top of a 64 x 64 network input: a mug and a doubtful ball.
+OBJECTS = [(20.0, 30.0, 10.0, 12.0, 0, 0.9), (45.0, 30.0, 8.0, 8.0, 1, 0.4)]
+SECOND = 10**9
+
+
+def save_detector(path, objects=OBJECTS, names=('mug', 'ball')):
+    output = ultralytics_output(objects, classes=len(names))
+    return save_constant_detector(path, {'output0': output}, metadata=ultralytics_metadata(names))
+
+
+def save_slow_detector(path, *, size=1024, products=50):
+    """A detector that multiplies large matrices first: half a second on one core."""
+    output = ultralytics_output(OBJECTS, classes=2)
+    nodes = [
+        helper.make_node('ReduceMean', ['images'], ['mean'], keepdims=0),
+        helper.make_node('Mul', ['matrix', 'mean'], ['m0']),
+        *(helper.make_node('MatMul', [f'm{i}', 'matrix'], [f'm{i + 1}']) for i in range(products)),
+        helper.make_node('ReduceMean', [f'm{products}'], ['number'], keepdims=0),
+        helper.make_node('Mul', ['number', 'zero'], ['nothing']),
+        helper.make_node('Add', ['answer', 'nothing'], ['output0']),
+    ]
+    return save_model(
+        path,
+        nodes,
+        {'images': (TensorProto.FLOAT, (1, 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, output.shape)},
+        constants={
+            'matrix': np.full((size, size), 1 / size, np.float32),
+            'zero': np.zeros((), np.float32),
+            'answer': output,
+        },
+        metadata=ultralytics_metadata(['mug', 'ball']),
+        opsets={'': OPSET},
+    )
+
+
+def parameters(**values):
+    arguments = ['--ros-args']
+    for name, value in values.items():
+        arguments += ['-p', f'{name}:={value}']
+    return arguments
+
+
+class Camera:
+    """Publishes pictures to a detector and collects what it says."""
+
+    def __init__(self, peer, qos=BEST_EFFORT):
+        self.peer = peer
+        self.publisher = peer.node.create_publisher(Image, 'image', qos)
+        peer.listen(Detection2DArray, 'detections')
+        peer.listen(DiagnosticArray, '/diagnostics')
+        self.stamp_ns = SECOND
+
+    def is_matched(self):
+        """Both ends know one another."""
+        return (
+            self.publisher.get_subscription_count() > 0 and self.peer.node.count_publishers('detections') > 0
+        )
+
+    def send(self, picture=PICTURE):
+        """Publish a picture; give its stamp."""
+        self.stamp_ns += SECOND // 10
+        self.publisher.publish(image_to_cdr(picture, stamp_ns=self.stamp_ns, frame_id='camera'))
+        return self.stamp_ns
+
+    def ask(self, picture=PICTURE):
+        """Publish a picture and give the answer to it."""
+        assert wait_until(self.is_matched), 'the detector is not there'
+        seen = len(self.peer.got['detections'])
+        stamp_ns = self.send(picture)
+        answers = self.peer.wait_for('detections', seen + 1)
+        assert stamp_of(answers[-1]) == stamp_ns
+        return answers[-1]
+
+    def status(self, condition, timeout_s=10):
+        """Wait for a status that meets a condition, and give it."""
+        found = []
+
+        def arrived():
+            found[:] = [m.status[0] for m in self.peer.got['/diagnostics'] if condition(m.status[0])][-1:]
+            return found
+
+        wait_until(arrived, timeout_s)
+        seen = [(status.level, status.message) for m in self.peer.got['/diagnostics'] for status in m.status]
+        assert found, f'no such status among {seen}'
+        return found[0]
+
+
+def stamp_of(message):
+    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
+
+
+def values_of(status):
+    return {pair.key: pair.value for pair in status.values}
+
+
+@pytest.fixture
+def camera(make_peer):
+    return Camera(make_peer('camera'))
+
+
+@pytest.fixture
+def detector(start, tmp_path):
+    """A detector that is active."""
+    process = start('detector_node', *parameters(model_file_path=save_detector(tmp_path / 'table.onnx')))
+    process.wait_for('waiting for pictures on /image')
+    return process
+
+
+def test_every_picture_is_answered_with_its_header_and_boxes_in_its_pixels(detector, camera):
+    for _ in range(3):
+        answer = camera.ask()
+        assert answer.header.frame_id == 'camera'
+        mug, ball = answer.detections
+        assert mug.results[0].hypothesis.class_id == 'mug'
+        assert mug.results[0].hypothesis.score == pytest.approx(0.9)
+        assert ball.results[0].hypothesis.class_id == 'ball'
+        box = mug.bbox
+        assert (box.center.position.x, box.center.position.y) == (20, 22)
+        assert (box.size_x, box.size_y) == (10, 12)
+
+
+def test_live_parameters_change_the_next_answer_and_others_are_refused(detector, camera):
+    assert len(camera.ask().detections) == 2
+    assert camera.peer.set(NODE, confidence_threshold=0.5)[0].successful
+    assert len(camera.ask().detections) == 1
+    assert camera.peer.set(NODE, confidence_threshold=1)[0].successful  # a whole number
+    assert list(camera.ask().detections) == []
+    assert camera.peer.set(NODE, confidence_threshold=0.1, class_filter=['ball'], class_ids='index')[
+        2
+    ].successful
+    (ball,) = camera.ask().detections
+    assert ball.results[0].hypothesis.class_id == '1'
+
+    refused = camera.peer.set(NODE, confidence_threshold=2.0, class_filter=['dragon'], decoder='yolox')
+    assert not any(result.successful for result in refused)
+    assert 'mug' in refused[1].reason and 'dragon' in refused[1].reason
+    assert 'deactivate' in refused[2].reason
+    assert len(camera.ask().detections) == 1
+
+
+def test_late_subscribers_learn_the_class_names_and_the_threshold_in_force(detector, camera):
+    camera.peer.set(NODE, confidence_threshold=0.5)
+    camera.peer.listen(LabelInfo, 'label_info', LATCHED)
+    labels = camera.peer.wait_for('label_info', 1)[-1]
+    assert [entry.class_name for entry in labels.class_map] == ['mug', 'ball']
+    assert labels.threshold == 0.5
+
+
+def test_the_overlay_is_drawn_for_those_who_subscribe(detector, camera):
+    camera.ask()
+    camera.peer.listen(Image, 'overlay', RELIABLE)
+    assert wait_until(lambda: camera.peer.node.count_subscribers('overlay') > 0)
+    assert wait_until(lambda: camera.send() and not time.sleep(0.1) and camera.peer.got['overlay'])
+    overlay = camera.peer.got['overlay'][-1]
+    assert (overlay.height, overlay.width, overlay.encoding, overlay.header.frame_id) == (
+        48,
+        64,
+        'bgr8',
+        'camera',
+    )
+    drawn = np.frombuffer(overlay.data, np.uint8).reshape(PICTURE.shape) != PICTURE
+    assert drawn[10:35].any() and not drawn[45:].any()
+
+
+def test_diagnostics_say_what_runs_and_how_fast(detector, camera):
+    camera.ask()
+    status = camera.status(lambda status: values_of(status)['answered'] == '1')
+    values = values_of(status)
+    assert status.name == 'detector_node: detections'
+    assert values['model'].endswith('table.onnx') and len(values['sha256']) == 64
+    assert 'CPUExecutionProvider' in values['backend'] and values['decoder'] == 'ultralytics'
+    for stage in ('wait', 'convert', 'prepare', 'run', 'decode', 'publish', 'total'):
+        assert 0 <= float(values[f'{stage}_ms_p50']) <= float(values[f'{stage}_ms_p99']) < 1000
+    assert values['dropped_busy'] == values['dropped_bad_image'] == '0'
+
+
+def test_bad_pictures_are_counted_and_the_node_lives_on(detector, camera):
+    camera.ask()
+    rng = random.Random(3)
+    good = image_to_cdr(PICTURE, stamp_ns=1, frame_id='camera')
+    for _ in range(300):
+        cdr = bytearray(good[:200])  # too short for its sizes
+        at = rng.randrange(0, 60, 4)
+        cdr[at + 4 : at + 8] = struct.pack('<I', rng.choice((0, 1, 1 << 20, (1 << 32) - 1)))
+        camera.publisher.publish(bytes(cdr))
+        time.sleep(0.001)
+    status = camera.status(lambda status: int(values_of(status)['dropped_bad_image']) > 100)
+    assert status.level in (DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
+    assert values_of(status)['last_error'].startswith('image: ')
+    assert len(camera.ask().detections) == 2
+    assert detector.log.count('[ERROR]') < 5  # throttled
+
+
+def test_a_picture_that_comes_from_the_typed_interface_is_answered(detector, camera):
+    assert wait_until(camera.is_matched)
+    image = Image(height=2, width=2, encoding='mono8', step=3, data=[0] * 6)
+    image.header.stamp.sec = 77
+    camera.publisher.publish(image)
+    assert camera.peer.wait_for('detections', 1)[-1].header.stamp.sec == 77
+
+
+def test_compressed_pictures_are_answered(start, tmp_path, make_peer):
+    peer = make_peer('camera', 'robot')
+    publisher = peer.node.create_publisher(CompressedImage, 'front/compressed', 1)
+    peer.listen(Detection2DArray, 'detections')
+    model = save_detector(tmp_path / 'table.onnx')
+    arguments = parameters(model_file_path=model, transport='compressed')
+    process = start('detector_node', *arguments, '-r', '__ns:=/robot', '-r', 'image:=front')
+    process.wait_for('waiting for pictures on /robot/front/compressed')
+    image = CompressedImage(format='jpeg')
+    image.data.frombytes(cv2.imencode('.jpg', PICTURE)[1].tobytes())
+    assert wait_until(lambda: publisher.publish(image) or time.sleep(0.1) or peer.got['detections'])
+    assert len(peer.got['detections'][0].detections) == 2
+
+
+def test_the_node_answers_while_a_slow_model_runs(start, tmp_path, camera):
+    model = save_slow_detector(tmp_path / 'slow.onnx')
+    process = start('detector_node', *parameters(model_file_path=model, num_threads=1, slow_frame_ms=20.0))
+    process.wait_for('waiting for pictures')
+    camera.ask()
+    camera.peer.state(NODE)
+    camera.peer.set(NODE, confidence_threshold=0.25)
+    times_ms, end = [], time.monotonic() + 4
+    while time.monotonic() < end:
+        camera.send()
+        camera.send()
+        for question in (lambda: camera.peer.state(NODE), lambda: camera.peer.set(NODE, nms_threshold=0.5)):
+            begin = time.monotonic()
+            question()
+            times_ms.append((time.monotonic() - begin) * 1e3)
+        time.sleep(0.02)
+    values = values_of(camera.status(lambda status: int(values_of(status)['dropped_busy']) > 5))
+    assert float(values['run_ms_p50']) > 100  # or this test would show nothing
+    assert np.percentile(times_ms, 95) < 50, sorted(times_ms)[-10:]
+    stamps = [stamp_of(m) for m in camera.peer.got['/diagnostics']]
+    assert max(np.diff(stamps)) < 1.3 * SECOND
+    assert 'slowest stage is run' in process.log
+    assert int(values['received']) == pytest.approx(
+        int(values['answered']) + int(values['dropped_busy']), abs=2
+    )
+    assert process.stop() == 0
+
+
+def test_an_answer_with_nan_is_an_error_and_the_node_lives_on(start, tmp_path, camera):
+    """NaN for bright pictures only, so that the model passes the check when it is opened."""
+    output = ultralytics_output(OBJECTS, classes=2)
+    nodes = [
+        helper.make_node('ReduceMax', ['images'], ['bright'], keepdims=0),
+        helper.make_node('Sub', ['limit', 'bright'], ['left']),
+        helper.make_node('Sqrt', ['left'], ['number']),
+        helper.make_node('Mul', ['number', 'zero'], ['nothing']),
+        helper.make_node('Add', ['answer', 'nothing'], ['output0']),
+    ]
+    model = save_model(
+        tmp_path / 'nan.onnx',
+        nodes,
+        {'images': (TensorProto.FLOAT, (1, 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, output.shape)},
+        constants={'limit': np.float32(0.7), 'zero': np.float32(0), 'answer': output},
+        metadata=ultralytics_metadata(['mug', 'ball']),
+    )
+    start('detector_node', *parameters(model_file_path=model)).wait_for('waiting for pictures')
+    camera.ask()
+    camera.send(np.full_like(PICTURE, 255))
+    status = camera.status(lambda status: values_of(status)['dropped_failed'] == '1')
+    assert 'output0' in values_of(status)['last_error']
+    camera.ask()
+
+
+def test_a_lifecycle_manager_can_lead_the_node(start, tmp_path, camera):
+    first, second = save_detector(tmp_path / 'a.onnx'), save_detector(tmp_path / 'b.onnx', OBJECTS[:1])
+    process = start('detector_node', *parameters(autostart='false', model_file_path=first))
+    peer = camera.peer
+    assert peer.state(NODE) == 'unconfigured'
+    assert peer.transit(NODE, 'configure') and peer.state(NODE) == 'inactive'
+    assert peer.transit(NODE, 'activate') and len(camera.ask().detections) == 2
+    assert not peer.set(NODE, model_file_path=str(second))[0].successful
+    assert peer.transit(NODE, 'deactivate') and wait_until(
+        lambda: not camera.publisher.get_subscription_count()
+    )
+    assert peer.set(NODE, model_file_path=str(second))[0].successful
+    assert peer.transit(NODE, 'cleanup') and peer.state(NODE) == 'unconfigured'
+    assert peer.transit(NODE, 'configure') and peer.transit(NODE, 'activate')
+    assert len(camera.ask().detections) == 1
+    assert peer.transit(NODE, 'shutdown') and peer.state(NODE) == 'finalized'
+    assert process.is_alive and process.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [(None, 'no such model file'), (b'', 'empty'), (b'not a model at all', 'bad.onnx')],
+)
+def test_a_model_that_cannot_be_opened_is_said_and_another_one_can_follow(
+    start, tmp_path, camera, content, says
+):
+    bad = tmp_path / 'bad.onnx'
+    if content is not None:
+        bad.write_bytes(content)
+    process = start('detector_node', *parameters(model_file_path=bad))
+    status = camera.status(lambda status: status.level == DiagnosticStatus.ERROR)
+    assert says in status.message and says in process.log
+    assert process.log.count('[ERROR]') == 1 and 'Traceback' not in process.log
+    assert camera.peer.state(NODE) == 'unconfigured'
+    good = save_detector(tmp_path / 'good.onnx')
+    assert camera.peer.set(NODE, model_file_path=str(good))[0].successful
+    assert camera.peer.transit(NODE, 'configure') and camera.peer.transit(NODE, 'activate')
+    assert len(camera.ask().detections) == 2
+    camera.status(
+        lambda status: status.level == DiagnosticStatus.OK and 'pictures per second' in status.message
+    )
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads memory and threads from /proc')
+def test_a_hundred_reconfigurations_leave_neither_memory_nor_threads(start, tmp_path, camera):
+    models = [save_detector(tmp_path / 'a.onnx'), save_detector(tmp_path / 'b.onnx', OBJECTS[:1])]
+    detector = start('detector_node', *parameters(model_file_path=models[0]))
+    process, used = psutil.Process(detector.pid), []
+    camera.ask()
+    for number in range(100):
+        for step in ('deactivate', 'cleanup'):
+            assert camera.peer.transit(NODE, step)
+        camera.peer.set(NODE, model_file_path=str(models[number % 2]))
+        for step in ('configure', 'activate'):
+            assert camera.peer.transit(NODE, step)
+        if number % 10 == 9:
+            assert len(camera.ask().detections) == 2 - number % 2
+            used.append((process.memory_info().rss, process.num_threads()))
+    memory, threads = zip(*used)
+    assert threads[-1] <= threads[1]
+    assert memory[-1] - memory[3] < 8 << 20, [value >> 20 for value in memory]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_ends_the_node_cleanly(detector, camera, number):
+    camera.ask()
+    for _ in range(5):
+        camera.send()
+    begin = time.monotonic()
+    assert detector.stop(number) == 0
+    assert time.monotonic() - begin < 5
+    assert 'Traceback' not in detector.log and '[ERROR]' not in detector.log
+
+
+def test_a_signal_while_the_model_runs_ends_the_node_cleanly(start, tmp_path, camera):
+    model = save_slow_detector(tmp_path / 'slow.onnx')
+    process = start('detector_node', *parameters(model_file_path=model, num_threads=1))
+    process.wait_for('waiting for pictures')
+    assert wait_until(camera.is_matched)
+    camera.send()
+    time.sleep(0.1)
+    assert process.stop() == 0
+    assert 'Traceback' not in process.log
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (
+            parameters(confidence_treshold=0.5),
+            'unknown parameter confidence_treshold; expected confidence_threshold',
+        ),
+        (
+            parameters(confidence_threshold='high'),
+            "confidence_threshold: expected float from 0 to 1, got 'high'",
+        ),
+        (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
+    ],
+)
+def test_wrong_parameters_end_the_process_with_one_error(start, arguments, says):
+    process = start('detector_node', *arguments)
+    assert process.wait() == 1
+    assert says in process.log and 'Traceback' not in process.log
+
+
+def test_incompatible_reliability_is_a_warning_that_says_what_to_change(start, tmp_path, camera):
+    model = save_detector(tmp_path / 'table.onnx')
+    process = start('detector_node', *parameters(model_file_path=model, image_reliability='reliable'))
+    process.wait_for('set image_reliability to best_effort')
+
+
+def test_silence_is_a_warning_that_names_the_topic_and_who_publishes_there(start, tmp_path, camera):
+    model = save_detector(tmp_path / 'table.onnx')
+    arguments = parameters(model_file_path=model, image_timeout_s=0.2)
+    silent = start('detector_node', *arguments)
+    status = camera.status(
+        lambda status: status.level == DiagnosticStatus.WARN and 'camera' in status.message
+    )
+    assert '/image is silent' in status.message and 'sensor_msgs/msg/Image, best_effort' in status.message
+    silent.kill()
+    lost = start('detector_node', *arguments, '-r', 'image:=/nobody')
+    lost.wait_for('nobody publishes /nobody; remap it to one of /image')
+
+
+@pytest.mark.skipif('ISAAC_INFER_TEST_DATA' not in os.environ, reason='ISAAC_INFER_TEST_DATA is not set')
+@pytest.mark.parametrize('name', ['yolov8n_320_coco', 'yolox_nano_coco'])
+def test_a_real_network_says_over_dds_what_its_reference_says(start, camera, name):
+    data = Path(os.environ['ISAAC_INFER_TEST_DATA'])
+    folder = data / 'models' / name
+    arguments = parameters(model_file_path=folder / 'model.onnx', class_ids='index')
+    start('detector_node', *arguments).wait_for('waiting for pictures')
+    for path in sorted((folder / 'refs').glob('*.json')):
+        expected = json.loads(path.read_text())['detections']
+        found, texts = detections_from_msg(
+            camera.ask(cv2.imread(str(data / 'images' / f'{path.stem}.jpg'))), []
+        )
+        assert len(found) == len(expected)
+        overlap = box_iou(found.xyxy, np.array([entry['box_xyxy'] for entry in expected], np.float32))
+        for row, column in enumerate(overlap.argmax(axis=1)):
+            assert overlap[row, column] >= 0.98
+            assert texts[row] == str(expected[column]['class_id'])
+            assert found.score[row] == pytest.approx(expected[column]['score'], abs=0.01)

@@ -1,0 +1,125 @@
+"""image_source, as a process of its own, over DDS."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from processes import wait_until
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+
+def parameters(**values):
+    arguments = ['--ros-args']
+    for name, value in values.items():
+        arguments += ['-p', f'{name}:={value}']
+    return arguments
+
+
+@pytest.fixture
+def peer(make_peer):
+    peer = make_peer()
+    peer.listen(Image, 'image', qos_profile_sensor_data)
+    return peer
+
+
+def stamps_of(images):
+    return np.array([image.header.stamp.sec * 10**9 + image.header.stamp.nanosec for image in images])
+
+
+def save_pictures(folder, greys):
+    for number, grey in enumerate(greys):
+        cv2.imwrite(str(folder / f'{number}.png'), np.full((6, 8, 3), grey, np.uint8))
+    return folder
+
+
+def test_drawn_scenes_come_at_a_steady_rate_and_the_process_ends_after_the_last(start, peer):
+    arguments = parameters(
+        frames=60, rate=50, width=160, height=120, wait_for_subscribers=1, frame_id='table'
+    )
+    source = start('image_source', *arguments)
+    images = peer.wait_for('image', 60)
+    assert source.wait() == 0
+    assert '60 pictures' in source.log
+    assert len(images) == 60
+    assert {(image.width, image.height, image.encoding) for image in images} == {(160, 120, 'bgr8')}
+    assert {image.header.frame_id for image in images} == {'table'}
+    seconds = (stamps_of(images) - stamps_of(images)[0]) / 1e9
+    assert seconds[-1] == pytest.approx(59 / 50, abs=0.05)  # no drift
+    assert np.abs(np.median(np.diff(seconds)) - 1 / 50) < 0.003
+    assert len({bytes(image.data) for image in images}) > 10  # scenes, not one picture
+
+
+def test_a_folder_is_published_in_order_and_again(start, peer, tmp_path):
+    folder = save_pictures(tmp_path, (10, 20, 30))
+    source = start('image_source', *parameters(source=folder, frames=7, rate=30, wait_for_subscribers=1))
+    assert [image.data[0] for image in peer.wait_for('image', 7)] == [10, 20, 30, 10, 20, 30, 10]
+    assert source.wait() == 0
+
+
+def test_a_folder_that_is_not_looped_ends_after_its_last_picture(start, peer, tmp_path):
+    folder = save_pictures(tmp_path, (10, 20))
+    source = start('image_source', *parameters(source=folder, loop='false', rate=30, wait_for_subscribers=1))
+    assert source.wait() == 0
+    assert [image.data[0] for image in peer.got['image']] == [10, 20]
+
+
+@pytest.mark.parametrize(('encoding', 'expected'), [('rgb8', [3, 2, 1]), ('mono8', [2])])
+def test_pictures_are_published_in_the_encoding_that_was_asked_for(start, peer, tmp_path, encoding, expected):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.full((4, 4, 3), (1, 2, 3), np.uint8))
+    start('image_source', *parameters(source=tmp_path / 'a.png', encoding=encoding, rate=20))
+    image = peer.wait_for('image', 1)[0]
+    assert (image.encoding, image.data[: len(expected)].tolist()) == (encoding, expected)
+    assert image.step == 4 * len(expected)
+
+
+def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_path):
+    save_pictures(tmp_path, (10, 20))
+    (tmp_path / '1.png').write_bytes(b'no picture')
+    source = start(
+        'image_source', *parameters(source=tmp_path, loop='false', rate=30, wait_for_subscribers=1)
+    )
+    assert source.wait() == 1
+    assert [image.data[0] for image in peer.got['image']] == [10]
+    assert source.log.count('[ERROR]') == 1 and '1.png' in source.log
+
+
+def test_a_folder_with_nothing_readable_ends_the_process(start, tmp_path):
+    (tmp_path / '1.png').write_bytes(b'no picture')
+    source = start('image_source', *parameters(source=tmp_path))
+    assert source.wait() == 1
+    assert source.log.count('[ERROR]') == 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (parameters(source='/nowhere.jpg'), 'no such file'),
+        (parameters(rate=0.0), 'rate: expected float from 0.01 to 1000, got 0.0'),
+        (parameters(ratte=1), 'unknown parameter ratte; expected rate'),
+    ],
+)
+def test_what_cannot_be_published_is_one_clear_error(start, arguments, says):
+    source = start('image_source', *arguments)
+    assert source.wait() == 1
+    assert says in source.log and 'Traceback' not in source.log
+
+
+def test_a_signal_ends_it_while_it_waits_for_subscribers(start):
+    source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=5))
+    time.sleep(1.5)
+    assert source.is_alive and source.stop() == 0
+    assert 'Traceback' not in source.log
+
+
+def test_nothing_is_published_before_the_wanted_subscribers_are_there(start, make_peer):
+    source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=2, frames=3))
+    peers = [make_peer('a'), make_peer('b')]
+    peers[0].listen(Image, 'image', qos_profile_sensor_data)
+    assert wait_until(lambda: peers[0].node.count_publishers('image') == 1)
+    time.sleep(0.5)
+    assert not peers[0].got['image']
+    peers[1].listen(Image, 'image', qos_profile_sensor_data)
+    assert len(peers[0].wait_for('image', 3)) == 3
+    assert source.wait() == 0

@@ -1,0 +1,68 @@
+"""Health counts, and reports numbers."""
+
+import math
+
+import pytest
+from builtin_interfaces.msg import Time
+
+from isaac_infer.ros.diagnostics import BUSY, LOST, WARN, Health, diagnostics_msg, report_values
+
+
+def test_a_node_that_did_nothing_reports_zeros():
+    values = report_values(Health().report())
+    assert values['rate_hz'] == '0.00'
+    assert values['received'] == values['answered'] == values['dropped_busy'] == '0'
+    assert values['last_error'] == ''
+
+
+def test_counts_go_on_and_differences_begin_anew_with_every_report():
+    health = Health()
+    health.received()
+    health.received()
+    health.answered({'run': 5.0})
+    health.dropped(BUSY)
+    health.dropped(LOST, count=3)
+    first, second = health.report(), health.report()
+    assert (first.total.received, first.recent.received) == (2, 2)
+    assert (second.total.received, second.recent.received) == (2, 0)
+    assert first.recent.dropped[LOST] == second.total.dropped[LOST] == 3
+    assert second.recent.dropped == dict.fromkeys(second.recent.dropped, 0)
+    assert first.rate_hz > 0 and second.rate_hz == 0
+
+
+def test_stages_are_reported_by_percentile():
+    health = Health()
+    for time_ms in range(1, 101):
+        health.answered({'run': float(time_ms)})
+    values = report_values(health.report())
+    assert float(values['run_ms_p50']) == pytest.approx(50, abs=1)
+    assert float(values['run_ms_p99']) == pytest.approx(99, abs=1)
+
+
+def test_another_model_begins_with_new_times_and_no_error():
+    health = Health()
+    health.answered({'run': 1.0})
+    health.error('the old model failed')
+    health.restart()
+    report = health.report()
+    assert not report.percentiles_ms and not report.last_error and report.total.answered == 1
+
+
+def test_no_number_in_the_values_is_nan():
+    health = Health()
+    health.answered({'run': 0.0})
+    numbers = [value for key, value in report_values(health.report()).items() if key != 'last_error']
+    assert not any(math.isnan(float(number)) for number in numbers)
+
+
+def test_a_status_carries_level_name_and_values():
+    message = diagnostics_msg('n: detections', WARN, 'slow', {'a': 'b'}, stamp=Time(sec=2), hardware_id='cpu')
+    (status,) = message.status
+    assert (status.name, status.level, status.message, status.hardware_id) == (
+        'n: detections',
+        WARN,
+        'slow',
+        'cpu',
+    )
+    assert [(pair.key, pair.value) for pair in status.values] == [('a', 'b')]
+    assert message.header.stamp.sec == 2

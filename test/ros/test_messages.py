@@ -1,0 +1,74 @@
+"""Results become messages that speak of the picture they belong to."""
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.results import Detections, no_detections
+from isaac_infer.core.spec import ImageSpec, ModelSpec
+from isaac_infer.ros.messages import detections_from_msg, detections_to_msg, label_info_msg
+
+SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (64, 64)), ('output0',), ('mug', 'ball'), 3)
+FRAME = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=1_500_000_007, frame_id='camera')
+FOUND = Detections(
+    np.array([[1, 2, 5, 10], [0, 0, 64, 48]], np.float32),
+    np.array([0.75, 0.5], np.float32),
+    np.array([1, 2], np.int32),
+)
+
+
+def test_a_picture_without_objects_gives_an_empty_array_with_its_header():
+    message = detections_to_msg(no_detections(), FRAME, SPEC)
+    assert list(message.detections) == []
+    stamp = message.header.stamp
+    assert (stamp.sec, stamp.nanosec, message.header.frame_id) == (1, 500_000_007, 'camera')
+
+
+def test_a_stamp_before_1970_is_kept():
+    frame = Frame(FRAME.image, stamp_ns=-1)
+    stamp = detections_to_msg(no_detections(), frame, SPEC).header.stamp
+    assert (stamp.sec, stamp.nanosec) == (-1, 999_999_999)
+
+
+def test_boxes_are_centre_and_size_in_source_pixels():
+    message = detections_to_msg(FOUND, FRAME, SPEC)
+    box = message.detections[0].bbox
+    assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (3, 6, 4, 8)
+    assert box.center.theta == 0
+    assert message.detections[0].header == message.header
+    assert message.detections[0].id == ''
+
+
+def test_rotated_boxes_have_their_own_size_and_angle():
+    rotated = np.array([[30, 20, 10, 4, 0.5]], np.float32)
+    message = detections_to_msg(
+        Detections(FOUND.xyxy[:1], FOUND.score[:1], FOUND.class_id[:1], rotated), FRAME, SPEC
+    )
+    box = message.detections[0].bbox
+    assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (30, 20, 10, 4)
+    assert box.center.theta == 0.5
+
+
+@pytest.mark.parametrize(('class_ids', 'expected'), [('name', ['ball', '2']), ('index', ['1', '2'])])
+def test_classes_are_names_or_numbers(class_ids, expected):
+    message = detections_to_msg(FOUND, FRAME, SPEC, class_ids=class_ids)
+    assert [entry.results[0].hypothesis.class_id for entry in message.detections] == expected
+    assert [entry.results[0].hypothesis.score for entry in message.detections] == [0.75, 0.5]
+
+
+def test_label_info_names_every_class():
+    message = label_info_msg(SPEC, stamp=Time(sec=3), threshold=0.25)
+    assert [(entry.class_id, entry.class_name) for entry in message.class_map] == [
+        (0, 'mug'),
+        (1, 'ball'),
+        (2, '2'),
+    ]
+    assert (message.threshold, message.header.stamp.sec) == (0.25, 3)
+
+
+def test_a_message_read_back_is_what_was_written():
+    found, names = detections_from_msg(detections_to_msg(FOUND, FRAME, SPEC), ['mug', 'ball'])
+    np.testing.assert_array_equal(found.xyxy, FOUND.xyxy)
+    np.testing.assert_array_equal(found.score, FOUND.score)
+    assert (found.class_id.tolist(), names) == ([1, 2], ['ball', '2'])

@@ -1,0 +1,68 @@
+"""The DDS profile is used unless the user has chosen otherwise, or it would not work."""
+
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from types import SimpleNamespace
+
+import pytest
+
+from isaac_infer.ros import transport
+
+
+def test_both_names_of_the_variable_point_to_the_profile():
+    variables, warning = transport.profile_environment({})
+    assert set(variables) == {'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'}
+    assert {os.path.basename(path) for path in variables.values()} == {'fastdds.xml'}
+    assert all(os.path.isfile(path) for path in variables.values()) and not warning
+
+
+@pytest.mark.parametrize(
+    'chosen',
+    [
+        {'FASTDDS_DEFAULT_PROFILES_FILE': '/mine.xml'},
+        {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'},
+        {'RMW_IMPLEMENTATION': 'rmw_cyclonedds_cpp'},
+    ],
+)
+def test_what_the_user_has_chosen_wins(chosen):
+    assert transport.profile_environment(chosen) == ({}, '')
+
+
+def test_too_little_shared_memory_is_said_and_the_profile_not_used(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, 'statvfs', lambda path: SimpleNamespace(f_bavail=1 << 10, f_frsize=1 << 14))
+    variables, warning = transport.profile_environment({}, shm=tmp_path)
+    assert not variables
+    assert '16 MiB free' in warning and '--shm-size' in warning
+
+
+def test_the_segment_of_the_profile_is_what_the_code_reckons_with():
+    root = ElementTree.parse(transport.profile_path()).getroot()
+    sizes = [int(node.text) for node in root.iter() if re.sub('{.*}', '', node.tag) == 'segment_size']
+    assert sizes == [transport.SEGMENT_BYTES]
+
+
+def test_large_buffers_are_kept_once_the_allocator_is_set():
+    """In a process of its own, because it cannot be undone."""
+    script = """
+import ctypes, sys
+from isaac_infer.ros.transport import keep_large_buffers
+if sys.argv[1] == 'tuned' and not keep_large_buffers():
+    sys.exit('another C library')
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int) for name in 'arena ordblks smblks mapped_blocks a b c d e f'.split()]
+libc = ctypes.CDLL(None)
+libc.mallinfo.restype, libc.malloc.restype = Info, ctypes.c_void_p
+before = libc.mallinfo().mapped_blocks
+assert libc.malloc(ctypes.c_size_t(8 << 20))
+print(libc.mallinfo().mapped_blocks - before)
+"""
+    mapped = {}
+    for how in ('tuned', 'plain'):
+        done = subprocess.run([sys.executable, '-c', script, how], capture_output=True, text=True, timeout=60)
+        if 'another C library' in done.stderr:
+            pytest.skip('the C library is not glibc')
+        mapped[how] = int(done.stdout)
+    assert mapped == {'tuned': 0, 'plain': 1}  # a block that is mapped is returned to the system when freed
