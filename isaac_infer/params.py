@@ -1,12 +1,12 @@
-"""Params: every parameter of every node, declared once, with its default, meaning, range and whether it is live."""
+"""Params: every parameter of every node, declared once: default, meaning, range, and whether it is live."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar, get_type_hints
+from functools import cache
+from typing import Any, TypeVar, cast, get_type_hints
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
@@ -27,7 +27,7 @@ P = TypeVar('P', bound='Params')
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter as declared: what `ros2 param`, the YAML files, the command line and the README are made of."""
+    """One parameter as declared: `ros2 param`, YAML files, command line and README are made of these."""
 
     name: str
     type: Any  # a key of TYPE_NAMES
@@ -40,20 +40,18 @@ class Parameter:
 
     def check(self, value: Any) -> Value:
         """Return the value in the declared type, or raise ParameterError that says what was expected."""
-        value = self._typed(value)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise self._refusal(value)
+        typed = self._typed(value)
+        for number in typed if isinstance(typed, list) else [typed]:
             if isinstance(number, str):
                 continue
-            # written so that every comparison with NaN fails too
-            if self.low is not None and not number >= self.low:
+            # written so that NaN, which compares as false, is refused too
+            is_high_enough = self.low is None or number >= self.low
+            is_low_enough = self.high is None or number <= self.high
+            if not (math.isfinite(number) and is_high_enough and is_low_enough):
                 raise self._refusal(value)
-            if self.high is not None and not number <= self.high:
-                raise self._refusal(value)
-        if self.choices and value not in self.choices:
+        if self.choices and typed not in self.choices:
             raise self._refusal(value)
-        return value
+        return typed
 
     @property
     def expected(self) -> str:
@@ -70,7 +68,7 @@ class Parameter:
     def _typed(self, value: Any) -> Value:
         if self.type in (bool, int, str):
             if type(value) is self.type:
-                return value  # type: ignore[no-any-return]
+                return cast(Value, value)
         elif self.type is float:
             if type(value) in (int, float):
                 return float(value)
@@ -114,14 +112,19 @@ class Params:
         return dataclasses.replace(self, **values)
 
 
-@lru_cache(maxsize=None)
 def parameters(kind: type[Params]) -> tuple[Parameter, ...]:
     """All parameters of a set, in the order of declaration."""
+    return _declared(cast(Any, kind))  # mypy takes these classes for unhashable
+
+
+@cache
+def _declared(kind: Any) -> tuple[Parameter, ...]:
     hints = get_type_hints(kind)
     found = []
     for field in dataclasses.fields(kind):
-        has_factory = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if has_factory else field.default  # type: ignore[misc]
+        default: Any = field.default
+        if callable(field.default_factory):
+            default = field.default_factory()
         found.append(Parameter(field.name, hints[field.name], default, **field.metadata))
     return tuple(found)
 
@@ -130,27 +133,82 @@ def parameters(kind: type[Params]) -> tuple[Parameter, ...]:
 class ModelParams(Params):
     """Which model, on which backend, and what the user knows better than the model file says."""
 
-    model_file_path: str = param('', 'The ONNX model. A relative path is looked up in the working directory, then among the models of this package.')
-    engine_file_path: str = param('', 'A TensorRT engine to use instead of the ONNX model; needs the tensorrt backend.')
-    backend: str = param('auto', 'What runs the model; auto takes the best that is installed and says which.', choices=('auto', 'onnxruntime', 'tensorrt'))
-    providers: list[str] = param([], 'ONNX Runtime execution providers in order of preference; empty: CPUExecutionProvider.')
+    model_file_path: str = param(
+        '',
+        'The ONNX model. A relative path is looked up in the working directory, then among the models '
+        'of this package.',
+    )
+    engine_file_path: str = param(
+        '', 'A TensorRT engine to use instead of the ONNX model; needs the tensorrt backend.'
+    )
+    backend: str = param(
+        'auto',
+        'What runs the model; auto takes the best that is installed and says which.',
+        choices=('auto', 'onnxruntime', 'tensorrt'),
+    )
+    providers: list[str] = param(
+        [], 'ONNX Runtime execution providers in order of preference; empty: CPUExecutionProvider.'
+    )
     num_threads: int = param(0, 'Threads of the CPU backend; 0: one per core.', low=0, high=256)
     decoder: str = param('', 'How to read the outputs; empty: found from metadata, names and shapes.')
-    class_names: list[str] = param([], 'Class names by index, or one text, JSON or YAML file that lists them; empty: from the model.')
-    input_tensor_names: list[str] = param([], 'The image input, then the size input where there is one; empty: found.')
-    output_tensor_names: list[str] = param([], 'The outputs in the order the decoder reads them; empty: found.')
-    input_size: list[int] = param([], 'Height and width of the network input; needed only where the model leaves them open.', low=1, high=16384)
-    input_layout: str = param('', 'Order of the image input\'s axes; empty: found from its shape.', choices=('', *PIXEL_LAYOUTS))
-    channel_order: str = param('', 'Colour order the network was trained with; empty: found.', choices=('', *NETWORK_CHANNEL_ORDERS))
-    resize: str = param('', 'How a picture is fitted into the network input; empty: as the model family was trained.', choices=('', *RESIZE_MODES))
+    class_names: list[str] = param(
+        [], 'Class names by index, or one text, JSON or YAML file that lists them; empty: from the model.'
+    )
+    input_tensor_names: list[str] = param(
+        [], 'The image input, then the size input where there is one; empty: found.'
+    )
+    output_tensor_names: list[str] = param(
+        [], 'The outputs in the order the decoder reads them; empty: found.'
+    )
+    input_size: list[int] = param(
+        [],
+        'Height and width of the network input; needed only where the model leaves them open.',
+        low=1,
+        high=16384,
+    )
+    input_layout: str = param(
+        '', "Order of the image input's axes; empty: found from its shape.", choices=('', *PIXEL_LAYOUTS)
+    )
+    channel_order: str = param(
+        '', 'Colour order the network was trained with; empty: found.', choices=('', *NETWORK_CHANNEL_ORDERS)
+    )
+    resize: str = param(
+        '',
+        'How a picture is fitted into the network input; empty: as the model family was trained.',
+        choices=('', *RESIZE_MODES),
+    )
     scale_up: bool = param(True, 'Whether letterboxing may enlarge pictures smaller than the network input.')
-    pad_value: int = param(-1, 'Grey value 0..255 of the letterbox border; -1: as the model family was trained.', low=-1, high=255)
-    scale: float = param(0.0, 'Network value = (pixel * scale - mean) / std; 0: as the model family was trained.', low=0.0)
-    mean: list[float] = param([], 'Subtracted after scaling, one value or one per channel; empty: as the model family was trained.')
-    std: list[float] = param([], 'Divided by at the end, one value or one per channel; empty: as the model family was trained.', low=1e-9)
-    strides: list[int] = param([], 'Strides of a grid-based head, finest first; empty: found from the shapes.', low=1)
-    box_unit: str = param('', 'What the box coordinates of the outputs are: pixels of the network input, or normalised to 0..1; empty: found.', choices=('', *BOX_UNITS))
-    anchors: list[float] = param([], 'Anchor width, height, ... in network pixels, level by level; empty: those of the model family.', low=0.0)
+    pad_value: int = param(
+        -1,
+        'Grey value 0..255 of the letterbox border; -1: as the model family was trained.',
+        low=-1,
+        high=255,
+    )
+    scale: float = param(
+        0.0, 'Network value = (pixel * scale - mean) / std; 0: as the model family was trained.', low=0.0
+    )
+    mean: list[float] = param(
+        [], 'Subtracted after scaling, one value or one per channel; empty: as the model family was trained.'
+    )
+    std: list[float] = param(
+        [],
+        'Divided by at the end, one value or one per channel; empty: as the model family was trained.',
+        low=1e-9,
+    )
+    strides: list[int] = param(
+        [], 'Strides of a grid-based head, finest first; empty: found from the shapes.', low=1
+    )
+    box_unit: str = param(
+        '',
+        'What the box coordinates of the outputs are: pixels of the network input, or normalised to 0..1; '
+        'empty: found.',
+        choices=('', *BOX_UNITS),
+    )
+    anchors: list[float] = param(
+        [],
+        'Anchor width, height, ... in network pixels, level by level; empty: those of the model family.',
+        low=0.0,
+    )
 
     def check(self) -> None:
         if len(self.input_size) not in (0, 2):
@@ -186,10 +244,23 @@ class DetectionParams(ModelParams):
     """A detector: its model and what of its answer counts."""
 
     confidence_threshold: float = param(0.25, 'Drop boxes that score less.', low=0.0, high=1.0, live=True)
-    nms_threshold: float = param(0.45, 'Drop a box that overlaps a better one by more than this (intersection over union).', low=0.0, high=1.0, live=True)
-    nms_mode: str = param('class_aware', 'Whether only boxes of one class suppress one another, or all do.', choices=('class_aware', 'class_agnostic'), live=True)
+    nms_threshold: float = param(
+        0.45,
+        'Drop a box that overlaps a better one by more than this (intersection over union).',
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    nms_mode: str = param(
+        'class_aware',
+        'Whether only boxes of one class suppress one another, or all do.',
+        choices=('class_aware', 'class_agnostic'),
+        live=True,
+    )
     max_detections: int = param(300, 'Objects per picture at most.', low=1, high=10000, live=True)
-    max_candidates: int = param(3000, 'Best-scored boxes that enter non-maximum suppression.', low=1, high=100000, live=True)
+    max_candidates: int = param(
+        3000, 'Best-scored boxes that enter non-maximum suppression.', low=1, high=100000, live=True
+    )
     class_filter: list[str] = param([], 'Names or numbers of the classes to report; empty: all.', live=True)
 
     def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
@@ -221,13 +292,30 @@ def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
 class PerceptionNodeParams(Params):
     """What every perception node has, whatever its model: its topics, its overlay, its warnings."""
 
-    autostart: bool = param(True, 'Configure and activate by itself; false where a lifecycle manager does it.')
-    transport: str = param('raw', 'Subscribe to image (raw) or image/compressed (compressed).', choices=('raw', 'compressed'))
-    image_reliability: str = param('best_effort', 'Reliability of the image subscription; reliable only works if the camera publishes reliably.', choices=('best_effort', 'reliable'))
-    class_ids: str = param('name', 'What class_id carries in the messages: the class name, or its index.', choices=('name', 'index'), live=True)
+    autostart: bool = param(
+        True, 'Configure and activate by itself; false where a lifecycle manager does it.'
+    )
+    transport: str = param(
+        'raw', 'Subscribe to image (raw) or image/compressed (compressed).', choices=('raw', 'compressed')
+    )
+    image_reliability: str = param(
+        'best_effort',
+        'Reliability of the image subscription; reliable only works if the camera publishes reliably.',
+        choices=('best_effort', 'reliable'),
+    )
+    class_ids: str = param(
+        'name',
+        'What class_id carries in the messages: the class name, or its index.',
+        choices=('name', 'index'),
+        live=True,
+    )
     image_timeout_s: float = param(5.0, 'Warn when no picture came for this long.', low=0.1, live=True)
-    slow_frame_ms: float = param(100.0, 'Warn, and name the slowest stage, when a frame takes longer.', low=0.0, live=True)
-    overlay_line_width: int = param(0, 'Line width of the overlay in pixels; 0: fitting the picture.', low=0, high=100, live=True)
+    slow_frame_ms: float = param(
+        100.0, 'Warn, and name the slowest stage, when a frame takes longer.', low=0.0, live=True
+    )
+    overlay_line_width: int = param(
+        0, 'Line width of the overlay in pixels; 0: fitting the picture.', low=0, high=100, live=True
+    )
     overlay_labels: bool = param(True, 'Write class names into the overlay.', live=True)
     overlay_scores: bool = param(True, 'Write scores into the overlay.', live=True)
 
@@ -241,7 +329,11 @@ class DetectorParams(PerceptionNodeParams, DetectionParams):
 class ImageSourceParams(Params):
     """Parameters of image_source."""
 
-    source: str = param('synthetic', 'A picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://...), or synthetic: drawn table-top scenes.')
+    source: str = param(
+        'synthetic',
+        'A picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://...), or synthetic: '
+        'drawn table-top scenes.',
+    )
     rate: float = param(30.0, 'Pictures per second.', low=0.01, high=1000.0)
     frames: int = param(0, 'Stop after this many pictures; 0: never.', low=0)
     loop: bool = param(True, 'Start again at the end of a folder or video.')
@@ -250,8 +342,12 @@ class ImageSourceParams(Params):
     seed: int = param(0, 'Which synthetic scene comes first.', low=0)
     frame_id: str = param('camera', 'Coordinate frame in the header.')
     encoding: str = param('bgr8', 'Encoding of the published pictures.', choices=('bgr8', 'rgb8', 'mono8'))
-    reliability: str = param('best_effort', 'Reliability of the publisher.', choices=('best_effort', 'reliable'))
-    wait_for_subscribers: int = param(0, 'Publish only once this many subscribers are there; 0: at once.', low=0)
+    reliability: str = param(
+        'best_effort', 'Reliability of the publisher.', choices=('best_effort', 'reliable')
+    )
+    wait_for_subscribers: int = param(
+        0, 'Publish only once this many subscribers are there; 0: at once.', low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -259,5 +355,7 @@ class RecorderParams(Params):
     """Parameters of recorder."""
 
     report: str = param('', 'JSON file for the counts and times, written twice a second; empty: none.')
-    contact_sheet: str = param('', 'Picture file for a sheet of annotated pictures, written at the end; empty: none.')
+    contact_sheet: str = param(
+        '', 'Picture file for a sheet of annotated pictures, written at the end; empty: none.'
+    )
     samples: int = param(12, 'Pictures on the contact sheet, spread evenly over the run.', low=1, high=100)

@@ -42,10 +42,16 @@ class Process:
             self._popen.send_signal(number)
         return self.wait(timeout_s)
 
+    def end(self):
+        """Stop the process, kindly first: what is killed leaves shared memory behind."""
+        try:
+            self.stop(timeout_s=10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
     def kill(self):
-        if self.is_alive:
-            self._popen.kill()
-            self._popen.wait()
+        self._popen.kill()
+        self._popen.wait()
 
 
 def wait_until(condition, timeout_s=20):

@@ -8,7 +8,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-from isaac_infer.params import DetectorParams, ImageSourceParams, Parameter, Params, RecorderParams, parameters
+from isaac_infer.params import (
+    DetectorParams,
+    ImageSourceParams,
+    Parameter,
+    Params,
+    RecorderParams,
+    parameters,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file

@@ -1,4 +1,4 @@
-"""`isaac-infer demo`: image source, detector and recorder as separate processes over DDS, and what came of it."""
+"""`isaac-infer demo`: image source, detector and recorder as processes over DDS, and what came of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from isaac_infer.params import DetectionParams, ImageSourceParams
 DEFAULT_MODEL = 'tabletop_detector.onnx'
 START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # after the last picture: how long to wait for answers that are still under way
-CONTACT_SHEET = 'contact_sheet.png'
+CONTACT_SHEET, REPORT = 'contact_sheet.png', 'report.json'  # in the folder for the results
 STOP_TIMEOUT_S = 5.0  # how long a node may take to end before it is killed
 
 
@@ -43,15 +43,21 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'demo',
         help='run image source and detector over ROS 2 and show what they found',
-        description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then prints '
-        'what came of it and writes a contact sheet of annotated pictures.',
+        description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then '
+        'prints what came of it and writes a contact sheet of annotated pictures.',
     )
-    parser.add_argument('--source', default='synthetic', help='picture, folder, video, camera, stream or synthetic')
+    parser.add_argument(
+        '--source', default='synthetic', help='picture, folder, video, camera, stream or synthetic'
+    )
     parser.add_argument('--frames', type=int, default=100, help='pictures to send (default: %(default)s)')
     parser.add_argument('--rate', type=float, default=30.0, help='pictures per second (default: %(default)s)')
     parser.add_argument('--width', type=int, default=640, help='of synthetic pictures (default: %(default)s)')
-    parser.add_argument('--height', type=int, default=480, help='of synthetic pictures (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('out/demo'), help='folder for the results (%(default)s)')
+    parser.add_argument(
+        '--height', type=int, default=480, help='of synthetic pictures (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('out/demo'), help='folder for the results (%(default)s)'
+    )
     add_options(parser, DetectionParams)
     parser.set_defaults(run=run)
     return parser
@@ -59,25 +65,36 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered."""
-    ImageSourceParams(source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height)
+    ImageSourceParams(
+        source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
+    )
     if args.frames < 1:
         raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     model = given_values(args, DetectionParams)
     model.setdefault('model_file_path', DEFAULT_MODEL)
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    console.print(f'[bold]{model["model_file_path"]}[/] on [bold]{args.source}[/]: {args.frames} pictures at {args.rate:g} Hz')
+    console.print(
+        f'{model["model_file_path"]} on {args.source}: {args.frames} pictures at {args.rate:g} Hz',
+        style='bold',
+        markup=False,
+        highlight=False,
+    )
     with tempfile.TemporaryDirectory(prefix='isaac_infer_demo_') as folder:
         report = _play(args, model, Path(folder), console)
     _show(report, console)
-    (args.out / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
-    console.print(f'\nPictures: [bold]{args.out / "contact_sheet.png"}[/]   numbers: [bold]{args.out / "report.json"}[/]')
+    (args.out / REPORT).write_text(json.dumps(report, indent=2) + '\n')
+    console.print(
+        f'\nPictures: {args.out / CONTACT_SHEET}   numbers: {args.out / REPORT}',
+        markup=False,
+        highlight=False,
+    )
     return 0 if report['answered'] else 1
 
 
 def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
     """Start the three nodes, follow the recorder until the source has ended, stop all, return the report."""
-    report_path = folder / 'report.json'
+    report_path = folder / REPORT
     picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
     nodes = {
         'recorder': {'report': str(report_path), 'contact_sheet': str(args.out.resolve() / CONTACT_SHEET)},
@@ -130,7 +147,9 @@ def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], 
 def _last_words(folder: Path, lines: int = 8) -> str:
     """The end of every node's log."""
     return '\n'.join(
-        f'{log.stem}: {line}' for log in sorted(folder.glob('*.log')) for line in log.read_text().splitlines()[-lines:]
+        f'{log.stem}: {line}'
+        for log in sorted(folder.glob('*.log'))
+        for line in log.read_text().splitlines()[-lines:]
     )
 
 
@@ -150,7 +169,12 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
             command += ['-r', f'__ns:={namespace}', '--params-file', str(parameters)]
             with (folder / f'{name}.log').open('w') as log:
                 processes[name] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_parent
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    preexec_fn=_end_with_parent,
                 )
         yield processes
     finally:
@@ -196,8 +220,12 @@ def _show(report: dict[str, Any], console: Console) -> None:
         classes.add_row(Text(name), str(count))
     times = Table('milliseconds', 'p50', 'p95', 'p99', box=SIMPLE_HEAD)
     for stage in dict.fromkeys(key.rsplit('_ms_p', 1)[0] for key in detector if '_ms_p' in key):
-        times.add_row(stage.replace('_', ' '), *(f'{float(detector[f"{stage}_ms_p{p}"]):.2f}' for p in (50, 95, 99)))
+        times.add_row(
+            stage.replace('_', ' '), *(f'{float(detector[f"{stage}_ms_p{p}"]):.2f}' for p in (50, 95, 99))
+        )
     if report['latency_ms']:
-        times.add_row('picture stamp to result here', *(f'{value:.2f}' for value in report['latency_ms'].values()))
+        times.add_row(
+            'picture stamp to result here', *(f'{value:.2f}' for value in report['latency_ms'].values())
+        )
     console.print(Columns([counts, classes, times]))
     console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim')

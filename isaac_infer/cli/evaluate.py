@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.run import show_model
-from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.pipeline import Pipeline, StageTimes
-from isaac_infer.core.results import Detections
-from isaac_infer.core.scenes import CLASS_NAMES, FIRST_HELD_OUT_SEED, Scene, draw_scene
+from isaac_infer.core.pipeline import StageTimes
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, Scene, draw_scene
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams

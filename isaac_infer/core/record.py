@@ -35,7 +35,7 @@ class Record:
         self._waiting: OrderedDict[int, np.ndarray] = OrderedDict()
         self._pending, self._wanted = pending, samples
         self._kept: list[tuple[int, Sample]] = []  # with their place in the run
-        # At random, because a folder that is shown in a circle would meet an even stride at the same picture again.
+        # At random: a folder shown in a circle would meet an even stride at the same picture every time.
         self._random = random.Random(0)
 
     def add_picture(self, stamp_ns: int, image_bgr: np.ndarray) -> None:

@@ -16,7 +16,7 @@ class Detections:
     xyxy: np.ndarray  # (N, 4) float32, source pixels: left, top, right, bottom
     score: np.ndarray  # (N,) float32, 0..1
     class_id: np.ndarray  # (N,) int32
-    rotated: np.ndarray | None = None  # (N, 5) float32: centre x, y, width, height in source pixels, angle in radians
+    rotated: np.ndarray | None = None  # (N, 5) float32: centre x, y, width, height in pixels, radians
 
     def __post_init__(self) -> None:
         count = len(self.xyxy)

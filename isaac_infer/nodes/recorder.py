@@ -31,13 +31,14 @@ LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL
 
 
 class Recorder(Node):
-    """Listens to `image`, `detections`, `label_info` and the diagnostics of the nodes in its own namespace."""
+    """Listens to `image`, `detections`, `label_info` and the diagnostics of the nodes in its namespace."""
 
     def __init__(self) -> None:
         super().__init__('recorder')
         self.exit_code = 0
         self._params: RecorderParams = NodeParameters(
-            self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None).value
+            self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
+        ).value
         self._record = Record(samples=self._params.samples)
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
@@ -113,7 +114,7 @@ class Recorder(Node):
         path = self._params.contact_sheet
         if not cv2.imwrite(path, contact_sheet(images, captions=captions)):
             raise SourceError(
-                f'{path}: the contact sheet could not be written; is it a .png or .jpg in a folder that exists?'
+                f'{path}: the contact sheet cannot be written; expected .png or .jpg in a folder that exists'
             )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import re
+import time
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
+SHARED_MEMORY = Path('/dev/shm')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # new and old name
 SEGMENT_BYTES = 64 << 20  # of shared memory, per process; as in config/fastdds.xml
 
@@ -38,7 +42,7 @@ def remedy_of_losses() -> str:
 
 
 def profile_environment(
-    environment: Mapping[str, str], *, shm: Path = Path('/dev/shm')
+    environment: Mapping[str, str], *, shm: Path = SHARED_MEMORY
 ) -> tuple[dict[str, str], str]:
     """Give the variables that select our DDS profile, and a warning for the user or ''.
 
@@ -65,10 +69,35 @@ def profile_environment(
 
 def set_up(environment: MutableMapping[str, str] = os.environ) -> str:
     """Prepare this process, before its first DDS participant is made; give a warning for the user or ''."""
+    remove_dead_segments()
     variables, warning = profile_environment(environment)
     environment.update(variables)
     keep_large_buffers()
     return warning
+
+
+_LOCK = re.compile('fastrtps_[0-9a-f]{16}_el')  # of a segment; its owner holds it while it lives
+_YOUNG_S = 10.0  # a lock is made before it is taken
+
+
+def remove_dead_segments(*, shm: Path = SHARED_MEMORY) -> int:
+    """Remove shared memory that Fast DDS processes left when they were killed; give how many segments.
+
+    Fast DDS itself never does, and with large segments a robot would run out of memory after some crashes.
+    """
+    removed = 0
+    for lock in shm.glob('fastrtps_*_el') if shm.is_dir() else ():
+        try:
+            if not _LOCK.fullmatch(lock.name) or time.time() - lock.stat().st_mtime < _YOUNG_S:
+                continue
+            with lock.open('rb') as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its owner is dead if this works
+                lock.with_name(lock.name[: -len('_el')]).unlink(missing_ok=True)
+                lock.unlink()
+                removed += 1
+        except OSError:  # in use, of another user, or removed meanwhile
+            continue
+    return removed
 
 
 def keep_large_buffers() -> bool:

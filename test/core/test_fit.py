@@ -36,7 +36,12 @@ def test_letterbox_top_left_truncates_as_yolox_does():
 
 
 def test_letterbox_leaves_a_small_picture_its_size_where_scaling_up_is_off():
-    assert fit_picture((100, 50), (640, 640), resize='letterbox', scale_up=False).network_box == (295, 270, 345, 370)
+    assert fit_picture((100, 50), (640, 640), resize='letterbox', scale_up=False).network_box == (
+        295,
+        270,
+        345,
+        370,
+    )
 
 
 def test_center_crop_shows_the_middle_of_the_picture():
@@ -69,7 +74,9 @@ def test_there_and_back_again_is_the_identity(source_hw, network_hw, resize, box
 
 
 @given(sizes, network_sizes, modes)
-def test_the_corners_of_one_box_map_to_the_corners_of_the_other_to_within_a_pixel(source_hw, network_hw, resize):
+def test_the_corners_of_one_box_map_to_the_corners_of_the_other_to_within_a_pixel(
+    source_hw, network_hw, resize
+):
     fit = fit_picture(source_hw, network_hw, resize=resize)
     corners = fit.to_network(np.array(fit.source_box, float))
     assert np.abs(corners - fit.network_box).max() <= 1 + 1e-9

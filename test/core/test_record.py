@@ -33,7 +33,8 @@ def test_an_answer_finds_the_picture_of_its_stamp_whatever_the_order():
     record.add_picture(2, picture(2))
     record.add_answer(2, 'second', [], 5.0)
     record.add_answer(1, 'first', [], 5.0)
-    assert [(sample.answer, sample.image[0, 0, 0]) for sample in record.samples()] == [('second', 2), ('first', 1)]
+    found = [(sample.answer, sample.image[0, 0, 0]) for sample in record.samples()]
+    assert found == [('second', 2), ('first', 1)]
     assert record.unmatched == 0
 
 

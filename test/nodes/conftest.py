@@ -32,7 +32,7 @@ def start(tmp_path):
     starter, processes = _starter(tmp_path)
     yield starter
     for process in processes:
-        process.kill()
+        process.end()
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +41,7 @@ def start_once(tmp_path_factory):
     starter, processes = _starter(tmp_path_factory.mktemp('nodes'))
     yield starter
     for process in processes:
-        process.kill()
+        process.end()
 
 
 @pytest.fixture(scope='module')

@@ -418,7 +418,7 @@ def test_silence_is_a_warning_that_names_the_topic_and_who_publishes_there(start
         lambda status: status.level == DiagnosticStatus.WARN and 'camera' in status.message
     )
     assert '/image is silent' in status.message and 'sensor_msgs/msg/Image, best_effort' in status.message
-    silent.kill()
+    silent.stop()
     lost = start('detector_node', *arguments, '-r', 'image:=/nobody')
     lost.wait_for('nobody publishes /nobody; remap it to one of /image')
 

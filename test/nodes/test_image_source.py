@@ -1,5 +1,6 @@
 """image_source, as a process of its own, over DDS."""
 
+import os
 import time
 
 import cv2
@@ -8,6 +9,8 @@ import pytest
 from processes import wait_until
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
+
+from isaac_infer.ros import transport
 
 
 def parameters(**values):
@@ -123,3 +126,19 @@ def test_nothing_is_published_before_the_wanted_subscribers_are_there(start, mak
     peers[1].listen(Image, 'image', qos_profile_sensor_data)
     assert len(peers[0].wait_for('image', 3)) == 3
     assert source.wait() == 0
+
+
+@pytest.mark.skipif(not transport.SHARED_MEMORY.is_dir(), reason='there is no /dev/shm')
+def test_shared_memory_of_a_killed_process_is_removed_by_the_next_one(start, peer):
+    def locks():
+        return set(transport.SHARED_MEMORY.glob('fastrtps_????????????????_el'))
+
+    before = locks()
+    source = start('image_source', *parameters(width=64, height=48))
+    peer.wait_for('image', 1)
+    made = locks() - before
+    source.kill()
+    for lock in made:
+        os.utime(lock, (0, 0))
+    assert made and transport.remove_dead_segments() >= 1
+    assert not made & locks()

@@ -1,5 +1,6 @@
 """The DDS profile is used unless the user has chosen otherwise, or it would not work."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -66,3 +67,21 @@ print(libc.mallinfo().mapped_blocks - before)
             pytest.skip('the C library is not glibc')
         mapped[how] = int(done.stdout)
     assert mapped == {'tuned': 0, 'plain': 1}  # a block that is mapped is returned to the system when freed
+
+
+def test_only_segments_whose_owner_is_dead_are_removed(tmp_path):
+    dead, alive, young = (f'fastrtps_{letter * 16}' for letter in 'abc')
+    for name in (dead, alive, young, 'fastrtps_port7411', 'somebody_else'):
+        (tmp_path / name).write_bytes(b'x')
+        (tmp_path / f'{name}_el').touch()
+        if name != young:
+            os.utime(tmp_path / f'{name}_el', (0, 0))
+    with (tmp_path / f'{alive}_el').open('rb') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert transport.remove_dead_segments(shm=tmp_path) == 1
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 8 and not {dead, f'{dead}_el'} & left
+
+
+def test_without_shared_memory_nothing_is_removed(tmp_path):
+    assert transport.remove_dead_segments(shm=tmp_path / 'missing') == 0
