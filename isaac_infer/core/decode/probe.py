@@ -19,6 +19,7 @@ from isaac_infer.core.errors import ModelError, TensorError
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 
 SCORE_TOLERANCE = HIGHEST_SCORE - 1
+COCO_CLASSES = 80  # of the published YOLOX models, which do not name them
 CLEARLY = 0.7  # correlation of centres with the grid: about 1 where they are decoded, about 0 where not
 
 
@@ -118,6 +119,12 @@ def _probe_yolox(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     follows = float(np.corrcoef(centres.ravel(), middles.ravel())[0, 1]) if np.ptp(centres) > 0 else 0.0
     # No offset leads from one end of the picture to the other, not even in the smallest cells.
     if follows > CLEARLY or np.abs(centres).max() > max(spec.image.size_hw) / min(spec.strides):
+        if not spec.class_names and spec.num_classes != COCO_CLASSES:
+            raise ModelError(
+                f'{spec.outputs[0]}: rows of boxes may be YOLOX with {spec.num_classes} classes, decoded, or '
+                f'Ultralytics with {spec.num_classes + 1}, transposed; give class_names, or set decoder to '
+                'yolox_decoded or ultralytics'
+            )
         return as_family(spec, 'yolox_decoded', 'its boxes are decoded')
     if follows < 1 - CLEARLY:
         return spec

@@ -330,7 +330,9 @@ LAYOUTS: dict[str, Layout] = {
         overrides=Overrides(decoder='yolov4_heads'),
     ),
     'yolox': Layout(yolox),
-    'yolox_decoded': Layout(lambda found: {'output': objectness(found, CELLS)}),
+    'yolox_decoded': Layout(
+        lambda found: {'output': objectness(found, CELLS)}, overrides=Overrides(class_names=NAMES)
+    ),
     'yolo_nas': Layout(lambda found: counted(found, _NAS, dtype='i8')),
     'yolo_nas_flat': Layout(
         lambda found: {

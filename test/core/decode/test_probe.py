@@ -54,7 +54,7 @@ def test_undecoded_yolox_is_told_from_decoded_by_the_grid():
         rows[..., :4] += RNG.normal(0, 4, rows[..., :4].shape)
         return {'output': rows}
 
-    spec = probed(Layout(decoded))
+    spec = probed(Layout(decoded, overrides=Overrides(class_names=NAMES)))
     assert (spec.decoder, spec.box_unit, spec.image.channel_order) == ('yolox_decoded', 'pixels', 'bgr')
     assert 'first run' in spec.notes[-1]
 
@@ -65,7 +65,13 @@ def test_decoded_yolox_is_recognised_where_only_a_few_rows_are_filled():
         rows[0, rows[0, :, 4] == 0] = 0
         return {'output': rows}
 
-    assert probed(Layout(sparse), *SOMETHING).decoder == 'yolox_decoded'
+    named = Overrides(class_names=NAMES)
+    assert probed(Layout(sparse, overrides=named), *SOMETHING).decoder == 'yolox_decoded'
+
+
+def test_decoded_rows_without_class_names_may_be_ultralytics_too_and_are_asked_for():
+    with pytest.raises(ModelError, match='give class_names, or set decoder to yolox_decoded or ultralytics'):
+        probed(Layout(lambda found: {'output': objectness(found, CELLS)}))
 
 
 def test_yolox_that_cannot_be_told_is_asked_for():
