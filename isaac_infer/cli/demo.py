@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         markup=False,
         highlight=False,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with tempfile.TemporaryDirectory(prefix='isaac_infer_demo_') as folder:
         report = _play(args, model, Path(folder), console)
     _show(report, console)

@@ -1,0 +1,102 @@
+"""`isaac-infer demo`: three processes over DDS, and what came of it."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+
+pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
+
+COMMAND = [sys.executable, '-m', 'isaac_infer.cli.main', 'demo']
+
+
+@pytest.fixture
+def environment(tmp_path):
+    domain = str(random.randrange(101, 200))
+    return {**os.environ, 'ROS_DOMAIN_ID': domain, 'ROS_LOG_DIR': str(tmp_path / 'log'), 'COLUMNS': '120'}
+
+
+def demo(environment, *arguments):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def processes_of(environment):
+    """The processes that carry this environment's domain and belong to the demo."""
+    mark = f'ROS_DOMAIN_ID={environment["ROS_DOMAIN_ID"]}'.encode()
+    found = []
+    for folder in Path('/proc').glob('[0-9]*'):
+        try:
+            if mark in (folder / 'environ').read_bytes().split(b'\0'):
+                command = (folder / 'cmdline').read_bytes()
+                if b'isaac_infer.nodes' in command:
+                    found.append(command)
+        except OSError:  # it has ended meanwhile, or is not ours to read
+            continue
+    return found
+
+
+def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
+    done = demo(environment, '--frames', 20, '--rate', 10, '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['answered'] == report['pictures'] == 20
+    assert report['nodes']['image_source']['values']['sent'] == '20'
+    assert sum(report['classes'].values()) > 20
+    assert 0 < report['latency_ms']['p50'] < 1000
+    sheet = cv2.imread(str(tmp_path / 'contact_sheet.png'))
+    assert min(sheet.shape[:2]) > 500
+    for word in ('sent', 'answered', 'p99', 'picture stamp to result', 'onnxruntime'):
+        assert word in done.stdout
+    assert not processes_of(environment)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        (['--model', 'nowhere.onnx'], 'nowhere.onnx: no such model file'),
+        (['--source', 'nowhere.png'], 'nowhere.png'),
+        (['--frames', '0'], '--frames: expected at least 1, got 0'),
+        (['--confidence-threshold', '2'], 'confidence_threshold: expected float from 0 to 1, got 2.0'),
+    ],
+)
+def test_what_cannot_work_is_one_clear_error_and_leaves_nothing_behind(
+    environment, tmp_path, arguments, says
+):
+    done = demo(environment, *arguments, '--out', tmp_path)
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert not processes_of(environment)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_the_demo_ends_its_nodes(environment, tmp_path, number):
+    with (tmp_path / 'output').open('w') as output:
+        arguments = ['--frames', '100000', '--out', str(tmp_path)]
+        process = subprocess.Popen([*COMMAND, *arguments], env=environment, stdout=output, stderr=output)
+        wait_until(lambda: len(processes_of(environment)) == 3)
+        process.send_signal(number)
+        process.wait(30)
+    wait_until(lambda: not processes_of(environment))
+    assert 'Traceback' not in (tmp_path / 'output').read_text()
+
+
+def wait_until(is_so, timeout_s=30):
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end, 'it did not happen in time'
+        time.sleep(0.1)
