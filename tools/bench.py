@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,10 +31,12 @@ from rclpy.serialization import deserialize_message
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.spec import resolve_spec
-from isaac_infer.core.fit import Size, fit_picture
+from isaac_infer.core.fit import Fit, Size, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
@@ -43,6 +46,7 @@ from isaac_infer.core.stats import percentile
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.load import open_session
 from isaac_infer.nodes.detector_node import DETECTOR
+from isaac_infer.params import DetectorParams
 from isaac_infer.ros import transport
 from isaac_infer.ros.images import frame_from_image, frame_from_image_cdr, image_to_cdr, view_from_cdr
 from isaac_infer.ros.perception_node import Loaded, PerceptionNode
@@ -56,10 +60,14 @@ ANCHORS = sum((NETWORK_HW[0] // stride) * (NETWORK_HW[1] // stride) for stride i
 INPUT = TensorSpec('images', (1, 3, *NETWORK_HW), np.dtype(np.float32))
 OUTPUT = TensorSpec('output0', (1, ROWS, ANCHORS), np.dtype(np.float32))
 SPEC = resolve_spec((INPUT,), (OUTPUT,), {})
+LIMITS = Limits()
 
 VGA, FULL_HD = (480, 640), (1080, 1920)
 RATE_HZ = 30
-WARM_UP = 5  # rounds that do not count
+TURN, WARM_UP = (
+    20,
+    3,
+)  # runs of one function before it is the other's turn, and those of them that do not count
 
 
 @dataclass(frozen=True)
@@ -81,14 +89,15 @@ def row(what: str, ours: list[float], usual: list[float] | None = None, *, targe
 def alternate(
     rounds: int, ours: Callable[[], object], usual: Callable[[], object]
 ) -> tuple[list[float], list[float]]:
-    """Time two functions in turn, so that a slow moment of the machine hits both; milliseconds."""
+    """Time two functions in turns of TURN, so that a slow moment of the machine hits both; milliseconds."""
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + WARM_UP):
+    for _ in range(rounds // TURN + 1):
         for function, into in zip((ours, usual), times, strict=True):
-            start = perf_counter()
-            function()
-            if turn >= WARM_UP:
-                into.append((perf_counter() - start) * 1e3)
+            for number in range(WARM_UP + TURN):
+                start = perf_counter()
+                function()
+                if number >= WARM_UP:
+                    into.append((perf_counter() - start) * 1e3)
     return times
 
 
@@ -96,21 +105,52 @@ def named(size_hw: Size) -> str:
     return f'{size_hw[1]}x{size_hw[0]}'
 
 
+def usual_prepare(image: np.ndarray) -> np.ndarray:
+    """Letterbox and normalise with OpenCV's own functions."""
+    left, top, right, bottom = fit_picture(image.shape[:2], NETWORK_HW, resize='letterbox').network_box
+    small = cv2.resize(image, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
+    borders = top, NETWORK_HW[0] - bottom, left, NETWORK_HW[1] - right
+    padded = cv2.copyMakeBorder(small, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    return cv2.dnn.blobFromImage(padded, 1 / 255, swapRB=True)
+
+
+def usual_decode(output: np.ndarray, fit: Fit) -> list[tuple[np.ndarray, float, int]]:
+    """Read an answer with plain NumPy and OpenCV's suppression: left, top, width, height; score; class."""
+    rows = output[0].T
+    scores, classes = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
+    keep = scores > LIMITS.confidence_threshold
+    boxes, scores, classes = rows[keep, :4].copy(), scores[keep], classes[keep]
+    boxes[:, :2] -= boxes[:, 2:] / 2
+    thresholds = LIMITS.confidence_threshold, LIMITS.nms_threshold
+    kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), scores.tolist(), classes.tolist(), *thresholds)
+    left, top, _, _ = fit.network_box
+    return [((boxes[i] - (left, top, 0, 0)) / fit.scale_xy[0], scores[i], classes[i]) for i in np.ravel(kept)]
+
+
+def usual_message(found: list[tuple[np.ndarray, float, int]], header: Header) -> Detection2DArray:
+    """Build the message from rclpy's classes."""
+    message = Detection2DArray(header=header)
+    for (left, top, width, height), score, class_id in found:
+        detection = Detection2D(header=header)
+        detection.bbox.center.position.x, detection.bbox.center.position.y = (
+            left + width / 2,
+            top + height / 2,
+        )
+        detection.bbox.size_x, detection.bbox.size_y = float(width), float(height)
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = str(class_id), float(score)
+        detection.results.append(hypothesis)
+        message.detections.append(detection)
+    return message
+
+
 def bench_prepare(rounds: int, size_hw: Size, *, target: str) -> Row:
-    """Resize, pad, normalise; against OpenCV's own functions for each."""
+    """Resize, pad, normalise."""
     frame = Frame(draw_scene(1, size_hw=size_hw).image)
     preparer, buffer = Preparer(SPEC.image), np.empty(INPUT.shape, np.float32)
-    left, top, right, bottom = fit_picture(size_hw, NETWORK_HW, resize='letterbox').network_box
-    borders = top, NETWORK_HW[0] - bottom, left, NETWORK_HW[1] - right
-
-    def usual() -> np.ndarray:
-        small = cv2.resize(frame.image, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
-        padded = cv2.copyMakeBorder(small, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-        return cv2.dnn.blobFromImage(padded, 1 / 255, swapRB=True)
-
     preparer(frame, into=buffer)
-    np.testing.assert_allclose(buffer, usual(), atol=1e-6)
-    times = alternate(rounds, lambda: preparer(frame, into=buffer), usual)
+    np.testing.assert_allclose(buffer, usual_prepare(frame.image), atol=1e-6)
+    times = alternate(rounds, lambda: preparer(frame, into=buffer), lambda: usual_prepare(frame.image))
     return row(f'prepare {named(size_hw)} to {named(NETWORK_HW)}', *times, target=target)
 
 
@@ -131,29 +171,15 @@ def crowded_output(objects: int = 30, boxes_per_object: int = 12) -> np.ndarray:
 
 
 def bench_decode(rounds: int, *, target: str) -> Row:
-    """Read an answer; against plain NumPy and OpenCV's suppression."""
-    outputs = {OUTPUT.name: crowded_output()}
+    """Read the answer of a network."""
+    output = crowded_output()
     fit = fit_picture(FULL_HD, NETWORK_HW, resize='letterbox')
-    limits, decode = Limits(), DECODERS[SPEC.decoder]
-
-    def usual() -> list[Any]:
-        rows = outputs[OUTPUT.name][0].T
-        scores, classes = rows[:, 4:].max(axis=1), rows[:, 4:].argmax(axis=1)
-        keep = scores > limits.confidence_threshold
-        boxes, scores, classes = rows[keep, :4].copy(), scores[keep], classes[keep]
-        boxes[:, :2] -= boxes[:, 2:] / 2
-        thresholds = limits.confidence_threshold, limits.nms_threshold
-        kept = cv2.dnn.NMSBoxesBatched(boxes.tolist(), scores.tolist(), classes.tolist(), *thresholds)
-        left, top, _, _ = fit.network_box
-        return [
-            ((boxes[i] - (left, top, 0, 0)) / fit.scale_xy[0], scores[i], classes[i]) for i in np.ravel(kept)
-        ]
-
-    found = decode(outputs, fit, SPEC, limits)
-    if len(found) != len(usual()):
-        raise SystemExit(f'bench: the two ways to decode disagree: {len(found)} and {len(usual())} objects')
-    times = alternate(rounds, lambda: decode(outputs, fit, SPEC, limits), usual)
-    return row(f'decode {list(OUTPUT.shape)}, {len(found)} objects', *times, target=target)
+    decode = partial(DECODERS[SPEC.decoder], {OUTPUT.name: output}, fit, SPEC, LIMITS)
+    objects, usual_objects = len(decode()), len(usual_decode(output, fit))
+    if objects != usual_objects:
+        raise SystemExit(f'bench: the two ways to decode disagree: {objects} and {usual_objects} objects')
+    times = alternate(rounds, decode, lambda: usual_decode(output, fit))
+    return row(f'decode {list(OUTPUT.shape)}, {objects} objects', *times, target=target)
 
 
 def bench_message(rounds: int, size_hw: Size) -> Row:
@@ -173,7 +199,7 @@ def bench_session(rounds: int, *, target: str) -> Row:
         model = Path(folder, 'slow.onnx')
         onnx.save(slow_model(), model)
         with open_session(model) as session:
-            pipeline = Pipeline(session, SPEC, Limits())
+            pipeline = Pipeline(session, SPEC, LIMITS)
             for turn in range(rounds + WARM_UP):
                 start = perf_counter()
                 pipeline(frame)
@@ -238,14 +264,43 @@ class NullSession:
         """Nothing to release."""
 
 
+def bench_path(rounds: int, size_hw: Size, *, target: str) -> Row:
+    """Do all that the node does with a picture, one after the other: from the message to its answer."""
+    cdr = image_to_cdr(draw_scene(1, size_hw=size_hw).image, stamp_ns=0, frame_id='camera')
+    answer = crowded_output()
+    pipeline = Pipeline(NullSession(answer), SPEC, LIMITS)
+    params = DetectorParams()
+    rclpy.init()
+    publisher = rclpy.create_node('bench').create_publisher(Detection2DArray, 'detections', 10)
+    try:
+
+        def ours() -> None:
+            frame = frame_from_image_cdr(cdr)
+            found = pipeline(frame)
+            publisher.publish(DETECTOR.to_message(found, frame, SPEC, params))
+
+        def usual() -> None:
+            message = deserialize_message(cdr, Image)
+            image = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+            usual_prepare(image)
+            fit = fit_picture(image.shape[:2], NETWORK_HW, resize='letterbox')
+            publisher.publish(usual_message(usual_decode(answer.copy(), fit), message.header))
+
+        times = alternate(rounds, ours, usual)
+    finally:
+        rclpy.shutdown()
+    return row(f'message to answer, {named(size_hw)}, back to back, no network', *times, target=target)
+
+
 def bench_node(frames: int, size_hw: Size, *, target: str) -> Row:
     """Run the real node with a network that answers at once, on pictures of another process."""
-    pipeline = Pipeline(NullSession(crowded_output()), SPEC, Limits())
+    pipeline = Pipeline(NullSession(crowded_output()), SPEC, LIMITS)
     detector = replace(DETECTOR, load=lambda params: Loaded(pipeline, {'model': 'null', 'sha256': ''}))
     values = with_pictures(frames, size_hw, lambda: PerceptionNode(detector))
     stages = {name: float(values[name]) for name in values if '_ms_p' in name}
     p50, p95 = (stages[f'wait_ms_p{p}'] + stages[f'total_ms_p{p}'] - stages[f'run_ms_p{p}'] for p in (50, 95))
-    what = f'node, {named(size_hw)}: message in to answer out ({values["answered"]} of {frames} answered)'
+    answered = f'{values["answered"]} of {frames} answered'
+    what = f'node, {named(size_hw)} at {RATE_HZ} Hz, without the network ({answered})'
     return Row(what, p50, p95, target=target)
 
 
@@ -272,7 +327,6 @@ def bench_transport(frames: int, *, target: str) -> Row:
 
 def with_pictures(frames: int, size_hw: Size, make_node: Callable[[], Any]) -> dict[str, str]:
     """Spin a node while image_source publishes from another process; give the node's last diagnostics."""
-    transport.set_up()
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     names = ['--ros-args', '-r', f'__ns:=/isaac_infer_bench_{os.getpid()}', '--log-level', 'warn']
     rclpy.init(args=names)
@@ -317,6 +371,7 @@ def main() -> int:
     )
     parser.add_argument('--json', type=Path, default=Path('out/bench.json'), help='default: %(default)s')
     args = parser.parse_args()
+    transport.set_up()  # as the nodes do; the comparisons profit from it too
     fewer, some = max(args.rounds // 5, 5), min(args.frames, 300)
     benches: list[Callable[[], Row]] = [
         lambda: bench_prepare(args.rounds, VGA, target='0.35 ms, 2 times'),
@@ -325,6 +380,8 @@ def main() -> int:
         lambda: bench_message(args.rounds, VGA),
         lambda: bench_message(args.rounds, FULL_HD),
         lambda: bench_session(fewer, target='5 %'),
+        lambda: bench_path(args.rounds, VGA, target='1.0 ms'),
+        lambda: bench_path(args.rounds, FULL_HD, target='1.8 ms'),
         lambda: bench_node(some, VGA, target='1.0 ms'),
         lambda: bench_node(some, FULL_HD, target='1.8 ms'),
         lambda: bench_transport(args.frames, target='3.5 ms, none lost'),

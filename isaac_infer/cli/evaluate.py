@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, given_values
@@ -19,7 +23,7 @@ from isaac_infer.cli.run import show_model
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import StageTimes
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, Scene, draw_scene
+from isaac_infer.core.scenes import CLASS_NAMES, FIRST_HELD_OUT_SEED, draw_scene
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams
@@ -72,34 +76,151 @@ def run(args: argparse.Namespace) -> int:
     params = DetectionParams().changed(**{**CUSTOMARY, **given_values(args, DetectionParams)})
     _require_pycocotools()
     out = Console()
+    truth: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    times: list[StageTimes] = []
     with contextlib.closing(open_detector(params)) as pipeline:
         show_model(pipeline, out)
-        scenes, answers, times = [], [], []
-        for seed in track(range(args.seed, args.seed + args.scenes), 'scenes', console=out, transient=True):
+        scene_class = _scene_classes(pipeline.spec.class_names)
+        seeds = range(args.seed, args.seed + args.scenes)
+        for seed in track(seeds, 'scenes', console=out, transient=True):
             scene = draw_scene(seed, size_hw=size_hw)
-            answers.append(_in_scene_classes(pipeline(Frame(scene.image)), pipeline))
-            scenes.append(Scene(scene.image[:0], *(getattr(scene, field.name) for field in fields(Scene)[1:])))
+            found = pipeline(Frame(scene.image))
+            truth += _entries(seed, scene.class_id, scene.boxes_xyxy)
+            classes = np.array([scene_class.get(index, -1) for index in found.class_id.tolist()], np.int32)
+            answers += _entries(seed, classes, found.xyxy, found.score)
             times.append(pipeline.times)
         backend = pipeline.session.backend
-    scores = score(scenes, answers)
-    found = [entry for entry in scores if entry.objects]
+    scores = average_precision(seeds, truth, answers)
+    path = model_path(params)
     report = {
-        'model': model_path(params),
-        'sha256': file_sha256(find_model(model_path(params))),
+        'model': path,
+        'sha256': file_sha256(find_model(path)),
         'backend': backend,
         'scenes': args.scenes,
         'first_seed': args.seed,
         'size_wh': [size_hw[1], size_hw[0]],
         **{name: getattr(params, name) for name in CUSTOMARY},
-        'map50': float(np.mean([entry.ap50 for entry in found])) if found else None,
-        'map50_95': float(np.mean([entry.ap50_95 for entry in found])) if found else None,
-        'classes': {entry.name: {'objects': entry.objects, 'ap50': entry.ap50, 'ap50_95': entry.ap50_95} for entry in found},
-        'p50_ms': {
-            stage.name.removesuffix('_ms'): percentile([getattr(time, stage.name) for time in times], 50)
+        'ap50': _mean([score.ap50 for score in scores]),
+        'ap50_95': _mean([score.ap50_95 for score in scores]),
+        'classes': [asdict(score) for score in scores],
+        'p50': {
+            stage.name: percentile([getattr(time, stage.name) for time in times], 50)
             for stage in fields(StageTimes)
         },
     }
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + '\n')
+    _show(report, scores, out)
     return 0
+
+
+def average_precision(
+    seeds: Sequence[int], truth: list[dict[str, Any]], answers: list[dict[str, Any]]
+) -> list[ClassScore]:
+    """Score answers with COCO's metric, class by class; classes without any object are left out."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
+        wanted = COCO()
+        wanted.dataset = {
+            'images': [{'id': seed} for seed in seeds],
+            'categories': [{'id': index, 'name': name} for index, name in enumerate(CLASS_NAMES)],
+            'annotations': [{**entry, 'id': number} for number, entry in enumerate(truth, 1)],
+        }
+        wanted.createIndex()
+        given = COCO()
+        given.dataset = {
+            **wanted.dataset,
+            'annotations': [{**entry, 'id': number} for number, entry in enumerate(answers, 1)],
+        }
+        given.createIndex()
+        judge = COCOeval(wanted, given, 'bbox')
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class), of all sizes; -1: no objects
+    counts = np.bincount([entry['category_id'] for entry in truth], minlength=len(CLASS_NAMES))
+    return [
+        ClassScore(
+            name, int(count), float(precision[0, :, index].mean()), float(precision[:, :, index].mean())
+        )
+        for index, (name, count) in enumerate(zip(CLASS_NAMES, counts, strict=True))
+        if count
+    ]
+
+
+def _entries(
+    seed: int, class_id: np.ndarray, xyxy: np.ndarray, score: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """Boxes of one picture in COCO's form."""
+    scores = np.ones(len(xyxy)) if score is None else score
+    return [
+        {
+            'image_id': seed,
+            'category_id': category,
+            'bbox': [left, top, right - left, bottom - top],
+            'area': (right - left) * (bottom - top),
+            'iscrowd': 0,
+            'score': sure,
+        }
+        for category, (left, top, right, bottom), sure in zip(
+            class_id.tolist(), xyxy.tolist(), scores.tolist(), strict=True
+        )
+        if category >= 0
+    ]
+
+
+def _scene_classes(model_names: tuple[str, ...]) -> dict[int, int]:
+    """Which class of the scenes each class of the model is, by name.
+
+    Raises:
+        ParameterError: the model knows none of them.
+    """
+    known = {name: number for number, name in enumerate(CLASS_NAMES)}
+    shared = {index: known[name] for index, name in enumerate(model_names) if name in known}
+    if not shared:
+        raise ParameterError(
+            f'class_names: expected some of {", ".join(CLASS_NAMES)}, '
+            f'got {", ".join(model_names) or "none"}; only a detector of the drawn objects can be measured here'
+        )
+    return shared
+
+
+def _size_hw(text: str) -> tuple[int, int]:
+    width, cross, height = text.lower().partition('x')
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ParameterError(f'size: expected WIDTHxHEIGHT in pixels such as 640x480, got {text!r}')
+    return int(height), int(width)
+
+
+def _require_pycocotools() -> None:
+    try:
+        import pycocotools  # noqa: F401
+    except ImportError as error:
+        raise ParameterError(
+            f'evaluate needs pycocotools ({error}); install it: pip install pycocotools'
+        ) from error
+
+
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _show(report: dict[str, Any], scores: list[ClassScore], out: Console) -> None:
+    width, height = report['size_wh']
+    title = f'{report["scenes"]} scenes from seed {report["first_seed"]}, {width}x{height}'
+    table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
+    table.add_column('class')
+    for heading in ('objects', 'AP50', 'AP50-95'):
+        table.add_column(heading, justify='right')
+    for score in scores:
+        table.add_row(score.name, str(score.objects), f'{score.ap50:.3f}', f'{score.ap50_95:.3f}')
+    if scores:
+        total = str(sum(score.objects for score in scores))
+        table.add_section()
+        table.add_row('mean', total, f'{report["ap50"]:.4f}', f'{report["ap50_95"]:.4f}', style='bold')
+    out.print(table)
+    stages = ', '.join(f'{name.removesuffix("_ms")} {value:.2f} ms' for name, value in report['p50'].items())
+    out.print(f'p50 per picture: {stages}')

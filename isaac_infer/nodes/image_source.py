@@ -27,6 +27,7 @@ from isaac_infer.ros.process import run_node
 NAME = 'image_source'
 READ_AHEAD = 4  # pictures
 RING_BYTES, RING_LENGTH = 128 << 20, 60  # of drawn scenes, at most
+CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
 REPEAT_S = 10.0  # between two warnings of the same kind
@@ -69,15 +70,21 @@ class ImageSource(Node):
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1, reliability=reliability))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(1.0, self._publish_diagnostics)
-        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._publish)]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, self._publish)]
         for thread in self._threads:
             thread.start()
 
     def close(self) -> None:
-        """Stop both threads and let go of the source; safe to call twice."""
+        """Stop both threads and let go of the source; safe to call twice.
+
+        Raises:
+            TimeoutError: a camera or stream that is being read does not answer.
+        """
         self._closing.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(CLOSE_TIMEOUT_S)
+            if thread.is_alive():
+                raise TimeoutError(f'{self._params.source} does not answer; leaving without it')
         self._source.close()
 
     def _open(self) -> Source:

@@ -95,12 +95,12 @@ class Camera:
         return self.stamp_ns
 
     def ask(self, picture=PICTURE):
-        """Publish a picture and give the answer to it; again while the two nodes do not yet know one another."""
+        """Publish a picture and give the answer to it; again where the nodes do not know one another yet."""
         answers = self.peer.got['detections']
+        assert wait_until(self.is_matched), 'the detector is not there'
         for _ in range(10):
-            assert wait_until(self.is_matched), 'the detector is not there'
-            stamp_ns = self.send(picture)
-            if wait_until(lambda: answers and stamp_of(answers[-1]) == stamp_ns, timeout_s=3):
+            self.send(picture)
+            if wait_until(lambda: answers and stamp_of(answers[-1]) == self.stamp_ns, timeout_s=3):
                 return answers[-1]
         raise AssertionError('no picture was answered')
 
