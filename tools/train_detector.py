@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
-from isaac_infer.core.scenes import CLASS_NAMES, FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.shapes import CLASS_NAMES
 from isaac_infer.core.spec import ImageSpec
 
 INPUT_SIZE = 320
@@ -56,7 +57,7 @@ SOURCES_HW = {
 
 
 def draw_set(first_seed: int, count: int, *, workers: int) -> tuple[Tensor, Tensor]:
-    """Draw scenes and return pictures (N, 3, S, S) uint8 RGB and objects (N, M, 5): class or -1, x1 y1 x2 y2."""
+    """Draw scenes; return pictures (N, 3, S, S) uint8 RGB and objects (N, M, 5): class or -1, x1 y1 x2 y2."""
     shape = (count, 3, INPUT_SIZE, INPUT_SIZE)
     pictures = np.frombuffer(mmap.mmap(-1, math.prod(shape)), np.uint8).reshape(shape)
     objects = np.frombuffer(mmap.mmap(-1, count * MAX_OBJECTS * 5 * 4), np.float32).reshape(
@@ -95,7 +96,7 @@ def draw_set(first_seed: int, count: int, *, workers: int) -> tuple[Tensor, Tens
 def batches(
     pictures: Tensor, objects: Tensor, size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of shuffled batches: half of the pictures mirrored, light and colour varied a little."""
+    """Yield one epoch of shuffled batches: half of them mirrored, light and colour varied a little."""
     device = pictures.device
     order = torch.randperm(len(pictures), generator=generator, device=device)
     for rows in order[: len(order) // size * size].split(size):
@@ -258,7 +259,7 @@ class Exported(nn.Module):
 
 
 def complete_iou(a: Tensor, b: Tensor, *, complete: bool) -> Tensor:
-    """Return the overlap of boxes (..., 4); complete: less the distances of centre and aspect ratio (CIoU)."""
+    """Return the overlap of boxes (..., 4); complete: less distances of centre and aspect ratio (CIoU)."""
     low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
     shared = (high - low).clamp(0).prod(-1)
     size_a, size_b = (a[..., 2:] - a[..., :2]).clamp(1e-6), (b[..., 2:] - b[..., :2]).clamp(1e-6)
@@ -436,7 +437,8 @@ def export(model: Detector, path: Path) -> None:
     graph = onnx.load(str(path))
     graph.ir_version = min(graph.ir_version, 9)
     metadata = {
-        'description': 'Detector of drawn table-top objects, trained from scratch on the scenes of isaac_infer',
+        'description': 'Detector of drawn table-top objects, '
+        'trained from scratch on the scenes of isaac_infer',
         'author': 'the isaac_infer project',
         'license': 'Apache-2.0',
         'version': '1.0.0',

@@ -23,7 +23,8 @@ from isaac_infer.cli.run import show_model
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import StageTimes
-from isaac_infer.core.scenes import CLASS_NAMES, FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.shapes import CLASS_NAMES
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams
@@ -183,7 +184,7 @@ def _scene_classes(model_names: tuple[str, ...]) -> dict[int, int]:
     if not shared:
         raise ParameterError(
             f'class_names: expected some of {", ".join(CLASS_NAMES)}, '
-            f'got {", ".join(model_names) or "none"}; only a detector of the drawn objects can be measured here'
+            f'got {", ".join(model_names) or "none"}; only a detector of drawn objects can be measured here'
         )
     return shared
 

@@ -1,6 +1,6 @@
 """Scene: a drawn table top with its ground truth, for demos without a camera and for training.
 
-The meshes of `shapes` stand in a metric world (1 unit = 10 cm, z up, the table is z = 0), are seen by a pinhole
+The meshes of `shapes` stand in a world of 10 cm units (z up, the table is z = 0), are seen by a pinhole
 camera and painted far to near, so that boxes, masks, key points and shadows all follow from one geometry.
 """
 
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from isaac_infer.core.shapes import (
     BUILDERS,
@@ -20,7 +19,6 @@ from isaac_infer.core.shapes import (
     DISTRACTORS,
     KEYPOINT_NAMES,
     Body,
-    Floats,
     Rng,
     build_figurine,
     cross,
@@ -28,8 +26,6 @@ from isaac_infer.core.shapes import (
     turn_z,
     unit,
 )
-
-Picture = npt.NDArray[np.uint8]
 
 # Scenes for training stay below this seed, scenes for measuring start at it.
 FIRST_HELD_OUT_SEED = 1_000_000
@@ -47,13 +43,11 @@ _NO_CLASS = -1
 class Scene:
     """A picture and what is in it; all coordinates are pixels of `image`."""
 
-    image: Picture  # (H, W, 3) uint8, BGR
-    boxes_xyxy: npt.NDArray[np.float32]  # (N, 4) float32: left, top, right, bottom of the visible part
-    class_id: npt.NDArray[np.int32]  # (N,) int32, index into CLASS_NAMES
-    instance_map: npt.NDArray[np.uint16]  # (H, W) uint16: 0 = background, i + 1 = instance i
-    keypoints: npt.NDArray[
-        np.float32
-    ]  # (N, 17, 3) float32: x, y, visibility 0 unlabelled, 1 hidden, 2 visible
+    image: np.ndarray  # (H, W, 3) uint8, BGR
+    boxes_xyxy: np.ndarray  # (N, 4) float32: left, top, right, bottom of the visible part
+    class_id: np.ndarray  # (N,) int32, index into CLASS_NAMES
+    instance_map: np.ndarray  # (H, W) uint16: 0 = background, i + 1 = instance i
+    keypoints: np.ndarray  # (N, 17, 3) float32: x, y, visibility 0 unlabelled, 1 hidden, 2 visible
 
 
 def draw_scene(
@@ -75,7 +69,7 @@ def draw_scene(
     camera = _camera(plan.view, size_hw, time_s)
     sprites = [_sprite(thing, plan.look, camera, time_s) for thing in plan.things]
     kept = None if time_s == 0.0 else _kept_at_start(seed, size_hw)
-    shown, instance_map = _occlude(sprites, size_hw, kept)
+    shown, owner = _occlude(sprites, size_hw, kept)
 
     image = _background(plan, camera)
     image = cv2.multiply(image, _shadows(shown, plan.look, camera), scale=1 / 255)
@@ -84,7 +78,7 @@ def draw_scene(
     image = _expose(image, plan.look)
     if camera_effects:
         image = _degrade(image, plan.look, time_s)
-    return _with_truth(image, shown, instance_map, camera)
+    return _with_truth(image, shown, owner, camera)
 
 
 # --- plan: everything random about a scene, drawn once per seed ---------------------------------------------
@@ -93,17 +87,17 @@ def draw_scene(
 class _Look(NamedTuple):
     """Light, exposure and camera faults of one scene."""
 
-    to_light: Floats  # (3,) unit vector from the table towards the lamp
+    to_light: np.ndarray  # (3,) unit vector from the table towards the lamp
     ambient: float
     lamp: float
     shadow: float  # 0..1, how dark cast shadows are
     softness: float  # 0..1, how blurred
-    cast_bgr: Floats  # (3,) gain per channel
+    cast_bgr: np.ndarray  # (3,) gain per channel
     gamma: float
-    gradient: Floats  # (3, 4) brightness over the picture at low resolution
+    gradient: np.ndarray  # (3, 4) brightness over the picture at low resolution
     vignette: float
     defocus: float  # sigma in thousandths of the picture's long side
-    motion: Floats  # (2,) blur in thousandths of the picture's long side
+    motion: np.ndarray  # (2,) blur in thousandths of the picture's long side
     noise: float  # sigma in grey levels
     noise_offset: int
 
@@ -115,7 +109,7 @@ class _View(NamedTuple):
     elevation: float
     distance: float
     roll: float
-    target: Floats  # (3,)
+    target: np.ndarray  # (3,)
     zoom: float  # focal length over the picture's long side
     phase: float
 
@@ -127,7 +121,7 @@ class _Thing(NamedTuple):
     seed: tuple[int, int]
     segments: int  # corners of what is round
     body: Body  # as it is at time 0
-    xy: Floats  # (2,) place on the table
+    xy: np.ndarray  # (2,) place on the table
     yaw: float
     phase: float
     flat: bool  # lies under everything else, like paper
@@ -137,9 +131,9 @@ class _Plan(NamedTuple):
     look: _Look
     view: _View
     things: tuple[_Thing, ...]
-    wall: Picture  # (h, w, 3), low resolution
-    table: Picture  # (t, t, 3) texture
-    table_corners: Floats  # (4, 3) world
+    wall: np.ndarray  # (h, w, 3), low resolution
+    table: np.ndarray  # (t, t, 3) texture
+    table_corners: np.ndarray  # (4, 3) world
 
 
 @lru_cache(maxsize=2)
@@ -189,7 +183,7 @@ def _draw_view(rng: Rng) -> _View:
     )
 
 
-def _draw_table(rng: Rng, camera: _Camera) -> Floats:
+def _draw_table(rng: Rng, camera: _Camera) -> np.ndarray:
     reach = float(np.linalg.norm(camera.position))
     if rng.random() < 0.65:  # the table fills the lower part of the picture
         half_x, near, far, turn = (
@@ -206,13 +200,13 @@ def _draw_table(rng: Rng, camera: _Camera) -> Floats:
         )
         near = -far
     corners = np.array([[-half_x, near], [half_x, near], [half_x, far], [-half_x, far]])
-    corners = np.c_[corners @ turn_z(turn)[:2, :2].T, np.zeros(4)]
+    corners = np.column_stack([corners @ turn_z(turn)[:2, :2].T, np.zeros(4)])
     while camera.project(corners)[1].min() < 0.1 * reach:
         corners = corners * 0.9
     return corners
 
 
-def _place(rng: Rng, seed: int, camera: _Camera, table: Floats) -> tuple[_Thing, ...]:
+def _place(rng: Rng, seed: int, camera: _Camera, table: np.ndarray) -> tuple[_Thing, ...]:
     """Spread objects over the picture where the table is, without overlap on the table."""
     wanted = [int(c) for c in rng.permutation(len(CLASS_NAMES))][: int(rng.integers(3, 9))]
     wanted += [int(rng.integers(len(CLASS_NAMES))) for _ in range(int(rng.integers(0, 4)))]
@@ -221,7 +215,7 @@ def _place(rng: Rng, seed: int, camera: _Camera, table: Floats) -> tuple[_Thing,
     pixels_per_unit = camera.focal / float(np.linalg.norm(camera.position))
     segments = int(np.clip(pixels_per_unit / 2, 20, 48))
     things: list[_Thing] = []
-    taken: list[tuple[Floats, float]] = []
+    taken: list[tuple[np.ndarray, float]] = []
     for index, class_id in enumerate(wanted):
         if class_id == _NO_CLASS:
             build, flat = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
@@ -246,7 +240,7 @@ def _place(rng: Rng, seed: int, camera: _Camera, table: Floats) -> tuple[_Thing,
     return tuple(things)
 
 
-def _inside(xy: Floats, corners: Floats, *, margin: float) -> bool:
+def _inside(xy: np.ndarray, corners: np.ndarray, *, margin: float) -> bool:
     edges = np.roll(corners[:, :2], -1, axis=0) - corners[:, :2]
     inward = np.c_[-edges[:, 1], edges[:, 0]] / np.linalg.norm(edges, axis=1, keepdims=True)
     return bool((((xy - corners[:, :2]) * inward).sum(axis=1) > margin).all())
@@ -265,25 +259,26 @@ def _kept_at_start(seed: int, size_hw: tuple[int, int]) -> frozenset[tuple[int, 
 
 
 class _Camera(NamedTuple):
-    position: Floats  # (3,) world
-    rotation: Floats  # (3, 3) world to camera; rows: right, down, forward
+    position: np.ndarray  # (3,) world
+    rotation: np.ndarray  # (3, 3) world to camera; rows: right, down, forward
     focal: float  # pixels
     size_hw: tuple[int, int]
 
-    def project(self, points: Floats) -> tuple[Floats, Floats]:
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return pixels (..., 2) and depths (...) of world points (..., 3)."""
         seen = (points - self.position) @ self.rotation.T
         depth = seen[..., 2]
         centre = np.array([self.size_hw[1] / 2, self.size_hw[0] / 2])
         return seen[..., :2] * (self.focal / np.maximum(depth, 1e-6))[..., None] + centre, depth
 
-    def on_table(self, x: float, y: float) -> Floats | None:
+    def on_table(self, x: float, y: float) -> np.ndarray | None:
         """Return the table point (2,) under a pixel; None above the horizon or far away."""
         ray = np.array([x - self.size_hw[1] / 2, y - self.size_hw[0] / 2, self.focal]) @ self.rotation
         steps = -self.position[2] / min(ray[2], -1e-9)
         if steps * self.focal > 2.2 * float(np.linalg.norm(self.position)):
             return None
-        return (self.position + steps * ray)[:2]
+        point: np.ndarray = self.position + steps * ray
+        return point[:2]
 
 
 def _camera(view: _View, size_hw: tuple[int, int], time_s: float) -> _Camera:
@@ -311,12 +306,12 @@ class _Sprite(NamedTuple):
     order: tuple[bool, float]  # sorts near to far, what lies flat last
     left: int
     top: int
-    colour: Picture  # (h, w, 3) uint8, multiplied by alpha
-    alpha: Picture  # (h, w) uint8
+    colour: np.ndarray  # (h, w, 3) uint8, multiplied by alpha
+    alpha: np.ndarray  # (h, w) uint8
     area: int  # pixels of the whole object, also outside the picture
-    parts: list[Floats]  # world points of every part, for its shadow
-    joints: Floats | None  # (17, 3) world
-    facing: Floats | None  # (17,) bool-like: 1 where the joint's side of the head looks at the camera
+    parts: list[np.ndarray]  # world points of every part, for its shadow
+    joints: np.ndarray | None  # (17, 3) world
+    facing: np.ndarray | None  # (17,) bool-like: 1 where the joint's side of the head looks at the camera
 
 
 def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Sprite | None:
@@ -369,24 +364,32 @@ def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Spri
         facing_joint = ((camera.position - joints) * (body.joint_normals @ turn.T)).sum(axis=1) > -1e-9
     distance = float(np.linalg.norm(place - camera.position))
     return _Sprite(
-        thing, (thing.flat, distance), int(left), int(top), colour, alpha, int((alpha > 127).sum()), parts, joints,
-        facing_joint,
-    )  # fmt: skip
+        thing=thing,
+        order=(thing.flat, distance),
+        left=int(left),
+        top=int(top),
+        colour=colour,
+        alpha=alpha,
+        area=int((alpha > 127).sum()),
+        parts=parts,
+        joints=joints,
+        facing=facing_joint,
+    )
 
 
-def _shade(normal: Floats, view: Floats, body: Body, look: _Look) -> Floats:
+def _shade(normal: np.ndarray, view: np.ndarray, body: Body, look: _Look) -> np.ndarray:
     """Return one BGRA colour per quad: daylight from above, one lamp, one highlight."""
     half = unit(view + look.to_light)
     lit = np.maximum((normal @ look.to_light + 0.15) / 1.15, 0)
     shine = np.maximum((normal * half).sum(axis=1), 0) ** 24 * body.gloss
     light = look.ambient * (0.72 + 0.28 * normal[:, 2]) + look.lamp * lit
     colour = body.colour * light[:, None] + 255 * shine[:, None]
-    return np.c_[np.minimum(colour, 255), np.full(len(normal), 255)]
+    return np.column_stack([np.minimum(colour, 255), np.full(len(normal), 255)])
 
 
 def _occlude(
     sprites: list[_Sprite | None], size_hw: tuple[int, int], kept: frozenset[tuple[int, int]] | None
-) -> tuple[list[_Sprite], npt.NDArray[np.uint16]]:
+) -> tuple[list[_Sprite], np.ndarray]:
     """Sort near to far; return what is shown and, per pixel, 1 + the index of the sprite that owns it.
 
     Without `kept`, an object that is mostly hidden or tiny is left out: from near to far nothing decided
@@ -406,7 +409,7 @@ def _occlude(
     return shown, owner
 
 
-def _is_plain(own: npt.NDArray[np.bool_], sprite: _Sprite, size_hw: tuple[int, int]) -> bool:
+def _is_plain(own: np.ndarray, sprite: _Sprite, size_hw: tuple[int, int]) -> bool:
     """Return whether enough of an object is seen to ask a detector for it."""
     if own.sum() < max(1.0, MIN_VISIBLE_FRACTION * sprite.area):
         return False
@@ -414,7 +417,7 @@ def _is_plain(own: npt.NDArray[np.bool_], sprite: _Sprite, size_hw: tuple[int, i
     return min(right - left, bottom - top) >= MIN_SIDE_FRACTION * max(size_hw)
 
 
-def _tight_box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -428,20 +431,18 @@ def _overlap(sprite: _Sprite, size_hw: tuple[int, int]) -> tuple[tuple[slice, sl
     return (slice(top, bottom), slice(left, right)), inside
 
 
-def _blend(image: Picture, sprite: _Sprite) -> None:
+def _blend(image: np.ndarray, sprite: _Sprite) -> None:
     here, cut = _overlap(sprite, (image.shape[0], image.shape[1]))
     if image[here].size:
         rest = cv2.merge([255 - sprite.alpha[cut]] * 3)
         image[here] = cv2.add(cv2.multiply(image[here], rest, scale=1 / 255), sprite.colour[cut])
 
 
-def _with_truth(
-    image: Picture, shown: list[_Sprite], owner: npt.NDArray[np.uint16], camera: _Camera
-) -> Scene:
+def _with_truth(image: np.ndarray, shown: list[_Sprite], owner: np.ndarray, camera: _Camera) -> Scene:
     label = np.zeros(len(shown) + 1, np.uint16)
     boxes: list[tuple[int, int, int, int]] = []
     class_id: list[int] = []
-    keypoints: list[npt.NDArray[np.float32]] = []
+    keypoints: list[np.ndarray] = []
     for index, sprite in enumerate(shown):
         (rows, columns), _ = _overlap(sprite, camera.size_hw)
         own = owner[rows, columns] == index + 1
@@ -462,9 +463,7 @@ def _with_truth(
     )
 
 
-def _keypoints(
-    sprite: _Sprite, owner: npt.NDArray[np.uint16], own: int, camera: _Camera
-) -> npt.NDArray[np.float32]:
+def _keypoints(sprite: _Sprite, owner: np.ndarray, own: int, camera: _Camera) -> np.ndarray:
     points = np.zeros((len(KEYPOINT_NAMES), 3), np.float32)
     if sprite.joints is None or sprite.facing is None:
         return points
@@ -479,7 +478,7 @@ def _keypoints(
 # --- background and light -----------------------------------------------------------------------------------
 
 
-def _background(plan: _Plan, camera: _Camera) -> Picture:
+def _background(plan: _Plan, camera: _Camera) -> np.ndarray:
     height, width = camera.size_hw
     shrink = 0.8 * plan.wall.shape[1] / max(width, height)
     drift = 0.4 * plan.wall.shape[1] * np.arctan2(*camera.rotation[2, :2])
@@ -501,12 +500,12 @@ def _background(plan: _Plan, camera: _Camera) -> Picture:
     return image
 
 
-def _fixed(points: Floats) -> npt.NDArray[np.int32]:
+def _fixed(points: np.ndarray) -> np.ndarray:
     """Return points in OpenCV's fixed-point drawing coordinates."""
     return np.round(points * (1 << _SHIFT)).astype(np.int32)
 
 
-def _shadows(shown: list[_Sprite], look: _Look, camera: _Camera) -> Picture:
+def _shadows(shown: list[_Sprite], look: _Look, camera: _Camera) -> np.ndarray:
     """Return (H, W, 3) uint8 brightness: what the objects leave of the light on the table, 255 = all."""
     height, width = camera.size_hw
     scale = 192 / max(height, width)
@@ -525,13 +524,12 @@ def _shadows(shown: list[_Sprite], look: _Look, camera: _Camera) -> Picture:
                         pixels = np.clip(pixels * scale, -1e3, 1e4)
                         hull = cv2.convexHull(_fixed(pixels))
                         cv2.fillConvexPoly(layer, hull, 255, shift=_SHIFT)
-    cast = cv2.GaussianBlur(cast, (0, 0), 0.7 + 2.5 * look.softness)
-    contact = cv2.GaussianBlur(contact, (0, 0), 1.6)
-    left = 255 - look.shadow * cast - 0.3 * contact
+    soft_cast = cv2.GaussianBlur(cast, (0, 0), 0.7 + 2.5 * look.softness)
+    left = 255 - look.shadow * soft_cast - 0.3 * cv2.GaussianBlur(contact, (0, 0), 1.6)
     return cv2.merge([cv2.resize(np.clip(left, 0, 255).astype(np.uint8), (width, height))] * 3)
 
 
-def _expose(image: Picture, look: _Look) -> Picture:
+def _expose(image: np.ndarray, look: _Look) -> np.ndarray:
     """Apply uneven light, vignette, colour cast and gamma."""
     height, width = image.shape[:2]
     small = cv2.resize(look.gradient, (64, 48), interpolation=cv2.INTER_CUBIC)
@@ -544,7 +542,7 @@ def _expose(image: Picture, look: _Look) -> Picture:
     return cv2.LUT(image, curve[:, None])
 
 
-def _degrade(image: Picture, look: _Look, time_s: float) -> Picture:
+def _degrade(image: np.ndarray, look: _Look, time_s: float) -> np.ndarray:
     """Apply defocus, motion blur and sensor noise."""
     height, width = image.shape[:2]
     pixel = max(height, width) / 1000
@@ -572,7 +570,7 @@ def _degrade(image: Picture, look: _Look, time_s: float) -> Picture:
 
 
 @lru_cache(maxsize=1)
-def _noise_tile() -> npt.NDArray[np.float32]:
+def _noise_tile() -> np.ndarray:
     """Return a patch of unit Gaussian noise; a fresh one per picture would cost more than the picture."""
     return np.random.default_rng(0).standard_normal((256, 256, 3), np.float32)
 
@@ -580,13 +578,13 @@ def _noise_tile() -> npt.NDArray[np.float32]:
 # --- textures -----------------------------------------------------------------------------------------------
 
 
-def _field(rng: Rng, rows: int, columns: int, size: int) -> npt.NDArray[np.float32]:
+def _field(rng: Rng, rows: int, columns: int, size: int) -> np.ndarray:
     """Return smooth noise (size, size), about -1..1."""
     cells = rng.random((rows, columns), np.float32) * 2 - 1
     return cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _table_texture(rng: Rng) -> Picture:
+def _table_texture(rng: Rng) -> np.ndarray:
     """Return a table top (1024, 1024, 3): one texture and its mirror images."""
     size = 512
     x = np.arange(size, dtype=np.float32)[None] / size
@@ -621,10 +619,8 @@ def _table_texture(rng: Rng) -> Picture:
             level = 0.2 + 0.35 * ((x * count) % 1 < 0.5) + 0.35 * ((y * count) % 1 < 0.5) + grain
         elif style == 'tiles':
             joint = ((x * count) % 1 < 0.04) | ((y * count) % 1 < 0.04)
-            tone = np.kron(rng.uniform(-0.1, 0.1, (count, count)), np.ones((size // count + 1,) * 2))[
-                :size, :size
-            ]
-            level = np.where(joint, 0.1, 0.75 + tone) + grain
+            shade = np.kron(rng.uniform(-0.1, 0.1, (count, count)), np.ones((size // count + 1,) * 2))
+            level = np.where(joint, 0.1, 0.75 + shade[:size, :size]) + grain
         else:
             spot = ((x * count) % 1 - 0.5) ** 2 + ((y * count) % 1 - 0.5) ** 2
             level = np.where(spot < rng.uniform(0.01, 0.08), 0.9, 0.25) + grain
@@ -635,7 +631,7 @@ def _table_texture(rng: Rng) -> Picture:
     return cv2.copyMakeBorder(texture, 0, size, 0, size, cv2.BORDER_REFLECT)
 
 
-def _wall_texture(rng: Rng) -> Picture:
+def _wall_texture(rng: Rng) -> np.ndarray:
     """Return a room out of focus, (80, 128, 3)."""
     height, width = 80, 128
     top, bottom = random_colour(rng, (0.02, 0.35), (0.35, 0.97)), random_colour(rng, (0.02, 0.35), (0.3, 0.8))

@@ -9,35 +9,49 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
 CLASS_NAMES = ('mug', 'bottle', 'bowl', 'ball', 'block', 'book', 'phone', 'screwdriver', 'figurine')
 
+# COCO's 17, in COCO's order.
 KEYPOINT_NAMES = (
-    'nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder', 'left_elbow',
-    'right_elbow', 'left_wrist', 'right_wrist', 'left_hip', 'right_hip', 'left_knee', 'right_knee', 'left_ankle',
+    'nose',
+    'left_eye',
+    'right_eye',
+    'left_ear',
+    'right_ear',
+    'left_shoulder',
+    'right_shoulder',
+    'left_elbow',
+    'right_elbow',
+    'left_wrist',
+    'right_wrist',
+    'left_hip',
+    'right_hip',
+    'left_knee',
+    'right_knee',
+    'left_ankle',
     'right_ankle',
-)  # fmt: skip
+)
 
 
 def random_colour(
     rng: Rng, saturation: tuple[float, float] = (0.35, 0.9), value: tuple[float, float] = (0.4, 1.0)
-) -> Floats:
+) -> np.ndarray:
     """Return a random BGR colour (3,), 0..255; purples and greens are rarer."""
     hue = rng.choice([rng.normal(0.45, 0.4), rng.normal(3.3, 0.55), rng.uniform(0, 6)], p=[0.4, 0.4, 0.2])
     s, v = rng.uniform(*saturation), rng.uniform(*value)
     channel = (np.array([1.0, 3.0, 5.0]) + hue) % 6
-    return 255 * v * (1 - s * np.clip(np.minimum(channel, 4 - channel), 0, 1))
+    colour: np.ndarray = 255 * v * (1 - s * np.clip(np.minimum(channel, 4 - channel), 0, 1))
+    return colour
 
 
 class _Piece(NamedTuple):
     """Quads of one colour or of one colour each; a triangle repeats a corner."""
 
-    quads: Floats  # (F, 4, 3), counter-clockwise seen from outside
-    colour: Floats  # (3,) or (F, 3), BGR 0..255
+    quads: np.ndarray  # (F, 4, 3), counter-clockwise seen from outside
+    colour: np.ndarray  # (3,) or (F, 3), BGR 0..255
     gloss: float = 0.25
     layer: int = 0  # what is printed onto another piece comes one layer later
 
@@ -45,14 +59,14 @@ class _Piece(NamedTuple):
 class Body(NamedTuple):
     """A mesh ready to be painted."""
 
-    quads: Floats  # (F, 4, 3)
-    colour: Floats  # (F, 3)
-    gloss: Floats  # (F,)
-    layer: npt.NDArray[np.int64]  # (F,)
-    part: npt.NDArray[np.int64]  # (F,) nearly convex parts, painted far to near
+    quads: np.ndarray  # (F, 4, 3)
+    colour: np.ndarray  # (F, 3)
+    gloss: np.ndarray  # (F,)
+    layer: np.ndarray  # (F,)
+    part: np.ndarray  # (F,) nearly convex parts, painted far to near
     smooth: bool  # round, so that its facets should not show
-    joints: Floats | None = None  # (17, 3)
-    joint_normals: Floats | None = None  # (17, 3): zero where a joint is seen from all sides
+    joints: np.ndarray | None = None  # (17, 3)
+    joint_normals: np.ndarray | None = None  # (17, 3): zero where a joint is seen from all sides
 
 
 def _body(*parts: list[_Piece], smooth: bool) -> Body:
@@ -68,28 +82,29 @@ def _body(*parts: list[_Piece], smooth: bool) -> Body:
     )
 
 
-def cross(a: Floats, b: Floats) -> Floats:
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the cross product along the last axis; np.cross takes several times as long on small arrays."""
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
-def unit(vectors: Floats) -> Floats:
-    return vectors / (np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True)) + 1e-12)
+def unit(vectors: np.ndarray) -> np.ndarray:
+    length: np.ndarray = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+    return vectors / (length + 1e-12)
 
 
-def turn_z(angle: float) -> Floats:
+def turn_z(angle: float) -> np.ndarray:
     """Return the rotation (3, 3) about z."""
     return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1.0]])
 
 
-def _tip(angle: float) -> Floats:
+def _tip(angle: float) -> np.ndarray:
     """Return the rotation (3, 3) about x."""
     return np.array([[1.0, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
 
 
-def _lathe(profile: list[tuple[float, float]], segments: int) -> Floats:
+def _lathe(profile: list[tuple[float, float]], segments: int) -> np.ndarray:
     """Turn a profile of (radius, z) about z, row by row: going up is outside, going down inside."""
     radius, z = np.array(profile).T
     angle = np.linspace(0, 2 * np.pi, segments + 1)
@@ -104,12 +119,12 @@ def _lathe(profile: list[tuple[float, float]], segments: int) -> Floats:
     return np.stack([rings[:-1, :-1], rings[:-1, 1:], rings[1:, 1:], rings[1:, :-1]], 2).reshape(-1, 4, 3)
 
 
-def _rows(colours: list[Floats], segments: int) -> Floats:
+def _rows(colours: list[np.ndarray], segments: int) -> np.ndarray:
     """Return one colour per quad of a lathe from one colour per row."""
     return np.repeat(np.array(colours), segments, axis=0)
 
 
-def _box(size: tuple[float, float, float], centre: tuple[float, float, float]) -> Floats:
+def _box(size: tuple[float, float, float], centre: tuple[float, float, float]) -> np.ndarray:
     """Return six quads: -x, +x, -y, +y, -z, +z."""
     x, y, z = np.array(size) / 2
     quads = [
@@ -123,7 +138,9 @@ def _box(size: tuple[float, float, float], centre: tuple[float, float, float]) -
     return np.array(quads) + centre
 
 
-def _patch(quad: Floats, u: tuple[float, float], v: tuple[float, float], lift: float = 0.004) -> Floats:
+def _patch(
+    quad: np.ndarray, u: tuple[float, float], v: tuple[float, float], lift: float = 0.004
+) -> np.ndarray:
     """Return a smaller quad (1, 4, 3) on a quad; u and v run 0..1 along its first and last edge."""
     origin, along, across = quad[0], quad[1] - quad[0], quad[3] - quad[0]
     normal = np.cross(along, across)
@@ -132,13 +149,13 @@ def _patch(quad: Floats, u: tuple[float, float], v: tuple[float, float], lift: f
     return np.array([[origin + a * along + b * across for a, b in spots]])
 
 
-def _prism(outline: Floats, low: float, high: float) -> Floats:
+def _prism(outline: np.ndarray, low: float, high: float) -> np.ndarray:
     """Extrude a counter-clockwise outline (N, 2), whole as seen from its middle: N sides, N top, N bottom."""
     following = np.roll(outline, -1, axis=0)
     count = len(outline)
 
-    def at(points: Floats, z: float) -> Floats:
-        return np.c_[points, np.full(len(points), z)]
+    def at(points: np.ndarray, z: float) -> np.ndarray:
+        return np.column_stack([points, np.full(len(points), z)])
 
     middle = np.repeat(outline.mean(axis=0, keepdims=True), count, 0)
     sides = np.stack([at(outline, low), at(following, low), at(following, high), at(outline, high)], 1)
@@ -147,7 +164,7 @@ def _prism(outline: Floats, low: float, high: float) -> Floats:
     return np.concatenate([sides, top, bottom])
 
 
-def _round_rectangle(width: float, length: float, corner: float) -> Floats:
+def _round_rectangle(width: float, length: float, corner: float) -> np.ndarray:
     angle = np.linspace(0, np.pi / 2, 4)
     arc = np.c_[np.cos(angle), np.sin(angle)] * corner
     sides = [(1, 1, 0.0), (-1, 1, np.pi / 2), (-1, -1, np.pi), (1, -1, 1.5 * np.pi)]
@@ -155,7 +172,7 @@ def _round_rectangle(width: float, length: float, corner: float) -> Floats:
     return np.concatenate([arc @ turn_z(turn)[:2, :2].T + middle * (x, y) for x, y, turn in sides])
 
 
-def _tube(path: Floats, radius: float, segments: int) -> Floats:
+def _tube(path: np.ndarray, radius: float, segments: int) -> np.ndarray:
     """Return the skin of a round tube along a path (P, 3); the ends stay open."""
     tangent = np.gradient(path, axis=0)
     side = np.cross(tangent, (0.03, 0.02, 1.0) if np.abs(tangent[:, 2]).max() < 1e-9 else (0.02, 1.0, 0.03))
@@ -167,7 +184,7 @@ def _tube(path: Floats, radius: float, segments: int) -> Floats:
     return np.stack([rings[:-1, :-1], rings[:-1, 1:], rings[1:, 1:], rings[1:, :-1]], 2).reshape(-1, 4, 3)
 
 
-def _limb(start: Floats, end: Floats, radius: tuple[float, float], segments: int) -> Floats:
+def _limb(start: np.ndarray, end: np.ndarray, radius: tuple[float, float], segments: int) -> np.ndarray:
     """Return a rounded limb between two joints."""
     axis = end - start
     length = max(float(np.linalg.norm(axis)), 1e-6)
@@ -184,16 +201,17 @@ def _limb(start: Floats, end: Floats, radius: tuple[float, float], segments: int
         (0.7 * b, length + 0.7 * b),
         (0.0, length + b),
     ]
-    return _lathe(profile, segments) @ frame + start
+    skin: np.ndarray = _lathe(profile, segments) @ frame + start
+    return skin
 
 
-def _ball_quads(radius: float, segments: int) -> Floats:
+def _ball_quads(radius: float, segments: int) -> np.ndarray:
     rows = max(6, segments // 2)
     angle = np.linspace(-np.pi / 2, np.pi / 2, rows + 1)
     return _lathe([(radius * max(np.cos(a), 0.0), radius * np.sin(a)) for a in angle.tolist()], segments)
 
 
-def _moved(body: Body, rotation: Floats) -> Body:
+def _moved(body: Body, rotation: np.ndarray) -> Body:
     """Return a body turned, and put back onto the table."""
     quads = body.quads @ rotation.T
     return body._replace(quads=quads - (0, 0, quads[..., 2].min()))
@@ -425,14 +443,14 @@ def _build_screwdriver(rng: Rng, segments: int) -> Body:
     return _moved(body._replace(quads=lying), _tip(np.pi / 2 + np.arctan2(radius - thin, grip + shaft)))
 
 
-def _swing(forward: float, outward: float, side: float) -> Floats:
+def _swing(forward: float, outward: float, side: float) -> np.ndarray:
     """Return the direction of a limb that hangs down, swung forward (to +x) and outward (to side * y)."""
     return np.array(
         [np.sin(forward) * np.cos(outward), side * np.sin(outward), -np.cos(forward) * np.cos(outward)]
     )
 
 
-def _pose(rng: Rng, time_s: float) -> dict[str, Floats]:
+def _pose(rng: Rng, time_s: float) -> dict[str, np.ndarray]:
     """Return limb angles of a figurine, radians; rows are left and right."""
     kind = rng.choice(['stand', 'wave', 'cheer', 'walk', 'sit', 'spread', 'free'])
     arm, bend = rng.uniform(-0.3, 0.4, 2), rng.uniform(0.1, 0.5, 2)
@@ -492,7 +510,7 @@ def build_figurine(rng: Rng, segments: int, time_s: float = 0.0) -> Body:
     crown = np.cross(gaze, ear)
     head = neck + 0.95 * skull * up
 
-    pairs: dict[str, list[Floats]] = {
+    pairs: dict[str, list[np.ndarray]] = {
         name: [] for name in ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
     }
     for index, side in enumerate((1.0, -1.0)):

@@ -421,7 +421,8 @@ def test_silence_is_a_warning_that_names_the_topic_and_who_publishes_there(start
     assert '/image is silent' in status.message and 'sensor_msgs/msg/Image, best_effort' in status.message
     silent.stop()
     lost = start('detector_node', *arguments, '-r', 'image:=/nobody')
-    lost.wait_for('nobody publishes /nobody; remap it to one of /image')
+    camera.status(lambda status: 'nobody publishes /nobody; remap it to one of /image' in status.message)
+    assert 'nobody publishes /nobody' in lost.log
 
 
 @pytest.mark.skipif('ISAAC_INFER_TEST_DATA' not in os.environ, reason='ISAAC_INFER_TEST_DATA is not set')
