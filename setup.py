@@ -32,7 +32,7 @@ setup(
     extras_require={
         'test': ['pytest'],  # colcon runs pytest only where this names it
         'eval': ['pycocotools'],
-        'train': ['torch'],
+        'train': ['onnx', 'torch'],
     },
     zip_safe=True,
     entry_points={

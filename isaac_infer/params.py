@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, Limits, Overrides
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
@@ -339,7 +340,9 @@ class ImageSourceParams(Params):
     loop: bool = param(True, 'Start again at the end of a folder or video.')
     width: int = param(640, 'Width of synthetic pictures.', low=1, high=16384)
     height: int = param(480, 'Height of synthetic pictures.', low=1, high=16384)
-    seed: int = param(0, 'Which synthetic scene comes first.', low=0)
+    seed: int = param(
+        FIRST_HELD_OUT_SEED, 'Which synthetic scene comes first; the default ones were not trained on.', low=0
+    )
     frame_id: str = param('camera', 'Coordinate frame in the header.')
     encoding: str = param('bgr8', 'Encoding of the published pictures.', choices=('bgr8', 'rgb8', 'mono8'))
     reliability: str = param(

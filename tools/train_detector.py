@@ -485,7 +485,7 @@ def main() -> None:
 
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if device.type == 'cpu':
-        print('no CUDA device: training on the CPU works, but takes a day instead of minutes')
+        print('no CUDA device: training on the CPU works, but takes days instead of minutes')
     started = time.monotonic()
     model = train(options, device)
     export(model, options.out)

@@ -24,6 +24,7 @@ from isaac_infer.core.errors import FrameError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.results import Detections
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
 from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_source
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
@@ -59,7 +60,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=0,
         help=f'stop after so many pictures (default: all; {SYNTHETIC_PICTURES} of synthetic)',
     )
-    parser.add_argument('--seed', metavar='N', type=int, default=0, help='first synthetic scene (default: 0)')
+    parser.add_argument(
+        '--seed',
+        metavar='N',
+        type=int,
+        default=FIRST_HELD_OUT_SEED,
+        help='first synthetic scene (default: %(default)s, not trained on)',
+    )
     add_options(parser, DetectionParams)
     parser.set_defaults(run=run)
     return parser

@@ -133,6 +133,7 @@ class _Plan(NamedTuple):
     things: tuple[_Thing, ...]
     wall: np.ndarray  # (h, w, 3), low resolution
     table: np.ndarray  # (t, t, 3) texture
+    table_tone: np.ndarray  # (3,) mean colour
     table_corners: np.ndarray  # (4, 3) world
 
 
@@ -145,7 +146,8 @@ def _plan(seed: int, size_hw: tuple[int, int]) -> _Plan:
     corners = _draw_table(rng, camera)
     table = _table_texture(rng)
     wall = _wall_texture(rng)
-    return _Plan(look, view, _place(rng, seed, camera, corners), wall, table, corners)
+    tone = np.array(cv2.mean(table)[:3])
+    return _Plan(look, view, _place(rng, seed, camera, corners), wall, table, tone, corners)
 
 
 def _draw_look(rng: Rng) -> _Look:
@@ -287,9 +289,9 @@ def _camera(view: _View, size_hw: tuple[int, int], time_s: float) -> _Camera:
     forward = -np.array(
         [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
     )
-    right = np.cross(forward, (0.0, 0.0, 1.0))
+    right = cross(forward, np.array([0.0, 0.0, 1.0]))
     right /= np.linalg.norm(right)
-    down = np.cross(forward, right)
+    down = cross(forward, right)
     right, down = (
         np.cos(view.roll) * right + np.sin(view.roll) * down,
         np.cos(view.roll) * down - np.sin(view.roll) * right,
@@ -425,8 +427,8 @@ def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 def _overlap(sprite: _Sprite, size_hw: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Return where a sprite lies in the picture, and which part of the sprite that is."""
     tall, wide = sprite.alpha.shape
-    top, bottom = (int(np.clip(y, 0, size_hw[0])) for y in (sprite.top, sprite.top + tall))
-    left, right = (int(np.clip(x, 0, size_hw[1])) for x in (sprite.left, sprite.left + wide))
+    top, bottom = (min(max(y, 0), size_hw[0]) for y in (sprite.top, sprite.top + tall))
+    left, right = (min(max(x, 0), size_hw[1]) for x in (sprite.left, sprite.left + wide))
     inside = slice(top - sprite.top, bottom - sprite.top), slice(left - sprite.left, right - sprite.left)
     return (slice(top, bottom), slice(left, right)), inside
 
@@ -488,15 +490,14 @@ def _background(plan: _Plan, camera: _Camera) -> np.ndarray:
 
     corners, _ = camera.project(plan.table_corners)
     below, _ = camera.project(plan.table_corners - (0, 0, 0.35))
-    tone = np.array(cv2.mean(plan.table)[:3])
     for a in range(4):
         side = np.array([corners[a], corners[a - 1], below[a - 1], below[a]])
-        cv2.fillConvexPoly(image, _fixed(side), (tone * 0.45).tolist(), cv2.LINE_AA, _SHIFT)
+        cv2.fillConvexPoly(image, _fixed(side), (plan.table_tone * 0.45).tolist(), cv2.LINE_AA, _SHIFT)
     size = plan.table.shape[0]
     square = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
     warp = cv2.getPerspectiveTransform(square, corners.astype(np.float32))
     cv2.warpPerspective(plan.table, warp, (width, height), image, borderMode=cv2.BORDER_TRANSPARENT)
-    cv2.polylines(image, [_fixed(corners)], True, (tone * 0.8).tolist(), 1, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(image, [_fixed(corners)], True, (plan.table_tone * 0.8).tolist(), 1, cv2.LINE_AA, _SHIFT)
     return image
 
 

@@ -143,7 +143,7 @@ def _patch(
 ) -> np.ndarray:
     """Return a smaller quad (1, 4, 3) on a quad; u and v run 0..1 along its first and last edge."""
     origin, along, across = quad[0], quad[1] - quad[0], quad[3] - quad[0]
-    normal = np.cross(along, across)
+    normal = cross(along, across)
     origin = origin + normal * (lift / np.linalg.norm(normal))
     spots = [(u[0], v[0]), (u[1], v[0]), (u[1], v[1]), (u[0], v[1])]
     return np.array([[origin + a * along + b * across for a, b in spots]])
@@ -175,9 +175,11 @@ def _round_rectangle(width: float, length: float, corner: float) -> np.ndarray:
 def _tube(path: np.ndarray, radius: float, segments: int) -> np.ndarray:
     """Return the skin of a round tube along a path (P, 3); the ends stay open."""
     tangent = np.gradient(path, axis=0)
-    side = np.cross(tangent, (0.03, 0.02, 1.0) if np.abs(tangent[:, 2]).max() < 1e-9 else (0.02, 1.0, 0.03))
+    side = cross(
+        tangent, np.array([0.03, 0.02, 1.0] if np.abs(tangent[:, 2]).max() < 1e-9 else [0.02, 1.0, 0.03])
+    )
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    other = np.cross(tangent, side)
+    other = cross(tangent, side)
     other /= np.linalg.norm(other, axis=1, keepdims=True)
     angle = np.linspace(0, 2 * np.pi, segments + 1)[:, None]
     rings = path[:, None] + radius * (np.cos(angle) * side[:, None] + np.sin(angle) * other[:, None])
@@ -189,9 +191,9 @@ def _limb(start: np.ndarray, end: np.ndarray, radius: tuple[float, float], segme
     axis = end - start
     length = max(float(np.linalg.norm(axis)), 1e-6)
     up = axis / length
-    side = np.cross(up, (1.0, 0.0, 0.0) if abs(up[0]) < 0.9 else (0.0, 1.0, 0.0))
+    side = cross(up, np.array([1.0, 0.0, 0.0] if abs(up[0]) < 0.9 else [0.0, 1.0, 0.0]))
     side /= np.linalg.norm(side)
-    frame = np.stack([side, np.cross(up, side), up])
+    frame = np.stack([side, cross(up, side), up])
     a, b = radius
     profile = [
         (0.0, -a),
@@ -497,17 +499,17 @@ def build_figurine(rng: Rng, segments: int, time_s: float = 0.0) -> Body:
     pose = _pose(np.random.default_rng(int(rng.integers(1 << 31))), time_s)
     up = np.array([np.sin(pose['lean'][0]), np.sin(pose['lean'][1]), 1.0])
     up /= np.linalg.norm(up)
-    forward = np.cross((0.0, 1.0, 0.0), up)
+    forward = cross(np.array([0.0, 1.0, 0.0]), up)
     forward /= np.linalg.norm(forward)
-    left = np.cross(up, forward)
+    left = cross(up, forward)
     chest = trunk * up
     neck = chest + 0.35 * skull * up
     turn = pose['head'][0]
     gaze = np.cos(turn) * forward + np.sin(turn) * left + np.sin(pose['head'][1]) * up
     gaze /= np.linalg.norm(gaze)
-    ear = np.cross(up, gaze)
+    ear = cross(up, gaze)
     ear /= np.linalg.norm(ear)
-    crown = np.cross(gaze, ear)
+    crown = cross(gaze, ear)
     head = neck + 0.95 * skull * up
 
     pairs: dict[str, list[np.ndarray]] = {
