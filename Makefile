@@ -7,7 +7,7 @@ TYPED := $(wildcard isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac
 
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy $(TYPED)
 DEMO := $(if $(SOURCE),--source "$(SOURCE)") $(if $(MODEL),--model "$(MODEL)") $(if $(FRAMES),--frames "$(FRAMES)") \
-        $(if $(RATE),--rate "$(RATE)") $(if $(TASK),--task "$(TASK)") $(if $(OUT),--out "$(OUT)")
+        $(if $(RATE),--rate "$(RATE)") $(if $(OUT),--out "$(OUT)")
 
 help:
 	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|/dev/videoN|rtsp://.. MODEL= FRAMES= RATE= OUT=]'
