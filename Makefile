@@ -6,8 +6,10 @@ BIN := .venv/bin
 TYPED := $(wildcard isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/deploy isaac_infer/params.py)
 
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy $(TYPED)
-DEMO := $(if $(SOURCE),--source "$(SOURCE)") $(if $(MODEL),--model "$(MODEL)") $(if $(FRAMES),--frames "$(FRAMES)") \
-        $(if $(RATE),--rate "$(RATE)") $(if $(OUT),--out "$(OUT)")
+# The shell reads the values from the environment, so that no character in them can break the command.
+export SOURCE MODEL FRAMES RATE OUT
+DEMO := $${SOURCE:+--source "$$SOURCE"} $${MODEL:+--model "$$MODEL"} $${FRAMES:+--frames "$$FRAMES"} \
+        $${RATE:+--rate "$$RATE"} $${OUT:+--out "$$OUT"}
 
 help:
 	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|/dev/videoN|rtsp://.. MODEL= FRAMES= RATE= OUT=]'

@@ -8,6 +8,12 @@ import time
 from collections import defaultdict
 
 
+def parameters(**values):
+    """Give parameters as a command line of ROS 2."""
+    arguments = [['-p', f'{name}:={value}'] for name, value in values.items()]
+    return ['--ros-args', *(word for words in arguments for word in words)]
+
+
 class Process:
     """A node that runs."""
 

@@ -81,8 +81,7 @@ def main():
         if is_ready(asked):
             return
         base = choose_python(asked)
-        # Where one of these has changed a new environment is needed; for other requirements pip is enough.
-        kind = {'python': base['version'], 'ros': ROS_DISTRO or 'wheels', 'vision_msgs': hash_vision_msgs()}
+        kind = describe(base['version'])
         began = time.monotonic()
         say(f'Setting up .venv: Python {base["version"]}, ROS 2 {ROS_DISTRO or "Jazzy from PyPI"}')
         if read_stamp().get('kind') == kind:
@@ -114,10 +113,21 @@ def is_ready(asked):
     if not stamp or stamp['requirements'] != hash_requirements():
         return False
     kind = stamp['kind']
-    if kind['ros'] != (ROS_DISTRO or 'wheels') or kind['vision_msgs'] != hash_vision_msgs():
+    if kind != describe(kind['python']):
         return False
     pythons = [str(VENV / 'bin' / 'python')] + ([asked] if asked else [])
     return all(ask_version(python) == kind['python'] for python in pythons)
+
+
+def describe(version):
+    """Say what an environment is made for: where one of these changed, a new one is needed, not only pip."""
+    # Its place too: scripts in it, and the link to this package, name the folder that they were made in.
+    return {
+        'python': version,
+        'ros': ROS_DISTRO or 'wheels',
+        'vision_msgs': hash_vision_msgs(),
+        'folder': str(VENV),
+    }
 
 
 def ask_version(python):

@@ -29,9 +29,11 @@ from isaac_infer.params import DetectionParams, ImageSourceParams
 
 DEFAULT_MODEL = 'tabletop_detector.onnx'
 START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
-SETTLE_S = 1.5  # after the last picture: how long to wait for answers that are still under way
+SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
+BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
+DROPPED_HERE = 'dropped_busy', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'  # after they came
 CONTACT_SHEET, REPORT = 'contact_sheet.png', 'report.json'  # in the folder for the results
-STOP_TIMEOUT_S = 5.0  # how long a node may take to end before it is killed
+STOP_TIMEOUT_S = 15.0  # nodes allow themselves ten: how long a node may take to end before it is killed
 
 
 class DemoError(IsaacInferError):
@@ -72,7 +74,14 @@ def run(args: argparse.Namespace) -> int:
         raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     model = given_values(args, DetectionParams)
     model.setdefault('model_file_path', DEFAULT_MODEL)
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name in (CONTACT_SHEET, REPORT):
+            (args.out / name).unlink(missing_ok=True)  # of an earlier run
+    except OSError as error:
+        raise DemoError(
+            f'--out {args.out}: expected a folder that can be written to: {error.strerror}'
+        ) from error
     console = Console()
     console.print(
         f'{model["model_file_path"]} on {args.source}: {args.frames} pictures at {args.rate:g} Hz',
@@ -85,11 +94,9 @@ def run(args: argparse.Namespace) -> int:
         report = _play(args, model, Path(folder), console)
     _show(report, console)
     (args.out / REPORT).write_text(json.dumps(report, indent=2) + '\n')
-    console.print(
-        f'\nPictures: {args.out / CONTACT_SHEET}   numbers: {args.out / REPORT}',
-        markup=False,
-        highlight=False,
-    )
+    for name in (CONTACT_SHEET, REPORT):
+        if (args.out / name).exists():
+            console.print(f'written: {args.out / name}', markup=False, highlight=False)
     return 0 if report['answered'] else 1
 
 
@@ -114,12 +121,13 @@ def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console
                 last_news = time.monotonic()
                 bar.update(task, completed=report['answered'], description='detecting')
             quiet_s = time.monotonic() - last_news
-            if processes['image_source'].poll() is not None and quiet_s > SETTLE_S:
+            patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
+            if processes['image_source'].poll() is not None and quiet_s > patience_s:
                 break
             if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
                 raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
         _stop(processes['recorder'])  # it writes the contact sheet on its way out
-        return _read(report_path)
+        return {**_read(report_path), 'warnings': _warnings(folder)}
 
 
 def _read(report_path: Path) -> dict[str, Any]:
@@ -128,6 +136,22 @@ def _read(report_path: Path) -> dict[str, Any]:
     except FileNotFoundError:  # the recorder has only just started
         return {}
     return report
+
+
+def _is_busy(report: dict[str, Any]) -> bool:
+    """Tell whether the detector has pictures that it has neither answered nor dropped."""
+    values = report.get('nodes', {}).get('detector_node', {}).get('values', {})
+    done = sum(int(count) for key, count in values.items() if key == 'answered' or key in DROPPED_HERE)
+    return done < int(values.get('received', 0))
+
+
+def _warnings(folder: Path) -> list[str]:
+    """What the nodes warned of, each only once."""
+    lines = [
+        line for log in sorted(folder.glob('*.log')) for line in log.read_text(errors='replace').splitlines()
+    ]
+    said = [line.split(']: ', 1)[-1] for line in lines if line.startswith(('[WARN]', '[ERROR]', '[FATAL]'))]
+    return list(dict.fromkeys(said))
 
 
 def _counts(report: dict[str, Any]) -> tuple[int, int]:
@@ -159,7 +183,8 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
     """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end."""
     is_humble = os.environ.get('ROS_DISTRO') == 'humble'  # later ones replaced its variable, and warn of it
     localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    environment = {**localhost, **os.environ}
+    # Nor do the nodes import what happens to lie in the folder that the demo is called from (Python 3.11 on).
+    environment = {**localhost, **os.environ, 'PYTHONSAFEPATH': '1'}
     namespace = f'/isaac_infer_demo_{os.getpid()}'
     processes: dict[str, subprocess.Popen[str]] = {}
     try:
@@ -230,3 +255,5 @@ def _show(report: dict[str, Any], console: Console) -> None:
         )
     console.print(Columns([counts, classes, times]))
     console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim')
+    for warning in report['warnings']:
+        console.print(f'warning: {warning}', style='yellow', markup=False, highlight=False)

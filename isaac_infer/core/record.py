@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isaac_infer.core.stats import percentile
+from isaac_infer.core.stats import Window
+
+TIMED = 10_000  # the last so many answers enter the percentiles
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Record:
         self.answered = 0
         self.unmatched = 0  # answers whose picture did not arrive here
         self.classes: Counter[str] = Counter()
-        self._latencies_ms: list[float] = []
+        self._latencies_ms = Window(TIMED)
         self._waiting: OrderedDict[int, np.ndarray] = OrderedDict()
         self._pending, self._wanted = pending, samples
         self._kept: list[tuple[int, Sample]] = []  # with their place in the run
@@ -48,7 +50,7 @@ class Record:
     def add_answer(self, stamp_ns: int, answer: object, class_names: list[str], latency_ms: float) -> None:
         """Count an answer and keep it with its picture where it is one of the samples."""
         self.classes.update(class_names)
-        self._latencies_ms.append(latency_ms)
+        self._latencies_ms.add(latency_ms)
         image = self._waiting.pop(stamp_ns, None)
         if image is None:
             self.unmatched += 1
@@ -70,5 +72,4 @@ class Record:
 
     def latency_ms(self) -> tuple[float, float, float]:
         """The 50th, 95th and 99th percentile of stamp-to-answer; NaN where nothing was answered."""
-        p50, p95, p99 = (percentile(self._latencies_ms, percent) for percent in (50, 95, 99))
-        return p50, p95, p99
+        return self._latencies_ms.percentiles()

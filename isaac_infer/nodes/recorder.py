@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.draw import contact_sheet, draw_detections
-from isaac_infer.core.errors import FrameError, SourceError
+from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
 from isaac_infer.params import RecorderParams
 from isaac_infer.ros.diagnostics import LEVEL_NAMES
@@ -39,6 +39,7 @@ class Recorder(Node):
         self._params: RecorderParams = NodeParameters(
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
         ).value
+        _check_writable(self._params)
         self._record = Record(samples=self._params.samples)
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
@@ -51,14 +52,10 @@ class Recorder(Node):
 
     def close(self) -> None:
         """Write what was recorded; safe to call twice."""
-        try:
-            if self._params.contact_sheet and self._record.samples():
-                self._write_contact_sheet()
-            if self._params.report:
-                self._write_report()
-        except (OSError, SourceError) as error:
-            self.get_logger().error(str(error))
-            self.exit_code = 1
+        if self._params.contact_sheet and self._record.samples():
+            self._write(Path(self._params.contact_sheet), self._contact_sheet())
+        if self._params.report:
+            self._write_report()
 
     def _on_image(self, cdr: bytes) -> None:
         try:
@@ -69,7 +66,11 @@ class Recorder(Node):
         self._record.add_picture(frame.stamp_ns, frame.bgr())
 
     def _on_detections(self, message: Detection2DArray) -> None:
-        stamp_ns = stamp_ns_of(message.header)
+        try:
+            stamp_ns = stamp_ns_of(message.header)
+        except FrameError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=10.0)
+            return
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found, names = detections_from_msg(message, self._class_names)
         self._record.add_answer(stamp_ns, found, names, latency_ms)
@@ -83,7 +84,7 @@ class Recorder(Node):
             full_name = status.name.split(':')[0]
             if full_name.startswith(namespace):
                 values = {pair.key: pair.value for pair in status.values}
-                level = LEVEL_NAMES[status.level]
+                level = LEVEL_NAMES.get(status.level, 'unknown')
                 self._nodes[full_name.removeprefix(namespace)] = {
                     'level': level, 'message': status.message, 'values': values
                 }  # fmt: skip
@@ -98,12 +99,21 @@ class Recorder(Node):
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
         }
-        path = Path(self._params.report)
-        unfinished = path.with_name(path.name + '.part')
-        unfinished.write_text(json.dumps(report, indent=1))
-        os.replace(unfinished, path)  # so that a reader never sees half a report
+        self._write(Path(self._params.report), json.dumps(report, indent=1).encode())
 
-    def _write_contact_sheet(self) -> None:
+    def _write(self, path: Path, data: bytes) -> None:
+        unfinished = path.with_name(path.name + '.part')
+        try:
+            unfinished.write_bytes(data)
+            os.replace(unfinished, path)  # so that a reader never sees half of it
+        except OSError as error:
+            self.get_logger().error(
+                f'{path}: cannot be written: {error.strerror}', throttle_duration_sec=10.0
+            )
+            self.exit_code = 1
+
+    def _contact_sheet(self) -> bytes:
+        """The samples with what was said of them, as a file."""
         samples = self._record.samples()
         images = [
             draw_detections(sample.image.copy(), sample.answer, self._class_names) for sample in samples
@@ -111,10 +121,21 @@ class Recorder(Node):
         captions = [
             f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples
         ]
-        path = self._params.contact_sheet
-        if not cv2.imwrite(path, contact_sheet(images, captions=captions)):
-            raise SourceError(
-                f'{path}: the contact sheet cannot be written; expected .png or .jpg in a folder that exists'
+        sheet = contact_sheet(images, captions=captions)
+        return bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1])
+
+
+def _check_writable(params: RecorderParams) -> None:
+    """Find out at the start, not after the run, that a file cannot be written."""
+    for name, suffixes in (('report', ()), ('contact_sheet', ('.png', '.jpg', '.jpeg'))):
+        path = Path(getattr(params, name))
+        if not path.name:
+            continue
+        if not path.absolute().parent.is_dir() or path.is_dir():
+            raise ParameterError(f'{name}: expected a file in a folder that exists, got {str(path)!r}')
+        if suffixes and path.suffix.lower() not in suffixes:
+            raise ParameterError(
+                f'{name}: expected a file name with {", ".join(suffixes)}, got {str(path)!r}'
             )
 
 

@@ -67,19 +67,21 @@ def _detection(header: Header, class_id: str, score: float, box: list[float]) ->
 
 
 def detections_from_msg(message: Detection2DArray, class_names: list[str]) -> tuple[Detections, list[str]]:
-    """Read a message back: the detections, and what their `class_id` texts say.
+    """Read a message back: the detections that have a class, and what their `class_id` texts say.
 
     Args:
         class_names: of the model, as `label_info` has them; what is neither a name nor a number is class -1.
     """
-    texts = [entry.results[0].hypothesis.class_id for entry in message.detections]
-    boxes = [entry.bbox for entry in message.detections]
+    entries = [entry for entry in message.detections if entry.results]
+    best = [entry.results[0].hypothesis for entry in entries]
+    texts = [hypothesis.class_id for hypothesis in best]
+    boxes = [entry.bbox for entry in entries]
     rows = [(b.center.position.x, b.center.position.y, b.size_x, b.size_y, b.center.theta) for b in boxes]
     rotated = np.array(rows, np.float32).reshape(-1, 5)
     half = rotated[:, 2:4] / 2
     found = Detections(
         np.hstack((rotated[:, :2] - half, rotated[:, :2] + half)),
-        np.array([entry.results[0].hypothesis.score for entry in message.detections], np.float32),
+        np.array([hypothesis.score for hypothesis in best], np.float32),
         np.array([_class_id(text, class_names) for text in texts], np.int32),
         rotated if rotated[:, 4].any() else None,
     )
