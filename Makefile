@@ -3,7 +3,7 @@
 .PHONY: help setup demo test lint bench docs clean
 
 BIN := .venv/bin
-TYPED := $(wildcard isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/deploy isaac_infer/params.py)
+TYPED := isaac_infer/core isaac_infer/engine isaac_infer/params.py
 
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy $(TYPED)
 # The shell reads the values from the environment, so that no character in them can break the command.

@@ -13,7 +13,7 @@ def share(folder):
 setup(
     name=package,
     version='0.1.0',
-    description='ROS 2 nodes that run neural networks on a Jetson robot, and on a laptop without a GPU.',
+    description='ROS 2 nodes that run neural networks on the pictures of a robot.',
     long_description='An image goes in, detections come out. See README.md.',
     license='Apache-2.0',
     maintainer='isaac_infer maintainers',

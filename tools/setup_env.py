@@ -43,9 +43,7 @@ BUILD = ['setuptools>=70.1,<80', 'catkin-pkg>=1,<2', 'empy==3.3.4']
 RUNTIME = {  # import name: requirement
     'cv2': 'opencv-python-headless>=4.8,<5',
     'numpy': 'numpy>=1.21.6,<3',
-    'onnx': 'onnx>=1.15,<2',
     'onnxruntime': 'onnxruntime>=1.16,<2',
-    'psutil': 'psutil>=5.9,<8',
     'rich': 'rich>=13,<16',
     'yaml': 'pyyaml>=5.4,<7',
 }
@@ -53,11 +51,11 @@ DEVELOPMENT = [
     'colcon-common-extensions>=0.3,<0.4',
     'hypothesis>=6.90,<7',
     'mypy==2.4.1',
+    'onnx>=1.15,<2',
     'pycocotools>=2.0.7,<3',
     'pytest>=7.4,<9',  # the launch_testing plugin of an apt ROS does not load in pytest 9
     'pytest-timeout>=2.2,<3',
     'ruff==0.17.5',
-    'types-psutil',
     'types-PyYAML',
 ]
 PROBE = """

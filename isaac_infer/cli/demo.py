@@ -119,7 +119,7 @@ def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console
             _check(processes, report, folder)
             if _counts(report) != _counts(before):
                 last_news = time.monotonic()
-                bar.update(task, completed=report['answered'], description='detecting')
+                bar.update(task, completed=report['answered'], description='answered')
             quiet_s = time.monotonic() - last_news
             patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
             if processes['image_source'].poll() is not None and quiet_s > patience_s:
