@@ -11,7 +11,14 @@ from typing import Any, TypeVar, cast, get_type_hints
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
 from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
-from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, Limits, Overrides
+from isaac_infer.core.spec import (
+    BOX_UNITS,
+    NETWORK_CHANNEL_ORDERS,
+    PIXEL_LAYOUTS,
+    SCALE_UP,
+    Limits,
+    Overrides,
+)
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 TYPE_NAMES = {
@@ -178,7 +185,12 @@ class ModelParams(Params):
         'How a picture is fitted into the network input; empty: as the model family was trained.',
         choices=('', *RESIZE_MODES),
     )
-    scale_up: bool = param(True, 'Whether letterboxing may enlarge pictures smaller than the network input.')
+    scale_up: str = param(
+        '',
+        'Whether letterboxing may enlarge pictures smaller than the network input; empty: as the model says, '
+        'else always.',
+        choices=('', *SCALE_UP),
+    )
     pad_value: int = param(
         -1,
         'Grey value 0..255 of the letterbox border; -1: as the model family was trained.',
@@ -229,7 +241,7 @@ class ModelParams(Params):
             layout=self.input_layout,
             channel_order=self.channel_order,
             resize=self.resize,
-            scale_up=self.scale_up,
+            scale_up=SCALE_UP.get(self.scale_up),
             pad_value=self.pad_value if self.pad_value >= 0 else None,
             scale=self.scale or None,
             mean=tuple(self.mean),
@@ -338,8 +350,8 @@ class ImageSourceParams(Params):
     rate: float = param(30.0, 'Pictures per second.', low=0.01, high=1000.0)
     frames: int = param(0, 'Stop after this many pictures; 0: never.', low=0)
     loop: bool = param(True, 'Start again at the end of a folder or video.')
-    width: int = param(640, 'Width of synthetic pictures.', low=1, high=16384)
-    height: int = param(480, 'Height of synthetic pictures.', low=1, high=16384)
+    width: int = param(640, 'Width of synthetic pictures.', low=1, high=8192)
+    height: int = param(480, 'Height of synthetic pictures.', low=1, high=8192)
     seed: int = param(
         FIRST_HELD_OUT_SEED, 'Which synthetic scene comes first; the default ones were not trained on.', low=0
     )

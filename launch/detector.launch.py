@@ -24,6 +24,13 @@ ARGUMENTS = [
     ('source', 'synthetic', 'Of the image source: a picture, folder, video, camera, stream, or synthetic.'),
     ('rate', '30', 'Of the image source: pictures per second.'),
 ]
+BOOLEANS = ['true', 'false', 'True', 'False']
+CHOICES = {  # '' leaves it to params_file
+    'transport': ['', 'raw', 'compressed'],
+    'autostart': ['', *BOOLEANS],
+    'log_level': ['debug', 'info', 'warn', 'error', 'fatal'],
+    'use_image_source': BOOLEANS,
+}
 
 
 def generate_launch_description():
@@ -33,7 +40,9 @@ def generate_launch_description():
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=about)
+                DeclareLaunchArgument(
+                    name, default_value=default, description=about, choices=CHOICES.get(name)
+                )
                 for name, default, about in ARGUMENTS
             ),
             *(SetEnvironmentVariable(name, path) for name, path in variables.items()),
@@ -52,7 +61,7 @@ def describe_nodes(context):
     if given['transport']:
         overrides['transport'] = given['transport']
     if given['autostart']:
-        overrides['autostart'] = given['autostart'].lower() in ('true', '1', 'yes')
+        overrides['autostart'] = given['autostart'].lower() == 'true'
     shared = {
         'package': 'isaac_infer',
         'namespace': given['namespace'],
@@ -68,7 +77,15 @@ def describe_nodes(context):
             **shared,
         )
     ]
-    if given['use_image_source'].lower() in ('true', '1', 'yes'):
-        source = {'source': given['source'], 'rate': float(given['rate'])}
+    if given['use_image_source'].lower() == 'true':
+        source = {'source': given['source'], 'rate': number_of(given, 'rate')}
         nodes.append(Node(executable='image_source', parameters=[source], **shared))
     return nodes
+
+
+def number_of(given, name):
+    """Give the number in an argument."""
+    try:
+        return float(given[name])
+    except ValueError:
+        raise ValueError(f'{name}: expected a number, got {given[name]!r}') from None

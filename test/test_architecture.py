@@ -34,7 +34,7 @@ ONLY_IN = {
     'ultralytics': set(),
 }
 CORE_HAS = {'cv2', 'numpy', *sys.stdlib_module_names}
-CORE_ADDS = {'core/decode/names.py': {'yaml'}}  # imported when class names come in a YAML file, not before
+CORE_ADDS = {'core/decode/document.py': {'yaml'}}  # imported when a YAML file is read, not before
 
 
 def imported(source, package):

@@ -59,3 +59,8 @@ def test_the_class_filter_takes_names_and_numbers():
 def test_a_filter_for_a_class_the_model_does_not_have_is_refused(text):
     with pytest.raises(ParameterError, match='expected classes of the model'):
         DetectorParams(class_filter=[text]).limits(('ball', 'box', 'cup'), 3)
+
+
+def test_whether_pictures_are_enlarged_is_said_only_where_the_user_says_it():
+    said = [DetectorParams(scale_up=text).overrides(()).scale_up for text in ('', 'always', 'never')]
+    assert said == [None, True, False]

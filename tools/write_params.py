@@ -29,9 +29,13 @@ LINE_LENGTH = 110
 
 def yaml_text(node: str, kind: type[Params]) -> str:
     """All parameters with their defaults, and what they mean as comments."""
+    if any(parameter.live for parameter in parameters(kind)):
+        rule = 'Those marked "live" may change at any time, the others only while the node is not configured.'
+    else:
+        rule = 'They are read once, when the node starts.'
     lines = [
         f'# Parameters of {node}, with their defaults. Written by tools/write_params.py: edit a copy of it.',
-        '# Those marked "live" may change at any time, the others only while the node is not active.',
+        f'# {rule}',
         '/**:',
         '  ros__parameters:',
     ]

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.models import check_report, model_path, open_detector
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.run import show_model
 from isaac_infer.core.errors import ParameterError
@@ -31,6 +32,7 @@ from isaac_infer.params import DetectionParams
 
 # What is customary for average precision: nearly every answer counts, down to the least sure one.
 CUSTOMARY = {'confidence_threshold': 0.001, 'nms_threshold': 0.7, 'max_detections': 100}
+MAX_SIDE = 16384  # of a drawn picture in pixels, as the image source has it
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     size_hw = _size_hw(args.size)
     params = DetectionParams().changed(**{**CUSTOMARY, **given_values(args, DetectionParams)})
     _require_pycocotools()
+    if args.json:
+        check_report(args.json, params)
     out = Console()
     truth: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
@@ -111,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
         },
     }
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + '\n')
     _show(report, scores, out)
     return 0
@@ -190,10 +193,13 @@ def _scene_classes(model_names: tuple[str, ...]) -> dict[int, int]:
 
 
 def _size_hw(text: str) -> tuple[int, int]:
-    width, cross, height = text.lower().partition('x')
-    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ParameterError(f'size: expected WIDTHxHEIGHT in pixels such as 640x480, got {text!r}')
-    return int(height), int(width)
+    match = re.fullmatch('([0-9]{1,5})x([0-9]{1,5})', text.lower())
+    width, height = (int(side) for side in match.groups()) if match else (0, 0)
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise ParameterError(
+            f'size: expected WIDTHxHEIGHT such as 640x480, each from 1 to {MAX_SIDE} pixels, got {text!r}'
+        )
+    return height, width
 
 
 def _require_pycocotools() -> None:

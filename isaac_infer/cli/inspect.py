@@ -15,6 +15,7 @@ from rich.text import Text
 from isaac_infer.cli.models import model_path, open_network
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.core.decode.names import read_class_names
+from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.tensor import TensorSpec
@@ -40,8 +41,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Show a model; its tensors also where it is not understood, before the error that says why."""
+    if args.model and (args.model_file_path or args.engine_file_path):
+        raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
     args.model_file_path = args.model_file_path or args.model
     params = params_from(args, ModelParams)
+    overrides = params.overrides(read_class_names(params.class_names))
     path = find_model(model_path(params))
     with open_network(params) as session:
         facts: dict[str, Any] = {
@@ -56,7 +60,12 @@ def run(args: argparse.Namespace) -> int:
         }
         if not args.json:
             _show(facts, session)
-        spec = find_spec(session, path, params.overrides(read_class_names(params.class_names)))
+        try:
+            spec = find_spec(session, path, overrides)
+        except IsaacInferError as error:
+            if args.json:
+                print(json.dumps({**facts, 'error': str(error)}, indent=1))
+            raise
     if args.json:
         print(json.dumps({**facts, 'spec': asdict(spec)}, indent=1, default=str))
     else:

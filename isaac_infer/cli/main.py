@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import re
 import sys
@@ -26,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when OpenCV is imported: what goes wrong with a source is raised, and said once.
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # AV_LOG_QUIET
+    # Names of files and classes may hold what the terminal's encoding lacks; standard error does this anyway.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')
     arguments = [_shielded(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
         args = _parser(arguments).parse_args(arguments)

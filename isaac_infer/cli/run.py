@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.models import check_report, model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.core.draw import draw_detections
-from isaac_infer.core.errors import FrameError, ParameterError, SourceError
+from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.results import Detections
@@ -41,8 +44,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'run',
         help='find objects in pictures, folders, videos or cameras',
-        description='Finds objects in pictures. A picture of a folder that cannot be read is reported, the '
-        'others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found is written.',
+        description='Finds objects in pictures. A picture that cannot be read, answered or saved is '
+        'reported, the others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found is '
+        'written.',
     )
     parser.add_argument(
         '--source',
@@ -78,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
     for name in ('max_frames', 'seed'):
         if getattr(args, name) < 0:
             raise ParameterError(f'{name}: expected at least 0, got {getattr(args, name)}')
-    for folder in (args.save, Path(args.json).parent):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
-    with (
-        open_source(args.source, seed=args.seed) as source,
-        contextlib.closing(open_detector(params)) as pipeline,
-    ):
+    windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(args.source, seed=args.seed))
+        if args.json not in ('', STANDARD_OUTPUT):
+            check_report(Path(args.json), params, source.paths)
+        places = _places(source.paths, args.save) if args.save else {}
+        pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
         show_model(pipeline, out)
         report: dict[str, Any] = {
             'model': model_path(params),
@@ -93,11 +97,13 @@ def run(args: argparse.Namespace) -> int:
             'decoder': pipeline.spec.decoder,
             'images': [],
         }
-        code = _detect(source, pipeline, args, report['images'], out)
+        code = _detect(source, pipeline, args, places, report['images'], windows, out)
     if args.json == STANDARD_OUTPUT:
         print(json.dumps(report, indent=1))
     elif args.json:
         Path(args.json).write_text(json.dumps(report, indent=1) + '\n')
+    if report['images']:
+        out.print(_times(windows, len(report['images'])))
     return code
 
 
@@ -115,22 +121,30 @@ def show_model(pipeline: Pipeline, out: Console) -> None:
 
 
 def _detect(
-    source: Source, pipeline: Pipeline, args: argparse.Namespace, answers: list[dict[str, Any]], out: Console
+    source: Source,
+    pipeline: Pipeline,
+    args: argparse.Namespace,
+    places: Mapping[str, Path],
+    answers: list[dict[str, Any]],
+    windows: Mapping[str, Window],
+    out: Console,
 ) -> int:
     """Answer picture after picture, into `answers`, files and on the screen; returns the exit code."""
     most = args.max_frames or (SYNTHETIC_PICTURES if args.source == SYNTHETIC else None)
-    windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     code = 0
     try:
-        while most is None or len(answers) < most:
+        for _ in islice(count(), most):
             try:
                 picture = source.read()
-                if picture is None:
-                    break
+            except SourceError as error:
+                code = _failed(str(error))
+                continue
+            if picture is None:
+                break
+            try:
                 found = pipeline(Frame(picture.image))
-            except (SourceError, FrameError) as error:
-                print(f'isaac-infer: error: {error}', file=sys.stderr)
-                code = 1
+            except IsaacInferError as error:
+                code = _failed(f'{picture.name}: {error}')
                 continue
             for stage, window in windows.items():
                 window.add(getattr(pipeline.times, stage))
@@ -138,12 +152,20 @@ def _detect(
             if not args.json:
                 out.print(_table(answers[-1]))
             if args.save:
-                _save(picture, found, pipeline.spec, args.save)
+                try:
+                    place = places.get(picture.name, args.save / _file_name(picture.name))
+                    _save(picture, found, pipeline.spec, place)
+                except OSError as error:
+                    code = _failed(f'{picture.name}: cannot be saved: {error}')
     except KeyboardInterrupt:
         code = 130
-    if answers:
-        out.print(_times(windows, len(answers)))
     return code
+
+
+def _failed(message: str) -> int:
+    """Say what went wrong with one picture; gives the exit code."""
+    print(f'isaac-infer: error: {message}', file=sys.stderr)
+    return 1
 
 
 def _answer(picture: Picture, found: Detections, spec: ModelSpec) -> dict[str, Any]:
@@ -192,14 +214,45 @@ def _times(windows: dict[str, Window], pictures: int) -> Table:
     return table
 
 
-def _save(picture: Picture, found: Detections, spec: ModelSpec, folder: Path) -> None:
-    """Write the annotated picture under its own name; what has no picture's name becomes a PNG."""
-    name = re.sub(r'[^\w.-]+', '_', Path(picture.name).name)
-    if not name.lower().endswith(WRITTEN_SUFFIXES):
-        name += '.png'
-    path = folder / name
-    if path.exists() and Path(picture.name).exists() and path.samefile(picture.name):
-        raise ParameterError(f'--save {folder}: would overwrite {picture.name}; give another folder')
+def _places(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Where the annotated picture of each file is written, by the picture's name: different for each.
+
+    Raises:
+        ParameterError: it would be written over a file that is read.
+        OSError: the folder cannot be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    read = {_identity(path): path for path in paths if path.exists()}
+    places: dict[str, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name = own = Path(_file_name(path.name))
+        for number in count(2):
+            if str(name) not in taken:
+                break
+            name = Path(f'{own.stem}-{number}{own.suffix}')
+        taken.add(str(name))
+        place = places[str(path)] = folder / name
+        if os.path.exists(place) and _identity(place) in read:
+            overwritten = read[_identity(place)]
+            raise ParameterError(f'--save {folder}: would overwrite {overwritten}; give another folder')
+    return places
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What links to the same file share."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _file_name(name: str) -> str:
+    """A picture's own name as that of a file; what has no picture's name becomes a PNG."""
+    plain = re.sub(r'[^\w.-]+', '_', Path(name).name)
+    return plain if plain.lower().endswith(WRITTEN_SUFFIXES) else f'{plain}.png'
+
+
+def _save(picture: Picture, found: Detections, spec: ModelSpec, place: Path) -> None:
+    """Write the annotated picture."""
     image = draw_detections(picture.image, found, spec.class_names)
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f'{path}: the picture could not be written')
+    # Not imwrite, which crashes where a path is not valid Unicode, and does not say why it fails.
+    place.write_bytes(cv2.imencode(place.suffix, image)[1].tobytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -34,7 +35,8 @@ def draw_detections(
 
     Args:
         image_bgr: (H, W, 3) uint8.
-        class_names: by class index; a class without a name is labelled by its number.
+        class_names: by class index; a class without a name is labelled by its number, and so is one whose
+            name has no letter or digit that OpenCV's fonts can draw: they know ASCII, accents are left out.
         line_width: of the boxes in pixels; 0: fitting the picture.
         labels: whether to write class names.
         scores: whether to write scores.
@@ -49,7 +51,9 @@ def draw_detections(
             _draw_closed(image_bgr, outlines[row], colour, thickness)
     for row in best_on_top:
         class_id = int(detections.class_id[row])
-        name = class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)
+        name = _ascii(class_names[class_id]) if 0 <= class_id < len(class_names) else ''
+        if not any(character.isalnum() for character in name):
+            name = str(class_id)
         parts = [name] * labels + [f'{detections.score[row]:.2f}'] * scores
         if parts:
             corner = outlines[row][outlines[row][:, 1].argmin()]
@@ -99,9 +103,8 @@ def contact_sheet(
         if captions:
             baseline = top + height + round(text_height * 0.75)
             scale = _text_scale(gap)
-            cv2.putText(
-                sheet, captions[number], (left, baseline), FONT, scale, (190, 190, 190), 1, cv2.LINE_AA
-            )
+            text = _ascii(captions[number])
+            cv2.putText(sheet, text, (left, baseline), FONT, scale, (190, 190, 190), 1, cv2.LINE_AA)
     return sheet
 
 
@@ -138,6 +141,16 @@ def _draw_label(image: np.ndarray, text: str, corner: np.ndarray, colour: Colour
     brightness = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
     ink = DARK if brightness > MIDDLE_BRIGHTNESS else LIGHT
     cv2.putText(image, text, (left + margin, top + margin + text_height), FONT, scale, ink, 1, cv2.LINE_AA)
+
+
+def _ascii(text: str) -> str:
+    """Give text as OpenCV's fonts can draw it: without accents, and ? for what is not ASCII even so.
+
+    OpenCV crashes where text is not valid Unicode.
+    """
+    parts = unicodedata.normalize('NFKD', text)
+    bare = ''.join(part for part in parts if not unicodedata.combining(part))
+    return bare.encode('ascii', 'replace').decode()
 
 
 def _text_scale(height: int) -> float:

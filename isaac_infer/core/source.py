@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, cycle
@@ -17,6 +18,7 @@ from isaac_infer.core.errors import SourceError
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC = 'synthetic'
+LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
 OPEN_TIMEOUT_MS = 10000  # of streams; OpenCV's own is three times as long
 
 
@@ -39,10 +41,12 @@ class Source:
         pictures: Iterator[Callable[[], Picture]],
         *,
         length: int | None = None,
+        paths: Sequence[Path] = (),
         is_live: bool = False,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.length = length  # how many pictures there are; None where nobody knows or it never ends
+        self.paths = tuple(paths)  # the files that are read; of pictures in their order
         self.is_live = is_live  # pictures come at the camera's pace, and are lost if nobody reads them
         self._pictures = pictures
         self._close = close
@@ -81,7 +85,8 @@ def open_source(
 
     Args:
         text: a picture, a folder of pictures, a video, a camera (`/dev/video0` or `0`), a stream
-            (`rtsp://...`), a GStreamer pipeline (`... ! appsink`), or `synthetic`.
+            (`rtsp://...`), a GStreamer pipeline (`... ! appsink`), or `synthetic`. A file or folder that
+            exists is taken as such, whatever its name looks like; `./synthetic` is one of that name.
         loop: start again at the end of files, folders and videos.
         size_hw: height and width of drawn pictures.
         seed: which scene is drawn first.
@@ -91,10 +96,13 @@ def open_source(
     """
     if text == SYNTHETIC:
         return Source(partial(_draw, number, size_hw) for number in count(seed))
-    if text.isdecimal() or text.startswith('/dev/video') or '!' in text or '://' in text:
-        return _open_video(text, loop=loop)
-    path = Path(text).expanduser()
-    if text and path.is_dir():
+    path = Path(os.path.expanduser(text))
+    if not text or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
+        if LIVE.fullmatch(text) or '://' in text:
+            return _open_video(text, loop=loop)
+        raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, camera, '
+                          f'stream or "{SYNTHETIC}"')  # fmt: skip
+    if path.is_dir():
         found = (entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         paths = sorted(found, key=lambda entry: _natural_order(entry.name))
         if not paths:
@@ -102,34 +110,44 @@ def open_source(
                 f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none'
             )
         return _open_files(paths, loop=loop)
-    if not text or not path.exists():
-        raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, camera, '
-                          f'stream or "{SYNTHETIC}"')  # fmt: skip
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return _open_files([path], loop=loop)
     return _open_video(str(path), loop=loop)
 
 
 def read_picture(path: Path) -> Picture:
-    """Read a picture of any depth, grey or with transparency as 8-bit BGR, turned as its camera was held.
+    """Read a picture of 8 or 16 bits, grey or with transparency as 8-bit BGR, turned as its camera was held.
 
     Raises:
         SourceError: the file cannot be read or is no picture.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write into it
+        raise SourceError(f'{path}: expected a picture, got a folder, pipe or device')
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(path.read_bytes(), np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        if image is None:
+            raise SourceError(f'{path}: expected a picture, got {_what_else(data)}')
     except (OSError, cv2.error) as error:
         raise SourceError(f'{path}: cannot be read: {error}') from error
-    if image is None:
-        what = f'{len(data)} bytes that are none' if len(data) else 'an empty file'
-        raise SourceError(f'{path}: expected a picture, got {what}')
     return Picture(str(path), image)
+
+
+def _what_else(data: np.ndarray) -> str:
+    """Say what a file holds that is no picture of 8 or 16 bits."""
+    if not len(data):
+        return 'an empty file'
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return f'{len(data)} bytes that are none'
+    return f'one of {image.dtype} values, which is not supported; convert it to 8 or 16 bits'
 
 
 def _open_files(paths: list[Path], *, loop: bool) -> Source:
     loads = [partial(read_picture, path) for path in paths]
-    return Source(cycle(loads), length=None) if loop else Source(iter(loads), length=len(loads))
+    if loop:
+        return Source(cycle(loads), paths=paths)
+    return Source(iter(loads), length=len(loads), paths=paths)
 
 
 def _draw(seed: int, size_hw: tuple[int, int]) -> Picture:
@@ -145,8 +163,9 @@ def _natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def _open_video(text: str, *, loop: bool) -> Source:
-    is_live = text.isdecimal() or text.startswith('/dev/video') or '!' in text or text.startswith('rtsp')
-    capture = _capture(text)
+    is_file = os.path.isfile(text)
+    is_live = not is_file and LIVE.fullmatch(text) is not None
+    capture = _capture(text, is_file=is_file)
     if not capture.isOpened():
         capture.release()
         if is_live or '://' in text:
@@ -156,12 +175,19 @@ def _open_video(text: str, *, loop: bool) -> Source:
     return Source(
         _frames(capture, text, loop=loop and not is_live, is_live=is_live),
         length=frames if frames > 0 and not loop and not is_live else None,
+        paths=[Path(text)] if is_file else [],
         is_live=is_live,
         close=capture.release,
     )
 
 
-def _capture(text: str) -> cv2.VideoCapture:
+def _capture(text: str, *, is_file: bool) -> cv2.VideoCapture:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a file name of another encoding: OpenCV would crash
+        raise SourceError(f'{text!r}: expected a name that is UTF-8 text; rename it') from error
+    if is_file:
+        return cv2.VideoCapture(text)
     if text.isdecimal():
         return cv2.VideoCapture(int(text))
     if '!' in text:

@@ -10,6 +10,7 @@ from isaac_infer.core.fit import Size
 
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
 NETWORK_CHANNEL_ORDERS = ('rgb', 'bgr', 'gray')
+SCALE_UP = {'always': True, 'never': False}  # whether letterboxing may enlarge a picture, as people say it
 BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 of its width and height
 
 

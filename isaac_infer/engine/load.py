@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from isaac_infer.core.decode.document import SUFFIXES, read_document
+from isaac_infer.core.decode.metadata import note_unknown_keys
 from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.decode.spec import input_shapes, resolve_spec
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
@@ -25,7 +26,7 @@ from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.trial import try_model
 
 ENGINE_SUFFIXES = ('.engine', '.plan', '.trt')
-SIDECAR_SUFFIXES = ('.json', '.yaml', '.yml')
+REPORT_KEYS = {'model', 'backend'}  # of what this package writes about a model, often beside it
 GREY = 114
 
 # How files begin that are often given instead of an ONNX model -> what they are and the way out.
@@ -131,13 +132,17 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
-    metadata = {**_sidecar(path), **session.metadata}
+    sidecar, sidecar_notes = _sidecar(path)
+    metadata = {**sidecar, **session.metadata}
     shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
     outputs = session.outputs
-    if any(output.is_dynamic for output in outputs):
+    if any(output.is_dynamic or not output.shape for output in outputs):
         answers = session.run()
-        outputs = tuple(_with_lengths(output, answers[output.name].shape) for output in outputs)
+        outputs = tuple(
+            _with_lengths(output, answers[output.name].shape) if output.name in answers else output
+            for output in outputs
+        )
     spec = resolve_spec(session.inputs, outputs, metadata, overrides, file_name=path.name)
     height, width = spec.image.size_hw
     Preparer(spec.image)(Frame(np.full((height, width, 3), GREY, np.uint8)), into=buffers[spec.image.name])
@@ -150,12 +155,14 @@ def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
                 f'output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
                 f'check how it is fed (scale, mean, std), or export it in float32'
             )
-    return probe(answers, spec)
+    spec = probe(answers, spec)
+    return replace(spec, notes=(*spec.notes, *sidecar_notes))
 
 
 def _with_lengths(output: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
     """Fill in the lengths that an answer had; one of 0 says nothing, it counts what was found."""
-    return replace(output, shape=tuple(length or -1 for length in shape)) if output.is_dynamic else output
+    is_open = output.is_dynamic or not output.shape  # no lengths: one number, or any number of axes
+    return replace(output, shape=tuple(length or -1 for length in shape)) if is_open else output
 
 
 def find_model(path: str | Path) -> Path:
@@ -166,12 +173,12 @@ def find_model(path: str | Path) -> Path:
     """
     if not str(path):
         raise ModelError('no model given; set model_file_path (command line: --model) to an ONNX file')
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):
             return place
-        if place.is_dir():
+        if os.path.isdir(place):
             raise ModelError(f'{place}: expected an ONNX file, got a folder')
     looked = ', '.join(str(place.parent) for place in places)
     raise ModelError(f'{path}: no such model file; looked in {looked}; give its full path')
@@ -209,25 +216,20 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
-    """Read `<model>.json` or `<model>.yaml` beside a model: what its file cannot say of itself."""
-    for suffix in SIDECAR_SUFFIXES:
-        beside = path.with_suffix(suffix)
-        if beside.is_file():
-            return _mapping(beside)
-    return {}
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    import yaml
-
+def _sidecar(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read `<model>.json` or `<model>.yaml` beside a model: what its file cannot say of itself, and notes."""
+    beside = next((file for suffix in SUFFIXES if (file := path.with_suffix(suffix)).is_file()), None)
+    if beside is None:
+        return {}, ()
     try:
-        text = path.read_text('utf-8')
-        content = json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ModelError(f'{path}: cannot be read as facts about the model: {error}') from error
+        content = read_document(beside)
+    except ValueError as error:
+        raise ModelError(f'{beside}: cannot be read as facts about the model: {error}') from error
     if not isinstance(content, dict):
         raise ModelError(
-            f'{path}: expected a mapping such as {{"decoder": "..."}}, got {type(content).__name__}'
+            f'{beside}: expected a mapping such as {{"decoder": "..."}}, got {type(content).__name__}'
         )
-    return {str(key): value for key, value in content.items()}
+    if content.keys() >= REPORT_KEYS:
+        return {}, (f'{beside.name} is a report and says nothing of the model',)
+    notes = note_unknown_keys(content)
+    return content, tuple(f'{beside.name} {note}' for note in notes)

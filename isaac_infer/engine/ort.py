@@ -55,6 +55,8 @@ _WAYS_OUT = {
     'opset': 'update onnxruntime, or export the model with an older opset',
     'bad_alloc': 'it asks for more memory than there is; export it again, or use a larger machine',
 }
+# What it says when an output does not have the shape that the file says.
+_OTHER_SHAPE = 'computed output shape'
 _ANY_WAY_OUT = 'check the file with "python3 -m onnx.checker" or export it again'
 
 
@@ -74,7 +76,7 @@ class OrtSession:
             num_threads: of the CPU; 0: one per core that this process may use.
 
         Raises:
-            ModelError: the file cannot be loaded, or has inputs or outputs that are no tensors of numbers.
+            ModelError: the file cannot be loaded, or has inputs that are no tensors of numbers.
             SessionError: a provider's name is unknown.
         """
         wanted = tuple(providers) or (CPU_PROVIDER,)
@@ -89,17 +91,20 @@ class OrtSession:
         self._copies_inputs = in_use[0] != CPU_PROVIDER
         try:
             self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-            self.inputs = tuple(_tensor_spec(path, 'input', node) for node in self._session.get_inputs())
-            self.outputs = tuple(_tensor_spec(path, 'output', node) for node in self._session.get_outputs())
+            self.inputs = tuple(_input_spec(path, node) for node in self._session.get_inputs())
+            self.outputs = tuple(_tensor_spec(node) for node in self._session.get_outputs())
         except UnicodeDecodeError as error:
             raise ModelError(f'{path}: expected names and metadata in UTF-8, got {error.object!r}') from error
         self._buffers: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
         self._bound: dict[str, np.ndarray] = {}
         self._results: dict[str, np.ndarray] = {}
         self._binding = self._session.io_binding()
-        for spec in self.outputs:  # in this order, which is that of the binding's answers
-            self._bind_output(path, spec)
-        self._dynamic = [(row, spec.name) for row, spec in enumerate(self.outputs) if spec.is_dynamic]
+        # In this order, which is that of the binding's answers; what is not bound is not even computed.
+        self._answered = [spec.name for spec in self.outputs if spec.dtype != object]
+        for spec in self.outputs:
+            if spec.name in self._answered:
+                self._bind_output(path, spec)
+        self._dynamic = [name for name in self._answered if name not in self._results]
 
     def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         """Give the array that the next `run` reads; the same array for the same shape, every time."""
@@ -129,17 +134,24 @@ class OrtSession:
         if self._copies_inputs:
             for name, buffer in self._bound.items():
                 self._binding.bind_cpu_input(name, buffer)
-        for _, name in self._dynamic:  # or ONNX Runtime would insist on the lengths of the last run
+        self._compute()
+        if self._dynamic:
+            values = dict(zip(self._answered, self._binding.get_outputs()))
+            for name in self._dynamic:
+                self._results[name] = values[name].numpy()
+        return self._results
+
+    def _compute(self) -> None:
+        for name in self._dynamic:  # or ONNX Runtime would insist on the lengths of the last run
             self._binding.bind_output(name, 'cpu')
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise SessionError(f'{self.backend}: the network failed: {_first_line(error)}') from error
-        if self._dynamic:
-            values = self._binding.get_outputs()
-            for row, name in self._dynamic:
-                self._results[name] = values[row].numpy()
-        return self._results
+            if _OTHER_SHAPE not in str(error) or len(self._dynamic) == len(self._answered):
+                raise SessionError(f'{self.backend}: the network failed: {_first_line(error)}') from error
+            # The file says a shape that is not true: from now on outputs are taken as they come.
+            self._dynamic = self._answered
+            self._compute()
 
     def close(self) -> None:
         """Release everything; safe to call twice."""
@@ -159,7 +171,8 @@ class OrtSession:
             raise SessionError(f'{self.backend}: the session is closed; open the model again')
 
     def _bind_output(self, path: Path, spec: TensorSpec) -> None:
-        if spec.is_dynamic:
+        # No lengths at all mean one number or any number of axes, a length of 0 is no size of anything.
+        if spec.is_dynamic or not spec.shape or 0 in spec.shape:
             self._binding.bind_output(spec.name, 'cpu')
             return
         try:
@@ -214,20 +227,25 @@ def _inference_session(path: Path, providers: tuple[str, ...], num_threads: int)
         return onnxruntime.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
 
 
-def _tensor_spec(path: Path, kind: str, node: Any) -> TensorSpec:
-    if node.type not in _DTYPES:
+def _input_spec(path: Path, node: Any) -> TensorSpec:
+    spec = _tensor_spec(node)
+    if spec.dtype == object:
         raise ModelError(
-            f'{path}: {kind} {node.name}: expected a tensor of numbers that NumPy knows, got {node.type}; '
+            f'{path}: input {node.name}: expected a tensor of numbers that NumPy knows, got {node.type}; '
             f'export the model with float32 inputs and outputs'
         )
-    # ONNX names or leaves open a length that is not fixed.
-    shape = tuple(length if isinstance(length, int) and length >= 0 else -1 for length in node.shape)
-    spec = TensorSpec(node.name, shape, np.dtype(_DTYPES[node.type]))
-    if 0 in shape:
+    if 0 in spec.shape:
         raise ModelError(
-            f'{path}: {kind} {spec}: expected at least 1 along every axis; export the model again'
+            f'{path}: input {spec}: expected at least 1 along every axis; export the model again'
         )
     return spec
+
+
+def _tensor_spec(node: Any) -> TensorSpec:
+    """What the file says of an input or output; of dtype object where it is no tensor of numbers."""
+    # ONNX names or leaves open a length that is not fixed.
+    shape = tuple(length if isinstance(length, int) and length >= 0 else -1 for length in node.shape)
+    return TensorSpec(node.name, shape, np.dtype(_DTYPES.get(node.type, object)))
 
 
 def _refusal(path: Path, error: Exception) -> ModelError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from isaac_infer.core.errors import IsaacInferError, ModelError
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
+PR_SET_PDEATHSIG = 1  # of Linux: the signal that this process gets when its parent is gone
 HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the model
 
 
@@ -50,6 +53,9 @@ def _try(path: Path, size: int, changed_ns: int) -> None:
 
 def main() -> None:
     """Load the model named on the command line and run it on zeros; in the child."""
+    # Whatever becomes of the parent, a model that runs for ever must not.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.alarm(math.ceil(TIMEOUT_S) + 1)  # the parent, where it lives, gives up first
     from isaac_infer.engine.ort import OrtSession
 
     # What goes wrong in an orderly way is said where the model is opened.

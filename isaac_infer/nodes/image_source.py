@@ -23,6 +23,7 @@ from isaac_infer.ros.diagnostics import ERROR, OK, diagnostics_msg
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
+from isaac_infer.ros.transport import warning_of_size
 
 NAME = 'image_source'
 READ_AHEAD = 4  # pictures
@@ -159,10 +160,15 @@ class ImageSource(Node):
         params = self._params
         self._wait_for_subscribers()
         image = self._take()
+        warned_bytes = 0
         start = due = monotonic()
         while image is not None:
             if self._closing.wait(max(due - monotonic(), 0)):
                 break
+            if image.nbytes > warned_bytes:
+                warned_bytes = image.nbytes
+                if warning := warning_of_size(image.nbytes):
+                    self.get_logger().warning(warning)
             stamp_ns = self.get_clock().now().nanoseconds
             self._publisher.publish(
                 image_to_cdr(image, stamp_ns=stamp_ns, frame_id=params.frame_id, encoding=params.encoding)

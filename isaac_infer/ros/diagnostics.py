@@ -18,9 +18,10 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 LEVEL_NAMES = {OK: 'OK', WARN: 'WARN', ERROR: 'ERROR', DiagnosticStatus.STALE: 'STALE'}
 PERCENTS = (50, 95, 99)
 
-# Why a picture got no answer.
-BUSY, BAD_IMAGE, FAILED, LOST = 'busy', 'bad_image', 'failed', 'lost_in_transport'
-CAUSES = (BUSY, BAD_IMAGE, FAILED, LOST)
+# Why a picture got no answer. LOST ones were never received; of the others and the answered ones, the sum is
+# what was received. INACTIVE: the node was deactivated before the answer was ready.
+BUSY, BAD_IMAGE, FAILED, INACTIVE, LOST = 'busy', 'bad_image', 'failed', 'inactive', 'lost_in_transport'
+CAUSES = (BUSY, BAD_IMAGE, FAILED, INACTIVE, LOST)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Health:
             self._dropped[cause] += count
 
     def error(self, text: str) -> None:
-        """Remember the last error, until `forget_error`."""
+        """Remember the last error, until another one or `restart`."""
         with self._lock:
             self._last_error = text
 

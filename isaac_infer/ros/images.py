@@ -125,7 +125,8 @@ def frame_from_compressed(image: CompressedImage) -> Frame:
     """Decode a JPEG or PNG message into a frame.
 
     Raises:
-        FrameError: it is neither, it is cut off or damaged, or it would be absurdly large.
+        FrameError: it is neither, it is cut off, nothing in it can be decoded, or it would be absurdly
+            large. Damage inside a JPEG makes wrong pixels and no error: OpenCV does not tell.
     """
     data = bytes(image.data)
     width, height = _compressed_size(data, image.format)

@@ -44,12 +44,14 @@ class NodeParameters(Generic[P]):
         *,
         refusal: Callable[[], str],
         apply: Callable[[P], None] = lambda value: None,
+        rule: str = 'Cannot change while the node runs: start it again.',
     ) -> None:
         """Declare everything.
 
         Args:
             refusal: says why parameters that are not live cannot change now; empty where they can.
             apply: puts new values into effect, or raises ParameterError and changes nothing.
+            rule: when parameters that are not live can change, for descriptors.
 
         Raises:
             ParameterError: the user set an unknown parameter, or a wrong value.
@@ -70,7 +72,7 @@ class NodeParameters(Generic[P]):
         for name, parameter in self._known.items():
             # Declared by type and then set: the type of an empty list cannot be told from its value.
             kind = _ROS_TYPES[parameter.type]
-            node.declare_parameter(name, kind, _descriptor(parameter), ignore_override=True)
+            node.declare_parameter(name, kind, _descriptor(parameter, rule), ignore_override=True)
             node.set_parameters([RosParameter(name, kind, getattr(self.value, name))])
         node.add_on_set_parameters_callback(self._on_set)
 
@@ -89,6 +91,8 @@ class NodeParameters(Generic[P]):
     def _friendly(self, name: str, value: Any) -> Any:
         """Give arrays as lists, also an empty one that rclpy lost, and numbers as texts where wanted."""
         kind = self._known[name].type
+        if kind is str and type(value) is int:
+            return str(value)  # ROS takes 0 for a number wherever it is written, as in source:=0
         if kind in (bool, int, float, str):
             return value
         if value is None:
@@ -116,8 +120,8 @@ class NodeParameters(Generic[P]):
         return bool(getattr(value, name) != getattr(self.value, name))
 
 
-def _descriptor(parameter: Parameter) -> ParameterDescriptor:
-    constraints = [] if parameter.live else ['Cannot change while the node is active: deactivate it first.']
+def _descriptor(parameter: Parameter, rule: str) -> ParameterDescriptor:
+    constraints = [] if parameter.live else [rule]
     if parameter.choices:
         constraints.append(f'Expected: {parameter.expected}.')
     descriptor = ParameterDescriptor(

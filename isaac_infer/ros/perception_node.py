@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import partial, wraps
 from time import monotonic, perf_counter_ns, sleep
@@ -36,6 +36,7 @@ from isaac_infer.ros.diagnostics import (
     BUSY,
     ERROR,
     FAILED,
+    INACTIVE,
     LOST,
     OK,
     WARN,
@@ -58,6 +59,7 @@ except ImportError:  # Humble
 PERIOD_S = 1.0  # of /diagnostics
 REPEAT_S = 10.0  # between two warnings of the same kind
 CLOSE_TIMEOUT_S = 10.0  # for the frame, or the opening of a model, that is under way at Ctrl-C
+PARAMETER_RULE = 'Cannot change while the node is configured: deactivate and clean it up first.'
 
 # Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
 RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
@@ -87,6 +89,15 @@ class Perception:
     draw: Callable[[Any, Frame, ModelSpec, Any], np.ndarray]  # the same; gives (H, W, 3) uint8 BGR
 
 
+@dataclass(frozen=True)
+class _Arrival:
+    """A picture as it came."""
+
+    cdr: bytes
+    received_ns: int  # of perf_counter
+    subscription: Any  # it came through; another one is there after a deactivation
+
+
 def _transition(function: Callable[[Any], None]) -> Callable[[Any, LifecycleState], TransitionCallbackReturn]:
     """Say why a transition failed; rclpy swallows what these callbacks raise without a word."""
 
@@ -113,6 +124,7 @@ class PerceptionNode(LifecycleNode):
     The model lives in a thread of its own, which also publishes the answers: parameters, lifecycle services
     and diagnostics are served by the executor meanwhile. A picture that still waits when a newer one comes is
     dropped. Only a `configure` request blocks the executor, until the model is open; `autostart` does not.
+    A transition never waits for a picture that is being worked on: its answer comes too late and is dropped.
     """
 
     def __init__(self, perception: Perception) -> None:
@@ -123,22 +135,22 @@ class PerceptionNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._facts: Mapping[str, str] = {}
         self._loading: Future[Loaded] | None = None
-        self._is_active = False
         self._failure = ''
         self._topic = ''
         self._last_image_s = monotonic()
-        self._subscription: Any = None
+        self._subscription: Any = None  # while the node is active
+        self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
         self._result_publisher: Any = None
         self._overlay_publisher: Any = None
         self._label_publisher: Any = None
         try:
             self._parameters_of_node: NodeParameters[Any] = NodeParameters(
-                self, perception.params, refusal=self._refusal, apply=self._apply
+                self, perception.params, refusal=self._refusal, apply=self._apply, rule=PARAMETER_RULE
             )
         except ParameterError:
             self.destroy_node()
             raise
-        self._worker: Worker[tuple[bytes, int]] = Worker(self._on_frame)
+        self._worker: Worker[_Arrival] = Worker(self._on_frame)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self.params.autostart:
@@ -166,11 +178,8 @@ class PerceptionNode(LifecycleNode):
             TimeoutError: the model does not return from what it is doing.
         """
         self._deactivate()
-        try:
-            self._release(CLOSE_TIMEOUT_S)
-        except FutureTimeoutError:
-            raise TimeoutError(f'the model is busy for {CLOSE_TIMEOUT_S:g} s; leaving without it') from None
-        self._worker.close()
+        self._release()
+        self._worker.close(CLOSE_TIMEOUT_S)
 
     # --- lifecycle -----------------------------------------------------------------------------------------
 
@@ -209,12 +218,7 @@ class PerceptionNode(LifecycleNode):
     def on_activate(self) -> None:
         """Subscribe."""
         self._last_image_s = monotonic()
-        self._is_active = True
-        try:
-            self._subscription = self._subscribe()
-        except BaseException:
-            self._is_active = False
-            raise
+        self._subscription = self._subscribe()
         self._topic = self._subscription.topic_name
         self.get_logger().info(f'waiting for pictures on {self._topic}')
 
@@ -225,7 +229,7 @@ class PerceptionNode(LifecycleNode):
 
     @_transition
     def on_cleanup(self) -> None:
-        """Close the model, after the picture that is being worked on."""
+        """Have the model closed, as soon as it is done with the picture that is being worked on."""
         self._release()
 
     @_transition
@@ -242,10 +246,15 @@ class PerceptionNode(LifecycleNode):
 
     def _start(self) -> None:
         """Configure and activate, once the model is open or could not be opened."""
-        if self._state() == State.PRIMARY_STATE_UNCONFIGURED and self._loading is not None:
-            self.trigger_configure()
+        if self._loading is None:
+            return  # somebody else has led the node on meanwhile
+        self.trigger_configure()
         if self._state() == State.PRIMARY_STATE_INACTIVE:
             self.trigger_activate()
+
+    @property
+    def _is_active(self) -> bool:
+        return self._subscription is not None
 
     def _state(self) -> int:
         return int(self._state_machine.current_state[0])
@@ -254,13 +263,15 @@ class PerceptionNode(LifecycleNode):
         return self._worker.call(partial(self._perception.load, self.params))
 
     def _deactivate(self) -> None:
-        self._is_active = False
-        self._worker.forget()
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
+        """Unsubscribe; nothing is published any more from here on."""
+        with self._publishing:
+            subscription, self._subscription = self._subscription, None
+        if self._worker.forget():
+            self._health.dropped(INACTIVE)
+        if subscription is not None:
+            self.destroy_subscription(subscription)
 
-    def _release(self, timeout_s: float | None = None) -> None:
+    def _release(self) -> None:
         loading, self._loading = self._loading, None
         pipeline, self._pipeline, self._facts = self._pipeline, None, {}
 
@@ -270,14 +281,19 @@ class PerceptionNode(LifecycleNode):
             if loading is not None and loading.exception() is None:
                 loading.result().pipeline.close()
 
-        # Its own thread closes the model, after what it is busy with; then nobody publishes any more.
+        # Its own thread closes the model, after what it is busy with and before it opens another one.
         if pipeline is not None or loading is not None:
-            self._worker.call(close_model).result(timeout_s)
+            self._worker.call(close_model).add_done_callback(self._note_closing)
         for name in ('_label_publisher', '_overlay_publisher', '_result_publisher'):
             publisher = getattr(self, name)
             setattr(self, name, None)
             if publisher is not None:
                 self.destroy_publisher(publisher)
+
+    def _note_closing(self, closing: Future[None]) -> None:
+        error = closing.exception()
+        if error is not None:
+            self.note_failure(f'closing the model: {type(error).__name__}: {error}')
 
     # --- pictures ------------------------------------------------------------------------------------------
 
@@ -305,40 +321,40 @@ class PerceptionNode(LifecycleNode):
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s = monotonic()
         self._health.received()
-        if self._worker.offer((cdr, perf_counter_ns())):
+        if self._worker.offer(_Arrival(cdr, perf_counter_ns(), self._subscription)):
             self._health.dropped(BUSY)
         sleep(0)  # hands the interpreter to the worker now; the executor would keep it for a third of a ms
 
-    def _on_frame(self, arrival: tuple[bytes, int]) -> None:
+    def _on_frame(self, arrival: _Arrival) -> None:
         """Answer one picture, in the thread of the model; no picture may end the node."""
-        pipeline = self._pipeline
-        if not self._is_active or pipeline is None:
+        pipeline = self._pipeline  # read first: it is there as long as the subscription is
+        if self._subscription is not arrival.subscription or pipeline is None:
+            self._health.dropped(INACTIVE)
             return
         try:
-            self._answer(pipeline, *arrival)
-        except FrameError as error:
-            self._health.dropped(BAD_IMAGE)
-            self._health.error(str(error))
-            self.get_logger().error(str(error), throttle_duration_sec=REPEAT_S)
-        except Exception as error:  # of the model, of the messages, of the middleware
-            self._health.dropped(FAILED)
-            text = str(error) if isinstance(error, IsaacInferError) else traceback.format_exc()
-            self._health.error(f'{type(error).__name__}: {error}')
-            self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
+            self._answer(pipeline, arrival)
+        except Exception as error:  # of the picture, the model, the messages, the middleware
+            self._health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
+            self._note_error(error)
 
-    def _answer(self, pipeline: Pipeline, cdr: bytes, received_ns: int) -> None:
+    def _answer(self, pipeline: Pipeline, arrival: _Arrival) -> None:
         perception, params, spec = self._perception, self.params, pipeline.spec
         begun_ns = perf_counter_ns()
         if params.transport == 'compressed':
-            frame = frame_from_compressed_cdr(cdr)
+            frame = frame_from_compressed_cdr(arrival.cdr)
         else:
-            frame = frame_from_image_cdr(cdr)
+            frame = frame_from_image_cdr(arrival.cdr)
         converted_ns = perf_counter_ns()
         found = pipeline(frame)
         found_ns = perf_counter_ns()
-        if not self._is_active:
+        message = perception.to_message(found, frame, spec, params)
+        with self._publishing:
+            is_late = self._subscription is not arrival.subscription
+            if not is_late:
+                self._result_publisher.publish(message)
+        if is_late:
+            self._health.dropped(INACTIVE)
             return
-        self._result_publisher.publish(perception.to_message(found, frame, spec, params))
         published_ns = perf_counter_ns()
         stages_ms = {
             'convert': (converted_ns - begun_ns) / 1e6,
@@ -349,7 +365,7 @@ class PerceptionNode(LifecycleNode):
         }
         total_ms = (published_ns - begun_ns) / 1e6
         age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
-        wait_ms = (begun_ns - received_ns) / 1e6
+        wait_ms = (begun_ns - arrival.received_ns) / 1e6
         self._health.answered({'wait': wait_ms, **stages_ms, 'total': total_ms, 'age': age_ms})
         if total_ms > params.slow_frame_ms:
             slowest = max(stages_ms, key=stages_ms.__getitem__)
@@ -358,11 +374,28 @@ class PerceptionNode(LifecycleNode):
                 f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms',
                 throttle_duration_sec=REPEAT_S,
             )
-        if self._overlay_publisher.get_subscription_count():
-            picture = perception.draw(found, frame, spec, params)
-            self._overlay_publisher.publish(
-                image_to_cdr(picture, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
-            )
+        try:
+            self._show(arrival, lambda: perception.draw(found, frame, spec, params), frame)
+        except Exception as error:  # the picture has its answer: it is not a dropped one
+            self._note_error(error)
+
+    def _show(self, arrival: _Arrival, draw: Callable[[], np.ndarray], frame: Frame) -> None:
+        """Publish the overlay if somebody looks at it."""
+        with self._publishing:
+            is_active = self._subscription is arrival.subscription
+            if not (is_active and self._overlay_publisher.get_subscription_count()):
+                return
+        cdr = image_to_cdr(draw(), stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+        with self._publishing:
+            if self._subscription is arrival.subscription:
+                self._overlay_publisher.publish(cdr)
+
+    def _note_error(self, error: Exception) -> None:
+        """Put what went wrong with a picture into log and diagnostics."""
+        said = str(error) if isinstance(error, IsaacInferError) else ''
+        self._health.error(said or f'{type(error).__name__}: {error}')
+        text = said or ''.join(traceback.format_exception(error))
+        self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
 
     def _on_incompatible_qos(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -390,9 +423,12 @@ class PerceptionNode(LifecycleNode):
         return super().set_parameters_atomically(self._parameters_of_node.typed(parameter_list))
 
     def _refusal(self) -> str:
-        if self._is_active:
-            return 'while the node is active; deactivate it first'
-        return 'while the model is being opened' if self._loading is not None else ''
+        if self._loading is not None:
+            return 'while the model is being opened'
+        if self._pipeline is None:
+            return ''
+        ways = 'deactivate and clean up' if self._is_active else 'clean up'
+        return f'while the node is configured; {ways} first (lifecycle), then configure it again'
 
     def _apply(self, params: Any) -> None:
         pipeline = self._pipeline
@@ -473,7 +509,10 @@ class PerceptionNode(LifecycleNode):
             f'{info.node_name} publishes {info.topic_type}, {info.qos_profile.reliability.name.lower()}'
             for info in publishers
         )
-        return f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability})'
+        return (
+            f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability}); if these agree '
+            f'and pictures are sent, they are lost on the way: {remedy_of_losses()}'
+        )
 
     def _wanted_type(self) -> str:
         return f'sensor_msgs/msg/{"CompressedImage" if self.params.transport == "compressed" else "Image"}'

@@ -18,6 +18,8 @@ from rclpy.signals import SignalHandlerOptions
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.ros import transport
 
+STOP_TIMEOUT_S = 10.0  # for the callback that is under way, such as the opening of a model
+
 
 class ClosableNode(Protocol):
     """A node that lets go of everything it holds, or raises TimeoutError where a library does not let it."""
@@ -78,15 +80,17 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
         finally:
             stop.set()
 
-    thread = threading.Thread(target=spin, name='executor')
+    thread = threading.Thread(target=spin, name='executor', daemon=True)
     is_stuck = False
     thread.start()
     try:
         stop.wait()
     finally:
-        executor.shutdown()
-        thread.join()
+        executor.shutdown(timeout_sec=0)
+        thread.join(STOP_TIMEOUT_S)
         try:
+            if thread.is_alive():
+                raise TimeoutError(f'a request is not done after {STOP_TIMEOUT_S:g} s; leaving without it')
             node.close()
             node.destroy_node()
         except TimeoutError as error:

@@ -15,6 +15,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_share_
 SHARED_MEMORY = Path('/dev/shm')
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # new and old name
 SEGMENT_BYTES = 64 << 20  # of shared memory, per process; as in config/fastdds.xml
+LARGEST_PICTURE_BYTES = SEGMENT_BYTES // 2  # the next picture is written while one is being read
 
 # glibc's numbers for mallopt, and what keeps buffers of pictures instead of returning them after every one
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -36,8 +37,23 @@ def remedy_of_losses() -> str:
     """Say what a user can do where pictures are lost: it is the writer's shared memory that is too small."""
     variables = ' and '.join(PROFILE_VARIABLES)
     return (
-        f'start the process that publishes them with {variables} set to {profile_path()}, or let it publish '
-        'image/compressed'
+        f'start the process that publishes them with {variables} set to {profile_path()} (for pictures of '
+        f'more than {LARGEST_PICTURE_BYTES >> 20} MiB: to a copy with a larger segment_size), or let it '
+        'publish image/compressed'
+    )
+
+
+def warning_of_size(picture_bytes: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Say that a picture is too large to be published with our DDS profile, or '' where it is not."""
+    if picture_bytes <= LARGEST_PICTURE_BYTES:
+        return ''
+    if all(environment.get(variable) != str(profile_path()) for variable in PROFILE_VARIABLES):
+        return ''  # another profile or middleware: its limits are not known here
+    fate = 'do not arrive' if picture_bytes > SEGMENT_BYTES else 'may be lost'
+    return (
+        f'pictures of {picture_bytes >> 20} MiB {fate}: the shared memory of {profile_path()} holds '
+        f'{SEGMENT_BYTES >> 20}, enough for pictures of {LARGEST_PICTURE_BYTES >> 20}; publish smaller '
+        f'ones, or set {" and ".join(PROFILE_VARIABLES)} to a copy with a larger segment_size'
     )
 
 

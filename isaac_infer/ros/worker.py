@@ -41,18 +41,26 @@ class Worker(Generic[Item]):
             self._changed.notify()
         return replaced
 
-    def forget(self) -> None:
-        """Drop the frame that waits, if one does."""
+    def forget(self) -> bool:
+        """Drop the frame that waits; tell whether one did."""
         with self._changed:
+            waited = bool(self._newest)
             self._newest.clear()
+        return waited
 
-    def close(self) -> None:
-        """End the thread after the calls that wait; safe to call twice."""
+    def close(self, timeout_s: float | None = None) -> None:
+        """End the thread after the calls that wait; safe to call twice.
+
+        Raises:
+            TimeoutError: it is still busy.
+        """
         with self._changed:
             self._closing = True
             self._newest.clear()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise TimeoutError(f'the model is busy for {timeout_s:g} s; leaving without it')
 
     def _loop(self) -> None:
         while True:

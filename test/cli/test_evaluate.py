@@ -66,8 +66,16 @@ def test_the_shipped_detector_is_small() -> None:
     [
         (['--scenes', '0'], 'scenes: expected at least 1, got 0'),
         (['--seed', '-1'], 'seed: expected at least 0, got -1'),
-        (['--size', '640'], "size: expected WIDTHxHEIGHT in pixels such as 640x480, got '640'"),
-        (['--size', '0x480'], "size: expected WIDTHxHEIGHT in pixels such as 640x480, got '0x480'"),
+        (
+            ['--size', '640'],
+            "size: expected WIDTHxHEIGHT such as 640x480, each from 1 to 16384 pixels, got '640'",
+        ),
+        (['--size', '0x480'], "got '0x480'"),
+        (['--size', '100000x100'], "got '100000x100'"),
+        (['--size', '16385x1'], "got '16385x1'"),
+        (['--json', '/'], '--json /: expected a file, got a folder'),
+        (['--json', str(MODEL)], 'would overwrite'),
+        (['--json', str(MODEL.with_suffix('.json'))], 'would be read as facts about tabletop_detector.onnx'),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(

@@ -1,11 +1,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from isaac_infer.cli import main as module
 from isaac_infer.cli.main import COMMANDS, main
+from models import save_colour_detector
 
 
 def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -82,6 +86,22 @@ def test_an_interruption_ends_with_the_shell_s_code(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, '_parser', interrupt)
     assert main(['decoders']) == 130
+
+
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    picture = tmp_path / '\udcff\u6a21.png'
+    picture.write_bytes(cv2.imencode('.png', np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    result = command(
+        'run',
+        '--model',
+        str(model),
+        '--source',
+        str(picture),
+        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+    )
+    assert result.returncode == 0
+    assert '\\udcff\\u6a21.png' in result.stdout
 
 
 def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[str]) -> None:

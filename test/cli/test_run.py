@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -7,9 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from isaac_infer.cli.main import main
-from models import save_colour_detector, save_constant_detector, ultralytics_metadata, ultralytics_output
+from models import (
+    save_colour_detector,
+    save_constant_detector,
+    save_model,
+    ultralytics_metadata,
+    ultralytics_output,
+)
 
 COLOURS_BGR = {'blue': (255, 0, 0), 'green': (0, 255, 0), 'red': (0, 0, 255)}
 
@@ -27,6 +35,30 @@ def pictures(tmp_path: Path) -> Path:
     for name, colour in COLOURS_BGR.items():
         assert cv2.imwrite(str(folder / f'{name}.png'), np.full((16, 32, 3), colour, np.uint8))
     return folder
+
+
+def save_blue_hating_detector(path: Path) -> Path:
+    """Write a model that answers NaN where the picture has no red or green, else finds nothing."""
+    output = ultralytics_output([], classes=3)
+    return save_model(
+        path,
+        [
+            helper.make_node('ReduceMean', ['images'], ['mean'], axes=[2, 3], keepdims=0),
+            helper.make_node('Slice', ['mean', 'first', 'third', 'axis'], ['red_green']),
+            helper.make_node('ReduceMax', ['red_green'], ['most'], keepdims=0),
+            helper.make_node('Div', ['most', 'most'], ['one_or_nan']),
+            helper.make_node('Mul', ['output', 'one_or_nan'], ['output0']),
+        ],
+        {'images': (TensorProto.FLOAT, (1, 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, output.shape)},
+        constants={
+            'output': output,
+            'first': np.array([0]),
+            'third': np.array([2]),
+            'axis': np.array([1]),
+        },
+        metadata=ultralytics_metadata('abc'),
+    )
 
 
 def run(*arguments: object) -> int:
@@ -94,6 +126,92 @@ def test_the_source_itself_is_never_overwritten(
     assert run('--model', model, '--source', pictures, '--save', pictures) == 2
     assert 'would overwrite' in capsys.readouterr().err
     assert (pictures / 'blue.png').read_bytes() == before
+
+
+def test_no_source_is_overwritten_through_a_flattened_name_or_a_link(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / 'green.png').rename(pictures / 'b c.png')
+    (pictures / 'red.png').rename(pictures / 'b_c.png')
+    linked = tmp_path / 'linked'
+    linked.mkdir()
+    os.link(pictures / 'b_c.png', linked / 'b_c-2.png')
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    for folder in (pictures, linked):
+        assert run('--model', model, '--source', pictures, '--save', folder) == 2
+        assert 'would overwrite' in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+    assert [path.name for path in linked.iterdir()] == ['b_c-2.png']
+
+
+def test_pictures_whose_names_look_alike_are_all_saved(model: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    colours = {'a b.png': 10, 'a_b.png': 20, 'a_b-2.png': 30, 'x.tif': 40, 'x.tif.png': 50, '\udcff.png': 60}
+    for name, value in colours.items():
+        encoded = cv2.imencode(Path(name).suffix, np.full((16, 32, 3), value, np.uint8))[1]
+        (pictures / name).write_bytes(encoded.tobytes())
+    folder = tmp_path / 'saved\udcff'
+    assert run('--model', model, '--source', pictures, '--save', folder, '--confidence-threshold', 0.99) == 0
+    saved = [cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) for path in folder.iterdir()]
+    assert sorted(int(image[0, 0, 0]) for image in saved) == sorted(colours.values())
+
+
+@pytest.mark.parametrize(
+    ('report', 'complaint'),
+    [
+        ('pictures', 'expected a file, got a folder'),
+        ('colours.onnx', 'would overwrite'),
+        ('pictures/blue.png', 'would overwrite'),
+        ('names.txt', 'would overwrite'),
+        ('colours.json', 'would be read as facts about colours.onnx'),
+        ('colours.yaml', 'would be read as facts about colours.onnx'),
+    ],
+)
+def test_a_report_harms_nothing_that_is_read(
+    report: str,
+    complaint: str,
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / 'names.txt').write_text('r\ng\nb\n')
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    arguments = ('--class-names', tmp_path / 'names.txt', '--json', tmp_path / report)
+    assert run('--model', model, '--source', pictures, *arguments) == 2
+    assert complaint in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+
+
+def test_a_picture_that_the_network_fails_on_is_named_and_the_others_are_answered(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_blue_hating_detector(tmp_path / 'log.onnx')
+    out = tmp_path / 'out.json'
+    assert run('--model', model, '--source', pictures, '--resize', 'stretch', '--json', out) == 1
+    assert f'error: {pictures / "blue.png"}: ' in capsys.readouterr().err
+    names = [Path(image['source']).name for image in json.loads(out.read_text())['images']]
+    assert names == ['green.png', 'red.png']
+
+
+def test_pictures_that_fail_count_among_the_most_that_are_read(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / 'a.png').write_bytes(b'no picture')
+    assert run('--model', model, '--source', pictures, '--max-frames', 2, '--json', '-') == 1
+    assert len(json.loads(capsys.readouterr().out)['images']) == 1
+
+
+def test_a_picture_that_cannot_be_saved_is_named_and_still_answered(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / 'saved', tmp_path / 'out.json'
+    (folder / 'blue.png').mkdir(parents=True)
+    assert run('--model', model, '--source', pictures, '--save', folder, '--json', out) == 1
+    assert f'{pictures / "blue.png"}: cannot be saved: ' in capsys.readouterr().err
+    assert len(json.loads(out.read_text())['images']) == 3
+    assert (folder / 'red.png').is_file()
 
 
 def test_a_broken_picture_is_reported_and_the_others_are_answered(
@@ -191,7 +309,7 @@ def test_a_network_that_turns_bad_half_way_is_an_error(
 
 def test_an_interruption_writes_what_was_found_until_then(model: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out.json'
-    arguments = ['--model', str(model), '--source', 'synthetic', '--max-frames', '100000', '--json', str(out)]
+    arguments = ['--model', str(model), '--source', 'synthetic', '--seed', '1', '--json', str(out)]
     child = subprocess.Popen(
         [
             sys.executable,
@@ -245,3 +363,20 @@ def test_a_model_that_is_not_understood_still_shows_its_tensors(
     printed = capsys.readouterr()
     assert 'float32[1, 5, 64, 64]' in printed.out
     assert 'no decoder fits' in printed.err
+    assert main(['inspect', str(model), '--json']) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['outputs'] == [{'name': 'logits', 'shape': [1, 5, 64, 64], 'dtype': 'float32'}]
+    assert 'no decoder fits' in facts['error']
+
+
+def test_two_models_to_inspect_are_one_too_many(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['inspect', str(model), '--model', 'other.onnx']) == 2
+    assert f'got two models: {model}' in capsys.readouterr().err
+
+
+def test_a_model_whose_name_is_of_another_encoding_is_refused_in_words(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = model.rename(model.with_name('\udcff.onnx'))
+    assert main(['inspect', str(other)]) == 1
+    assert 'expected a name that is UTF-8 text; rename it' in capsys.readouterr().err

@@ -125,6 +125,28 @@ def test_rotated_boxes_suppress_their_likes_and_not_what_crosses_them(angle):
     assert rotated_nms(boxes, score, None, iou_threshold=0.5).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize('size', [1e3, 1e5, 1e7])
+@pytest.mark.parametrize('classes', [[0, 0, 0], [0, 1, 1], [5, 1 << 30, 3]])
+def test_a_huge_rotated_box_drops_none_of_the_small_ones_in_it(size, classes):
+    boxes = np.array([[0, 0, size, size, 0.1], [50, 50, 40, 10, 0.2], [80, 80, 40, 10, 0.2]], np.float32)
+    kept = rotated_nms(boxes, np.float32([0.9, 0.8, 0.7]), np.array(classes), iou_threshold=0.45)
+    assert kept.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('far', [0.0, 1e6])
+def test_the_overlap_of_rotated_boxes_is_intersection_over_union_wherever_they_lie(far):
+    inner_and_outer = np.array([[far, far, 40, 10, 0.5], [far, far, 40, 20, 0.5]])  # half of it
+    for threshold, count in ((0.49, 1), (0.51, 2)):
+        kept = rotated_nms(inner_and_outer, np.float32([0.9, 0.8]), None, iou_threshold=threshold)
+        assert len(kept) == count
+
+
+def test_class_numbers_of_any_size_keep_boxes_apart_and_together():
+    xyxy = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 1e7, 1e7], [0, 0, 10, 10]], np.float32)
+    kept = _kept(xyxy, np.float32([0.9, 0.8, 0.7, 0.6]), np.array([1 << 30, 1 << 30, 7, 0]), 0.5)
+    assert kept.tolist() == [0, 2, 3]
+
+
 def test_no_boxes_are_no_indices():
     assert _kept(np.empty((0, 4)), np.empty(0), None, 0.5).shape == (0,)
     assert rotated_nms(np.empty((0, 5)), np.empty(0), None, iou_threshold=0.5).shape == (0,)

@@ -118,3 +118,27 @@ def test_captions_are_written_below_the_pictures() -> None:
     assert sheet.shape[0] > plain.shape[0]
     below = sheet[plain.shape[0] - 4 :]
     assert below.max() > 100
+
+
+@pytest.mark.parametrize(
+    ('name', 'drawn'),
+    [
+        ('caf\u00e9', 'cafe'),
+        ('\uff21\uff22', 'AB'),  # full-width letters
+        ('s\u00f8m', 's?m'),
+        ('\u6a21\u578b', '0'),  # nothing that can be drawn: the number of the class
+        ('\u6a21 2', '? 2'),
+        ('\ud800', '0'),
+        ('', '0'),
+    ],
+)
+def test_labels_are_drawn_as_far_as_the_font_goes(name: str, drawn: str) -> None:
+    found = detections((20, 60, 80, 90))
+    np.testing.assert_array_equal(
+        draw_detections(canvas(), found, [name]), draw_detections(canvas(), found, [drawn])
+    )
+
+
+def test_captions_are_drawn_as_far_as_the_font_goes() -> None:
+    sheets = [contact_sheet([canvas()], captions=[caption]) for caption in ('caf\u00e9 \ud800', 'cafe ?')]
+    np.testing.assert_array_equal(*sheets)

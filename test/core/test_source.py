@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -153,6 +155,11 @@ def test_drawn_scenes_never_end_and_the_seed_decides(tmp_path: Path) -> None:
         ('987', 'cannot be opened'),
         ('rtsp://127.0.0.1:1/none', 'cannot be opened'),
         ('nosuchsource ! appsink', 'cannot be opened'),
+        ('99999999999', 'no such file'),
+        ('~nosuchuser/a.png', 'no such file'),
+        ('a' * 5000, 'no such file'),
+        ('nosuchsource ! ' * 1000 + 'appsink', 'cannot be opened'),
+        ('\udcff ! appsink', 'expected a name that is UTF-8 text'),
     ],
 )
 def test_what_cannot_be_opened_is_an_error(text: str, expected: str) -> None:
@@ -165,3 +172,54 @@ def test_a_file_that_is_neither_picture_nor_video_is_an_error(tmp_path: Path) ->
     path.write_text('no video')
     with pytest.raises(SourceError, match='expected a picture or video, got a file that is neither'):
         open_source(str(path))
+
+
+@pytest.mark.parametrize('folder', ['2024', 'ex!', 'rtsp:'])
+def test_what_exists_is_a_file_or_folder_whatever_its_name(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_picture(tmp_path / folder / 'a.png', 7)
+    save_video(tmp_path / 'video.avi', [100])
+    shutil.copy(tmp_path / 'video.avi', tmp_path / folder / '7')
+    for text in (folder, f'{folder}/a.png'):
+        with open_source(text) as source:
+            assert (source.read().image == 7).all()
+    with open_source(f'{folder}/7') as source:
+        assert not source.is_live
+        assert source.read().image.mean() == pytest.approx(100, abs=3)
+
+
+def test_a_source_tells_which_files_it_reads(tmp_path: Path) -> None:
+    paths = [save_picture(tmp_path / 'pictures' / f'{number}.png') for number in range(2)]
+    video = save_video(tmp_path / 'video.avi', [0])
+    assert open_source(str(tmp_path / 'pictures')).paths == tuple(paths)
+    assert open_source(str(tmp_path / 'pictures'), loop=True).paths == tuple(paths)
+    assert open_source(str(video)).paths == (video,)
+    assert open_source('synthetic').paths == ()
+
+
+def test_names_of_another_encoding_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    picture = save_picture(tmp_path / 'plain.png', 7).rename(tmp_path / '\udcff.png')
+    assert (read_picture(picture).image == 7).all()
+    video = save_video(tmp_path / 'plain.avi', [0]).rename(tmp_path / '\udcff.avi')
+    with pytest.raises(SourceError, match='expected a name that is UTF-8 text; rename it'):
+        open_source(str(video))
+
+
+def test_a_pipe_among_pictures_is_an_error_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'a.png')
+    save_picture(tmp_path / 'b.png')
+    with open_source(str(tmp_path)) as source:
+        with pytest.raises(SourceError, match='a.png: expected a picture, got a folder, pipe or device'):
+            source.read()
+        assert source.read().name.endswith('b.png')
+
+
+def test_a_picture_of_floats_says_what_is_supported(tmp_path: Path) -> None:
+    path = tmp_path / 'depth.tiff'
+    assert cv2.imwrite(str(path), np.ones((12, 16), np.float32))
+    with pytest.raises(
+        SourceError, match='float32 values, which is not supported; convert it to 8 or 16 bits'
+    ):
+        read_picture(path)

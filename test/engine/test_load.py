@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, load_model, save
+from onnx import TensorProto, helper, load_model, numpy_helper, save
 
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
@@ -143,7 +143,33 @@ def test_the_model_itself_wins_over_its_sidecar(tmp_path: Path) -> None:
     assert open_detector(model).spec.class_names == NAMES
 
 
-@pytest.mark.parametrize('text', ['[1, 2]', '{', '{"scale": "much"}'])
+def test_words_in_a_yaml_sidecar_are_names_and_numbers_are_numbers(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx', metadata={})
+    model.with_suffix('.yaml').write_text(
+        'decoder: ultralytics\nclass_names: [yes, no, off]\nresize:\n'
+        'scale_up: false\nscale: .003\nmean: [0, 0.1, 2e-1]\n'
+    )
+    spec = open_detector(model).spec
+    assert spec.class_names == ('yes', 'no', 'off')
+    assert (spec.image.scale_up, spec.image.scale, spec.image.mean) == (False, 0.003, (0.0, 0.1, 0.2))
+
+
+def test_unknown_keys_of_a_sidecar_are_noted(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.yaml').write_text('chanel_order: bgr\n')
+    assert any('colours.yaml' in note and 'channel_order' in note for note in open_detector(model).spec.notes)
+
+
+def test_a_report_beside_a_model_is_no_sidecar(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    report = {'model': 'colours.onnx', 'backend': 'onnxruntime', 'decoder': 'yolov5', 'images': []}
+    model.with_suffix('.json').write_text(json.dumps(report))
+    spec = open_detector(model).spec
+    assert spec.decoder == 'ultralytics'
+    assert any('colours.json is a report' in note for note in spec.notes)
+
+
+@pytest.mark.parametrize('text', ['[1, 2]', '{', '{"scale": "much"}', '[' * 100_000])
 def test_a_broken_sidecar_is_an_error(text: str, tmp_path: Path) -> None:
     model = save_colour_detector(tmp_path / 'colours.onnx')
     model.with_suffix('.json').write_text(text)
@@ -163,6 +189,61 @@ def test_lengths_left_open_are_filled_in_by_a_run(tmp_path: Path) -> None:
     assert pipeline.spec.image.shape == (1, 3, 64, 64)
     assert found.class_id.tolist() == [1]
     np.testing.assert_allclose(found.xyxy, [[27, 22, 37, 42]])
+
+
+@pytest.mark.parametrize(
+    'shape', [None, (1, 100, 6)], ids=['unknown number of axes', 'more rows than there are']
+)
+def test_a_shape_that_the_file_does_not_tell_or_tells_wrongly_is_taken_as_it_comes(
+    shape: tuple[int, ...] | None, tmp_path: Path
+) -> None:
+    rows = np.zeros((1, 44, 6), np.float32)
+    rows[0, :2] = (10, 10, 30, 30, 0.9, 1), (20, 20, 60, 60, 0.8, 2)
+    model = load_model(save_constant_detector(tmp_path / 'rows.onnx', {'output0': rows}))
+    # Behind this, ONNX Runtime cannot work the shape out by itself.
+    model.graph.node[0].output[0] = 'rows'
+    model.graph.node.extend(
+        [
+            helper.make_node('ReduceMax', ['images'], ['zero'], keepdims=0),
+            helper.make_node('Cast', ['zero'], ['whole'], to=TensorProto.INT64),
+            helper.make_node('Add', ['whole', 'lengths'], ['asked']),
+            helper.make_node('Expand', ['rows', 'asked'], ['output0']),
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.int64), 'lengths'))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info('output0', TensorProto.FLOAT, shape))
+    save(model, tmp_path / 'rows.onnx')
+    pipeline = open_detector(tmp_path / 'rows.onnx')
+    assert pipeline.spec.decoder == 'ultralytics_end2end'
+    for _ in range(2):
+        assert pipeline(picture((0, 0, 0))).class_id.tolist() == [1, 2]
+
+
+def test_an_unused_output_of_an_odd_type_blocks_no_model(tmp_path: Path) -> None:
+    model = load_model(save_colour_detector(tmp_path / 'colours.onnx'))
+    names = helper.make_tensor('text', TensorProto.STRING, [1], [b'cup'])
+    nothing = helper.make_tensor('none', TensorProto.FLOAT, [1, 0, 4], [])
+    model.graph.node.extend(
+        [
+            helper.make_node('Constant', [], ['labels'], value=names),
+            helper.make_node('Constant', [], ['nothing'], value=nothing),
+            helper.make_node('SequenceConstruct', ['boxes'], ['sequence']),
+        ]
+    )
+    model.graph.output.insert(0, helper.make_tensor_value_info('labels', TensorProto.STRING, [1]))
+    model.graph.output.insert(0, helper.make_tensor_value_info('nothing', TensorProto.FLOAT, [1, 0, 4]))
+    model.graph.output.insert(0, helper.make_tensor_sequence_value_info('sequence', TensorProto.FLOAT, None))
+    save(model, tmp_path / 'colours.onnx')
+    pipeline = open_detector(tmp_path / 'colours.onnx')
+    assert len(pipeline(picture((255, 0, 0)))) == 1
+    with pytest.raises(ModelError, match='no output named labels; those that hold numbers are .*output0'):
+        open_detector(tmp_path / 'colours.onnx', output_names=('labels',))
+
+
+@pytest.mark.parametrize('name', ['~nosuchuser/a.onnx', 'x' * 5000 + '.onnx'])
+def test_a_path_that_cannot_be_is_a_model_that_is_not_there(name: str) -> None:
+    with pytest.raises(ModelError, match='no such model file'):
+        find_model(name)
 
 
 def test_the_session_is_closed_when_a_model_is_refused(

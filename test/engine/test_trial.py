@@ -1,11 +1,17 @@
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from isaac_infer.core.errors import ModelError
 from isaac_infer.engine import trial
-from models import save_colour_detector
+from models import save_colour_detector, save_model
 
 
 def replace_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
@@ -50,3 +56,55 @@ def test_the_real_child_runs_a_good_model_and_keeps_quiet_about_a_bad_one(tmp_pa
     bad = tmp_path / 'bad.onnx'
     bad.write_bytes(b'no model')
     trial.try_model(bad)
+
+
+def wait_until(is_true: Callable[[], bool], *, at_most_s: float = 30.0) -> None:
+    end = time.monotonic() + at_most_s
+    while not is_true():
+        assert time.monotonic() < end, 'it did not come to pass'
+        time.sleep(0.05)
+
+
+def save_endless_model(path: Path) -> Path:
+    """Write a model that counts for some hundred years."""
+    body = helper.make_graph(
+        [
+            helper.make_node('Identity', ['go_in'], ['go_out']),
+            helper.make_node('Sin', ['at_in'], ['at_out']),
+        ],
+        'body',
+        [
+            helper.make_tensor_value_info('step', TensorProto.INT64, []),
+            helper.make_tensor_value_info('go_in', TensorProto.BOOL, []),
+            helper.make_tensor_value_info('at_in', TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info('go_out', TensorProto.BOOL, []),
+            helper.make_tensor_value_info('at_out', TensorProto.FLOAT, [1]),
+        ],
+    )
+    return save_model(
+        path,
+        [helper.make_node('Loop', ['steps', 'go', 'x'], ['y'], body=body)],
+        {'x': (TensorProto.FLOAT, [1])},
+        {'y': (TensorProto.FLOAT, [1])},
+        constants={'steps': np.array(1 << 62), 'go': np.array(True)},
+    )
+
+
+def test_a_trial_that_never_ends_ends_with_its_parent(tmp_path: Path) -> None:
+    model = save_endless_model(tmp_path / 'endless.onnx')
+    program = (
+        'import sys; from pathlib import Path; from isaac_infer.engine.trial import try_model; '
+        'try_model(Path(sys.argv[1]))'
+    )
+    parent = subprocess.Popen([sys.executable, '-c', program, str(model)])
+    children = Path(f'/proc/{parent.pid}/task/{parent.pid}/children')
+    try:
+        wait_until(lambda: bool(children.read_text()))
+        child = Path('/proc', children.read_text().split()[0])
+        wait_until(lambda: 'onnxruntime' in (child / 'maps').read_text())
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_until(lambda: not child.exists() or ') Z ' in (child / 'stat').read_text(), at_most_s=10)

@@ -126,6 +126,13 @@ def values_of(status):
     return {pair.key: pair.value for pair in status.values}
 
 
+def is_balanced(values):
+    """Every picture that was received is accounted for."""
+    causes = 'busy', 'bad_image', 'failed', 'inactive'
+    dropped = sum(int(values[f'dropped_{cause}']) for cause in causes)
+    return int(values['received']) == int(values['answered']) + dropped
+
+
 @pytest.fixture
 def camera(make_peer):
     return Camera(make_peer('camera'))
@@ -268,9 +275,8 @@ def test_the_node_answers_while_a_slow_model_runs(start, tmp_path, camera):
     stamps = [stamp_of(m) for m in camera.peer.got['/diagnostics']]
     assert max(np.diff(stamps)) < 1.3 * SECOND
     assert 'slowest stage is run' in process.log
-    assert int(values['received']) == pytest.approx(
-        int(values['answered']) + int(values['dropped_busy']), abs=2
-    )
+    del camera.peer.got['/diagnostics'][:]
+    camera.status(lambda status: is_balanced(values_of(status)))
     assert process.stop() == 0
 
 
@@ -311,8 +317,9 @@ def test_a_lifecycle_manager_can_lead_the_node(start, tmp_path, camera):
     assert peer.transit(NODE, 'deactivate') and wait_until(
         lambda: not camera.publisher.get_subscription_count()
     )
-    assert peer.set(NODE, model_file_path=str(second))[0].successful
+    assert not peer.set(NODE, model_file_path=str(second))[0].successful
     assert peer.transit(NODE, 'cleanup') and peer.state(NODE) == 'unconfigured'
+    assert peer.set(NODE, model_file_path=str(second))[0].successful
     assert peer.transit(NODE, 'configure') and peer.transit(NODE, 'activate')
     assert len(camera.ask().detections) == 1
     assert peer.transit(NODE, 'shutdown') and peer.state(NODE) == 'finalized'

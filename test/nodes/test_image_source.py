@@ -100,6 +100,8 @@ def test_a_folder_with_nothing_readable_ends_the_process(start, tmp_path):
     [
         (parameters(source='/nowhere.jpg'), 'no such file'),
         (parameters(rate=0.0), 'rate: expected float from 0.01 to 1000, got 0.0'),
+        (parameters(source=0, width=9000), 'width: expected int from 1 to 8192, got 9000'),
+        (parameters(source=63), '63: cannot be opened'),  # a camera by its number
         (parameters(ratte=1), 'unknown parameter ratte; expected rate'),
     ],
 )
@@ -107,6 +109,12 @@ def test_what_cannot_be_published_is_one_clear_error(start, arguments, says):
     source = start('image_source', *arguments)
     assert source.wait() == 1
     assert says in source.log and 'Traceback' not in source.log
+
+
+def test_pictures_larger_than_the_shared_memory_are_warned_of_once(start):
+    source = start('image_source', *parameters(width=5000, height=5000, frames=2, rate=5))
+    assert source.wait() == 0
+    assert source.log.count('do not arrive') == 1 and 'segment_size' in source.log
 
 
 def test_a_signal_ends_it_while_it_waits_for_subscribers(start):

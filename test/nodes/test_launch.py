@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+WORDS = {
+    'autostart': 'maybe',
+    'use_image_source': '1',
+    'transport': 'shared',
+    'log_level': 'loud',
+}
 FILE = Path(__file__).parents[2] / 'launch' / 'detector.launch.py'
 
 # First launch_ros: the folder of launch files here could pass for an empty package `launch`.
@@ -42,3 +48,18 @@ def test_the_image_source_is_started_on_request(description, given, executables)
     for name, default, _ in description['ARGUMENTS']:
         context.launch_configurations[name] = values.get(name, default if isinstance(default, str) else '')
     assert len(description['describe_nodes'](context)) == executables
+
+
+@pytest.mark.parametrize('name', WORDS)
+def test_a_word_that_means_nothing_is_refused_by_name(description, name):
+    arguments = description['generate_launch_description']().get_launch_arguments()
+    (argument,) = [argument for argument in arguments if argument.name == name]
+    context = launch.LaunchContext()
+    context.launch_configurations[name] = WORDS[name]
+    with pytest.raises(RuntimeError, match=name):
+        argument.execute(context)
+
+
+def test_a_rate_that_is_no_number_is_refused_by_name(description):
+    with pytest.raises(ValueError, match="rate: expected a number, got 'abc'"):
+        description['number_of']({'rate': 'abc'}, 'rate')

@@ -70,15 +70,18 @@ def test_descriptors_carry_type_description_and_range(example):
     )
     assert (detections.integer_range[0].from_value, detections.integer_range[0].to_value) == (1, 10000)
     assert std.type == ParameterType.PARAMETER_DOUBLE_ARRAY
-    assert not threshold.additional_constraints and 'deactivate' in std.additional_constraints
+    assert not threshold.additional_constraints and std.additional_constraints.startswith('Cannot change')
 
 
 def test_a_file_is_read_with_whole_numbers_and_empty_lists(example, tmp_path):
     text = (
-        'confidence_threshold: 1\nmean: [1, 2, 3]\nclass_filter: [0, 2]\nproviders: []\nuse_sim_time: false'
+        'confidence_threshold: 1\nmean: [1, 2, 3]\nclass_filter: [0, 2]\nproviders: []\nuse_sim_time: false\n'
+        'decoder: 7'
     )
     node = example(*yaml_arguments(tmp_path, text))
-    expected = DetectorParams(confidence_threshold=1.0, mean=[1.0, 2.0, 3.0], class_filter=['0', '2'])
+    expected = DetectorParams(
+        confidence_threshold=1.0, mean=[1.0, 2.0, 3.0], class_filter=['0', '2'], decoder='7'
+    )
     assert node.ours.value == expected
     assert node.get_parameter('mean').type_ == Parameter.Type.DOUBLE_ARRAY
 
@@ -93,7 +96,7 @@ def test_a_file_is_read_with_whole_numbers_and_empty_lists(example, tmp_path):
         ('confidence_threshold: .nan', 'confidence_threshold: expected'),
         ('max_detections: 3.0', 'max_detections: expected int from 1 to 10000, got 3.0'),
         ('max_detections: []', 'max_detections: expected int'),
-        ('scale_up: 1', 'scale_up: expected bool, got 1'),
+        ('autostart: 1', 'autostart: expected bool, got 1'),
         ('mean: [1.0, 2.0]', 'mean: expected 1 or 3 values'),
         ('mean: 1.0', 'mean: expected float'),
         ('resize: squeeze', 'resize: expected one of'),

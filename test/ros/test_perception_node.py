@@ -4,13 +4,18 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from processes import wait_until
+from rclpy.parameter import Parameter
 from std_msgs.msg import Empty
 
 from isaac_infer.core.errors import ModelError
+from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
+from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perception_node import Loaded, Perception, PerceptionNode
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (8, 8)), ('output0',), ('mug',), 1)
@@ -22,6 +27,14 @@ class PretendedPipeline:
     def __init__(self):
         self.spec, self.limits, self.closed_by = SPEC, Limits(), []
         self.session = SimpleNamespace(backend='pretended', fallbacks=())
+        self.times = StageTimes()
+        self.begun, self.proceed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, frame):
+        """Work on a frame until the test lets go of it."""
+        self.begun.release()
+        assert self.proceed.acquire(timeout=10)
+        return []
 
     def close(self):
         self.closed_by.append(threading.current_thread().name)
@@ -62,6 +75,17 @@ def state(node):
     return node._state_machine.current_state[1]
 
 
+def show(node):
+    """Hand a picture to the node, as its subscription does."""
+    node._on_image(image_to_cdr(np.zeros((4, 4, 3), np.uint8), stamp_ns=1, frame_id='camera'))
+
+
+def counts(node):
+    """What was received and answered, and what was dropped and why."""
+    total = node._health.report().total
+    return total.received, total.answered, {cause: n for cause, n in total.dropped.items() if n}
+
+
 def test_what_was_opened_is_closed_once_by_the_thread_that_opened_it(make):
     node, opened = make()
     for transit in (
@@ -72,6 +96,7 @@ def test_what_was_opened_is_closed_once_by_the_thread_that_opened_it(make):
     ):
         transit()
     assert state(node) == 'unconfigured'
+    node.close()  # waits for the thread
     assert [pipeline.closed_by for pipeline in opened] == [['inference']]
 
 
@@ -121,3 +146,108 @@ def test_a_model_that_does_not_return_is_left_behind(make, monkeypatch):
     with pytest.raises(TimeoutError, match='busy'):
         node.close()
     release.set()
+
+
+def test_a_picture_of_an_earlier_activation_is_not_answered_and_is_counted(make):
+    node, opened = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    show(node)
+    assert opened[0].begun.acquire(timeout=10)
+    show(node)  # waits behind the first
+    node.trigger_deactivate()
+    node.trigger_activate()
+    show(node)
+    opened[0].proceed.release()
+    assert opened[0].begun.acquire(timeout=10)  # the third: the second was forgotten
+    opened[0].proceed.release()
+    wait_until(lambda: counts(node)[1] == 1)
+    assert counts(node) == (3, 1, {'inactive': 2})
+
+
+def test_what_was_received_is_answered_or_dropped_whatever_happened(make):
+    node, opened = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    (pipeline,) = opened
+    show(node)
+    assert pipeline.begun.acquire(timeout=10)
+    for _ in range(3):
+        show(node)
+    pipeline.proceed.release(2)
+    assert pipeline.begun.acquire(timeout=10)
+    assert wait_until(lambda: counts(node)[1] == 2)
+    node._on_image(b'no picture')
+    assert wait_until(lambda: counts(node) == (5, 2, {'busy': 2, 'bad_image': 1}))
+    show(node)
+    assert pipeline.begun.acquire(timeout=10)
+    show(node)
+    node.trigger_deactivate()
+    pipeline.proceed.release()
+    node.close()
+    assert counts(node) == (7, 2, {'busy': 2, 'bad_image': 1, 'inactive': 2})
+
+
+def test_an_overlay_that_fails_does_not_make_an_answered_picture_a_dropped_one(make, monkeypatch):
+    node, opened = make()
+    node.trigger_configure()
+    node.trigger_activate()
+
+    def fail(*arguments):
+        raise ValueError('cannot draw')
+
+    monkeypatch.setattr(node, '_show', fail)
+    opened[0].proceed.release()
+    show(node)
+    assert opened[0].begun.acquire(timeout=10)
+    node._worker.call(lambda: None).result(10)
+    assert counts(node) == (1, 1, {})
+    assert 'cannot draw' in node._health.report().last_error
+
+
+def test_cleaning_up_does_not_wait_for_the_picture_that_is_worked_on(make):
+    node, opened = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    show(node)
+    assert opened[0].begun.acquire(timeout=10)
+    node.trigger_deactivate()
+    node.trigger_cleanup()  # would hang: only this thread lets the picture go on
+    assert state(node) == 'unconfigured' and not opened[0].closed_by
+    opened[0].proceed.release()
+    node.trigger_configure()
+    assert opened[0].closed_by == ['inference']  # before the next one was opened
+
+
+def test_a_node_that_was_configured_by_request_while_it_starts_is_not_activated(make):
+    node, opened = make()
+    node.trigger_configure()  # takes the model that autostart opens
+    node._start()
+    assert state(node) == 'inactive' and len(opened) == 1
+
+
+def test_autostart_configures_and_activates(make):
+    node, _ = make()
+    node._start()
+    assert state(node) == 'active'
+
+
+def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
+    node, _ = make()
+
+    def change(name, value):
+        return node.set_parameters([Parameter(name, value=value)])[0]
+
+    assert not change('decoder', 'yolox').successful  # it is being opened
+    for transit, ways in (
+        (node.trigger_configure, 'clean up first'),
+        (node.trigger_activate, 'deactivate and clean up first'),
+        (node.trigger_deactivate, 'clean up first'),
+    ):
+        transit()
+        result = change('decoder', 'yolox')
+        assert not result.successful and f'configured; {ways}' in result.reason
+        assert change('confidence_threshold', 0.5).successful
+    node.trigger_cleanup()
+    assert change('decoder', 'yolox').successful
+    assert 'clean' in node.describe_parameter('decoder').additional_constraints

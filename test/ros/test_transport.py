@@ -85,3 +85,18 @@ def test_only_segments_whose_owner_is_dead_are_removed(tmp_path):
 
 def test_without_shared_memory_nothing_is_removed(tmp_path):
     assert transport.remove_dead_segments(shm=tmp_path / 'missing') == 0
+
+
+def test_pictures_that_the_shared_memory_cannot_carry_are_warned_of():
+    ours, _ = transport.profile_environment({})
+    assert transport.warning_of_size(1920 * 1080 * 3, ours) == ''
+    assert 'may be lost' in transport.warning_of_size(transport.SEGMENT_BYTES * 3 // 4, ours)
+    large = transport.warning_of_size(transport.SEGMENT_BYTES + 1, ours)
+    assert 'do not arrive' in large and 'segment_size' in large
+    theirs = {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml'}
+    assert transport.warning_of_size(transport.SEGMENT_BYTES + 1, theirs) == ''
+
+
+def test_the_remedy_of_losses_names_the_limit_of_the_profile():
+    assert 'more than 32 MiB' in transport.remedy_of_losses()
+    assert 'segment_size' in transport.remedy_of_losses()

@@ -35,6 +35,18 @@ def test_a_newer_frame_takes_the_place_of_one_that_waits(work):
     assert done == ['stop', 3] or done == ['stop']  # a call goes before a frame; closing drops the frame
 
 
+def test_a_frame_that_waits_can_be_forgotten(work):
+    worker, done, at_stop, release = work
+    worker.offer('stop')
+    at_stop.wait(10)
+    assert not worker.forget()
+    worker.offer(1)
+    assert worker.forget() and not worker.forget()
+    release.set()
+    worker.call(lambda: None).result(10)
+    assert done == ['stop']
+
+
 def test_a_call_gives_its_result_or_its_error(work):
     worker, *_ = work
     assert worker.call(lambda: 7).result(10) == 7

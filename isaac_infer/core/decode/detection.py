@@ -155,8 +155,11 @@ def _turn(from_x: np.ndarray, from_y: np.ndarray, to_x: np.ndarray, to_y: np.nda
 
 
 def _check_unit(boxes: np.ndarray, spec: ModelSpec) -> None:
-    """Refuse boxes in the wrong unit, which would all be published in one corner, or all fill the picture."""
-    if not len(boxes):
+    """Refuse boxes in the wrong unit, which would all lie in one corner, or all fill the picture.
+
+    Only where nothing else has settled the unit: the one object of a picture may well be tiny, in the corner.
+    """
+    if not len(boxes) or 'box_unit' not in spec.unsettled:
         return
     extent = np.abs(boxes).max(axis=1)
     if spec.box_unit == 'pixels' and extent.max() <= LARGEST_NORMALISED:

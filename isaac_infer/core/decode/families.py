@@ -200,17 +200,16 @@ def _match_rtdetr_end2end(model: Model) -> Match | None:
 
 
 def _match_yolov5(model: Model) -> Match | None:
-    return None if not model.asked and _is_yolov7(model) else _match_objectness(model, ANCHORS_PER_CELL)
+    return _match_objectness(model, ANCHORS_PER_CELL)
 
 
 def _match_yolov7(model: Model) -> Match | None:
-    return _match_objectness(model, ANCHORS_PER_CELL) if model.asked or _is_yolov7(model) else None
-
-
-def _is_yolov7(model: Model) -> bool:
     """YOLOv7 writes no metadata and calls its output `output`; only a single class scores differently."""
     match = _match_objectness(model, ANCHORS_PER_CELL)
-    return bool(match and match.num_classes == 1 and match.outputs == ('output',) and not model.says.names)
+    if match and not model.asked:
+        may_be = match.num_classes == 1 and match.outputs == ('output',) and not model.says.names
+        return match if may_be else None
+    return match
 
 
 def _match_yolox(model: Model) -> Match | None:

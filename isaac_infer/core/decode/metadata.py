@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from isaac_infer.core.decode.names import names_by_index
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import RESIZE_MODES, Size
-from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS
+from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, SCALE_UP
 
 MAX_LITERAL_CHARACTERS = 1 << 20
 MAX_LITERAL_DEPTH = 16
 MAX_SIDE = 1 << 14
+MAX_NOTED = 8
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,13 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
             notes.append(f'metadata {key!r} cannot be understood and is ignored: {str(values[key])[:60]!r}')
             return otherwise
 
-    own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) is not None}
+    own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) not in (None, '')}
     return Metadata(
         task=str(values.get('task') or '').strip().lower(),
         head=str(values.get('head') or '').strip(),
         version=understood('version', _version, ()) if 'task' in values else (),
         end2end=understood('end2end', _boolean, None),
-        embedded_nms=bool(understood('args', lambda args: args.get('nms') is True, False)),
+        embedded_nms=bool(understood('args', lambda args: _boolean(args.get('nms', False)), False)),
         names=own.get('class_names') or understood('names', names_by_index, ()),
         size_hw=own.get('input_size') or understood('imgsz', _size, None),
         stride=understood('stride', _whole, 0),
@@ -92,17 +94,19 @@ def _value(value: Any) -> Any:
 
 def _is_shallow(text: str) -> bool:
     """Tell whether text holds plain literals: deep nesting and chains of operators overflow the parser."""
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'', '', text, flags=re.DOTALL)
+    bare = re.sub(_STRING, '', text, flags=re.DOTALL)
     depth = deepest = 0
     for bracket in re.findall(r'[\[\](){}]', bare):
         depth += 1 if bracket in '[({' else -1
         deepest = max(deepest, depth)
     bare = re.sub(r'(?<=[\d.])[eE][-+]?(?=\d)', '', bare)
     words = set(re.findall(r'[^\W\d]\w*', bare))
-    signs = re.search(r'[^\w\s\[\](){},:.-]|[\w\])}.]\s*-|-\s*-|\d{300}', bare)
+    signs = re.search(r'[^\w\s\[\](){},:.-]|[\w\])}.]\s*-|-\s*-|(?<!\d)\d{300}', bare)
     return deepest <= MAX_LITERAL_DEPTH and words <= _LITERAL_WORDS and not signs
 
 
+# A string in quotes, or one that never ends: else every further quote would be searched to the end again.
+_STRING = r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|\'(?:[^\'\\]|\\.)*(?:\'|\\?\Z)'
 _LITERAL_WORDS = {'True', 'False', 'None', 'true', 'false', 'null'}
 
 
@@ -110,9 +114,16 @@ def _boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     text = str(value).strip().lower()
-    if text in ('true', 'false', '1', '0'):
-        return text in ('true', '1')
-    raise ValueError
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    raise ValueError('true or false')
+
+
+# As Python, JSON and YAML write them.
+_BOOLEANS = {
+    **dict.fromkeys(('true', '1', 'yes', 'on'), True),
+    **dict.fromkeys(('false', '0', 'no', 'off'), False),
+}
 
 
 def _whole(value: Any) -> int:
@@ -148,6 +159,12 @@ def _flat_numbers(value: Any) -> tuple[float, ...]:
     return _numbers(value)
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+        raise ValueError('a list of texts')
+    return tuple(value)
+
+
 def _choice(*choices: str) -> Any:
     def read(value: Any) -> str:
         if value not in choices:
@@ -181,11 +198,13 @@ def _std(value: Any) -> tuple[float, ...]:
 _OWN: dict[str, Any] = {
     'decoder': str,
     'class_names': names_by_index,
+    'input_tensor_names': _texts,
+    'output_tensor_names': _texts,
     'input_size': _size,
     'input_layout': _choice(*PIXEL_LAYOUTS),
     'channel_order': _choice(*NETWORK_CHANNEL_ORDERS),
     'resize': _choice(*RESIZE_MODES),
-    'scale_up': _boolean,
+    'scale_up': lambda value: SCALE_UP[value] if value in SCALE_UP else _boolean(value),
     'pad_value': _pad_value,
     'scale': _scale,
     'mean': _numbers,
@@ -194,6 +213,22 @@ _OWN: dict[str, Any] = {
     'anchors': _flat_numbers,
     'box_unit': _choice(*BOX_UNITS),
 }
+# What Ultralytics writes: the keys that are read above, and those that are not.
+_ULTRALYTICS = (
+    *('task', 'head', 'version', 'end2end', 'args', 'names', 'imgsz', 'stride', 'kpt_shape'),
+    *('author', 'batch', 'channels', 'date', 'description', 'docs', 'kpt_names', 'license'),
+)
+
+
+def note_unknown_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Name the keys of a sidecar that nothing reads, and what may have been meant; no notes where all are."""
+    said = []
+    for key in keys:
+        if key not in _OWN and key not in _ULTRALYTICS:
+            close = difflib.get_close_matches(key, _OWN, n=1)
+            said.append(f'{key[:60]!r}' + (f' (did you mean {close[0]}?)' if close else ''))
+    more = f' and {len(said) - MAX_NOTED} more' if len(said) > MAX_NOTED else ''
+    return (f'ignores the unknown {", ".join(said[:MAX_NOTED])}{more}',) if said else ()
 
 
 def _own(key: str, value: Any, file_name: str) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from isaac_infer.core.decode import document
 from isaac_infer.core.errors import ModelError
 
-FILE_SUFFIXES = ('.txt', '.names', '.labels', '.json', '.yaml', '.yml')
-MAX_FILE_BYTES = 1 << 24  # a thousand times the longest list in use: more is not a list of names
+FILE_SUFFIXES = ('.txt', '.names', '.labels', *document.SUFFIXES)
 MAX_CLASSES = 1 << 16
+# Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
+_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
 def read_class_names(entries: Sequence[str]) -> tuple[str, ...]:
@@ -23,9 +26,11 @@ def read_class_names(entries: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ModelError: the file is missing, empty, too large, or holds something else.
     """
-    if len(entries) == 1 and (entries[0].lower().endswith(FILE_SUFFIXES) or Path(entries[0]).is_file()):
-        return _names_of_file(Path(entries[0]).expanduser())
-    return tuple(entries)
+    if len(entries) == 1:
+        path = os.path.expanduser(entries[0])
+        if path.lower().endswith(FILE_SUFFIXES) or os.path.isfile(path):
+            return _names_of_file(Path(path))
+    return _printable(entries)
 
 
 def names_by_index(value: Any) -> tuple[str, ...]:
@@ -41,44 +46,30 @@ def names_by_index(value: Any) -> tuple[str, ...]:
             raise ValueError('expected whole numbers as keys of the class names') from None
         if by_index and not 0 <= min(by_index) <= max(by_index) < MAX_CLASSES:
             raise ValueError(f'expected class numbers from 0 to {MAX_CLASSES - 1}')
-        return tuple(by_index.get(index, str(index)) for index in range(max(by_index, default=-1) + 1))
+        return _printable([by_index.get(index, str(index)) for index in range(max(by_index, default=-1) + 1)])
     if isinstance(value, (list, tuple)) and len(value) <= MAX_CLASSES:
         if not any(isinstance(name, (list, tuple, dict)) for name in value):
-            return tuple(str(name) for name in value)
+            return _printable([str(name) for name in value])
     raise ValueError('expected a list of names, or a mapping from index to name')
+
+
+def _printable(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_UNPRINTABLE.sub('\ufffd', name) for name in names)
 
 
 def _names_of_file(path: Path) -> tuple[str, ...]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelError(f'{path}: expected class names, got a file of {path.stat().st_size} bytes')
-        text = path.read_text('utf-8-sig')
-    except (OSError, ValueError) as error:
+        if path.suffix.lower() not in document.SUFFIXES:
+            text = document.read_text(path)
+            names = _printable([line.strip() for line in text.rstrip().splitlines()])
+        else:
+            value = document.read_document(path)
+            for key in ('names', 'class_names'):
+                if isinstance(value, dict) and key in value:
+                    value = value[key]
+            names = names_by_index(value)
+    except ValueError as error:
         raise ModelError(f'{path}: class names cannot be read: {error}') from error
-    names = _names_of_text(text, path)
     if not names:
         raise ModelError(f'{path}: expected class names, one a line, got none')
     return names
-
-
-def _names_of_text(text: str, path: Path) -> tuple[str, ...]:
-    suffix = path.suffix.lower()
-    if suffix not in ('.json', '.yaml', '.yml'):
-        return tuple(line.strip() for line in text.rstrip().splitlines())
-    try:
-        value = json.loads(text) if suffix == '.json' else _yaml(text)
-        for key in ('names', 'class_names'):
-            if isinstance(value, dict) and key in value:
-                value = value[key]
-        return names_by_index(value)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f'{path}: class names cannot be read: {error}') from error
-
-
-def _yaml(text: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error

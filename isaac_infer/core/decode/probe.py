@@ -44,8 +44,7 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
         spec = _PROBES[spec.decoder](tensors, spec)
     with np.errstate(over='ignore', invalid='ignore'):
         found = DECODERS[spec.decoder].read(tensors, spec, Limits(confidence_threshold=-1))
-    is_certain = 'box_unit' not in spec.unsettled or FAMILIES[spec.decoder].by_grid
-    return spec if is_certain else _probe_unit(found, spec)
+    return _probe_unit(found, spec) if 'box_unit' in spec.unsettled else spec
 
 
 def as_family(spec: ModelSpec, decoder: str, reason: str) -> ModelSpec:
@@ -72,16 +71,21 @@ def as_family(spec: ModelSpec, decoder: str, reason: str) -> ModelSpec:
 
 def _probe_unit(found: Candidates, spec: ModelSpec) -> ModelSpec:
     """Tell pixels from 0..1 by how far the boxes of the whole picture reach."""
+    settled = replace(spec, unsettled=spec.unsettled - {'box_unit'})
+    if FAMILIES[spec.decoder].by_grid:
+        return settled
     size = found.boxes[:, 2:] if found.angle is not None else found.boxes[:, 2:] - found.boxes[:, :2]
     reach = np.abs(found.boxes[(size > 0).all(axis=1)]).max(axis=1)
-    if spec.box_unit == 'pixels' and len(reach) and reach.max() <= LARGEST_NORMALISED:
-        seen = 'normalised'
-    elif spec.box_unit == 'normalised' and len(reach) and np.median(reach) > LARGEST_NORMALISED:
-        seen = 'pixels'
-    else:
+    if not len(reach):
         return spec
-    note = f'box_unit {seen}, as the answers of a first run show'
-    return replace(spec, box_unit=seen, notes=(*spec.notes, note))
+    if spec.box_unit == 'pixels' and reach.max() <= LARGEST_NORMALISED:
+        note = 'box_unit normalised, as the answers of a first run show'
+        return replace(spec, box_unit='normalised', notes=(*spec.notes, note))
+    if spec.box_unit == 'normalised' and np.median(reach) > LARGEST_NORMALISED:
+        note = 'box_unit pixels, as the answers of a first run show'
+        return replace(settled, box_unit='pixels', notes=(*spec.notes, note))
+    # What reaches beyond 0..1 proves pixels; small numbers prove nothing.
+    return settled if spec.box_unit == 'pixels' else spec
 
 
 def _probe_ultralytics(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:

@@ -41,10 +41,10 @@ def resolve_spec(
         ModelError: no decoder fits, several do, or what is said contradicts what the model is.
     """
     says = read_metadata(metadata, file_name=file_name)
-    image, size_input = _image_input(inputs, overrides, file_name)
+    image, size_input = _image_input(inputs, overrides, says, file_name)
     layout = _layout(image, overrides, says, file_name)
     model = Model(
-        outputs=tuple(outputs),
+        outputs=tuple(output for output in outputs if output.dtype != object),  # texts, sequences, ...
         image=image,
         size_hw=_size(image, layout, overrides, says, file_name),
         layout=layout,
@@ -53,16 +53,17 @@ def resolve_spec(
         names=overrides.class_names or says.names,
         strides=overrides.strides or says.own.get('strides', ()),
         anchors=overrides.anchors or says.own.get('anchors', ()),
-        output_names=overrides.output_names,
+        output_names=overrides.output_names or says.own.get('output_tensor_names', ()),
         asked=False,
     )
     _check_output_names(model, file_name)
     decoder, match, how, is_certain = _recognise(model, overrides, file_name)
+    _check_twins(model, decoder, match, file_name)
     _check_names(model, match, file_name)
     family = FAMILIES[decoder]
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
-    notes = (how, *family.notes, *match.notes, *says.notes)
+    notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match))
     return ModelSpec(
         task='detection',
         decoder=decoder,
@@ -94,7 +95,7 @@ def input_shapes(
         ModelError: the model leaves its size open and nobody says it, or its inputs are not a picture's.
     """
     says = read_metadata(metadata, file_name=file_name)
-    image, size_input = _image_input(inputs, overrides, file_name)
+    image, size_input = _image_input(inputs, overrides, says, file_name)
     layout = _layout(image, overrides, says, file_name)
     height, width = _size(image, layout, overrides, says, file_name)
     channels = image.shape[1 if layout == 'nchw' else 3]
@@ -110,16 +111,17 @@ def input_shapes(
 
 
 def _image_input(
-    inputs: Sequence[TensorSpec], overrides: Overrides, file_name: str
+    inputs: Sequence[TensorSpec], overrides: Overrides, says: Metadata, file_name: str
 ) -> tuple[TensorSpec, TensorSpec | None]:
     """The picture's input and, where there is one, the one that wants the size of the picture."""
     by_name = {spec.name: spec for spec in inputs}
-    unknown = [name for name in overrides.input_names if name not in by_name]
+    names = overrides.input_names or says.own.get('input_tensor_names', ())
+    unknown = [name for name in names if name not in by_name]
     if unknown:
         raise ModelError(f'{file_name}: no input named {", ".join(unknown)}; the model has {_listed(inputs)}')
-    if overrides.input_names:
-        images = [by_name[overrides.input_names[0]]]
-        sizes = [by_name[name] for name in overrides.input_names[1:]]
+    if names:
+        images = [by_name[names[0]]]
+        sizes = [by_name[name] for name in names[1:]]
     else:
         images = [spec for spec in inputs if len(spec.shape) == 4]
         sizes = [spec for spec in inputs if len(spec.shape) == 2 and spec.shape[1] in (2, -1)]
@@ -287,13 +289,33 @@ def _check_output_names(model: Model, file_name: str) -> None:
     unknown = [name for name in model.output_names if name not in known]
     if unknown:
         raise ModelError(
-            f'{file_name}: no output named {", ".join(unknown)}; the model has {_listed(model.outputs)}'
+            f'{file_name}: no output named {", ".join(unknown)}; those that hold numbers are '
+            f'{_listed(model.outputs)}'
+        )
+
+
+def _check_twins(model: Model, decoder: str, match: Match, file_name: str) -> None:
+    """Refuse to choose between outputs: what one decoder leaves over must not fit it as well."""
+    others = tuple(output for output in model.outputs if output.name not in match.outputs)
+    twin = FAMILIES[decoder].match(replace(model, outputs=others)) if not model.output_names else None
+    if twin and (not model.names or twin.num_classes in (0, len(model.names))):
+        raise ModelError(
+            f'{file_name}: both {", ".join(match.outputs)} and {", ".join(twin.outputs)} can be read by '
+            f'decoder {decoder}; set output_tensor_names to the right ones'
         )
 
 
 def _check_names(model: Model, match: Match, file_name: str) -> None:
-    if model.names and match.num_classes and len(model.names) != match.num_classes:
+    count = match.num_classes or len(model.says.names)
+    if model.names and count and len(model.names) != count:
         raise ModelError(
-            f'{file_name}: expected {match.num_classes} class names, as the model has classes, '
-            f'got {len(model.names)}'
+            f'{file_name}: expected {count} class names, as the model has classes, got {len(model.names)}'
         )
+
+
+def _note_names(model: Model, match: Match) -> tuple[str, ...]:
+    if not model.names or match.num_classes or model.says.names:
+        return ()
+    return (
+        f'the model does not tell how many classes it has; {len(model.names)} are named, others go by number',
+    )

@@ -180,13 +180,22 @@ def test_half_precision_is_read_as_well(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_boxes_in_the_other_unit_are_never_published(name):
+def test_boxes_in_the_other_unit_are_refused_while_the_unit_is_not_settled(name):
     spec, seen = settled(LAYOUTS[name], CUP, BALL)
     other = 'pixels' if spec.box_unit == 'normalised' else 'normalised'
-    wrong = replace(spec, box_unit=other)
+    wrong = replace(spec, box_unit=other, unsettled=frozenset({'box_unit'}))
     outputs = LAYOUTS[name].encode(seen)
     with pytest.raises(SessionError, match=f'box_unit to {spec.box_unit}'):
         DECODERS[name](outputs, fit_for(wrong), wrong, Limits())
+
+
+@pytest.mark.parametrize('name', ['ultralytics', 'yolov5', 'yolo_nas_raw'])
+def test_a_tiny_object_in_the_corner_is_found_once_a_first_run_has_shown_pixels(name):
+    spec, _ = settled(LAYOUTS[name])
+    corner = Found((0.2, 0.2, 1.4, 1.4), 0.9, 1)
+    fit = fit_picture(SIZE_HW, SIZE_HW, resize='letterbox')
+    found = DECODERS[name](LAYOUTS[name].encode([corner]), fit, spec, Limits())
+    assert found.class_id.tolist() == [1]
 
 
 @pytest.mark.parametrize('order', ['ahwr', 'hwar', '(ar)hw', 'hw(ar)'])
@@ -208,10 +217,10 @@ def test_a_single_class_of_yolov7_scores_by_its_objectness_alone():
     rows[0, 5] = 40, 30, 20, 10, 0.8, 0.5
     fit = fit_picture(SIZE_HW, SIZE_HW, resize='letterbox')
     scores = {}
-    for name, output in (('yolov5', 'output0'), ('yolov7', 'output')):
-        spec = Layout(lambda found, output=output: {output: rows}).spec()
+    for name in ('yolov5', 'yolov7'):
+        spec = Layout(lambda found: {'output': rows}, overrides=Overrides(decoder=name)).spec()
         assert (spec.decoder, spec.num_classes) == (name, 1)
-        scores[name] = DECODERS[name]({output: rows}, fit, spec, Limits()).score.tolist()
+        scores[name] = DECODERS[name]({'output': rows}, fit, spec, Limits()).score.tolist()
     assert scores == {'yolov5': pytest.approx([0.4]), 'yolov7': pytest.approx([0.8])}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isaac_infer.core.decode.metadata import Metadata, read_metadata
+from isaac_infer.core.decode.metadata import Metadata, note_unknown_keys, read_metadata
 from isaac_infer.core.errors import ModelError
 
 
@@ -79,6 +81,20 @@ def test_what_cannot_be_understood_is_left_out_with_a_note(key, value):
     says = read(task='detect', **{key: value})
     assert says == Metadata(task='detect', notes=says.notes)
     assert len(says.notes) == 1 and key in says.notes[0] and len(says.notes[0]) < 200
+
+
+def test_metadata_made_to_take_long_does_not():
+    for text in ('{"' + '\\"' * 400_000, "['" + "\\'" * 400_000, '[' + ('9' * 299 + ' ') * 3000):
+        start = process_time()
+        assert read(names=text).names == ()
+        assert process_time() - start < 5  # the square of its length would be many minutes
+
+
+def test_keys_of_a_sidecar_that_nothing_reads_are_named_with_what_may_have_been_meant():
+    (note,) = note_unknown_keys(['chanel_order', 'confidence_threshold', 'decoder', 'names', 'task'])
+    assert "'chanel_order' (did you mean channel_order?)" in note and "'confidence_threshold'" in note
+    assert "'names'" not in note and "'decoder'" not in note
+    assert note_unknown_keys(['output_tensor_names', 'scale']) == ()
 
 
 _KEYS = ['task', 'head', 'version', 'stride', 'imgsz', 'names', 'kpt_shape', 'end2end', 'args', 'batch']

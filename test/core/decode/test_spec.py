@@ -80,7 +80,6 @@ RAW_LEVELS = [tensor(f'out{stride}', 1, 3, 640 // stride, 640 // stride, 85) for
         ('yolov5', 1, [tensor('output0', 1, 25200, 6)]),
         ('yolov5', 2, [tensor('output0', 1, 25200, 7)]),
         ('yolov5', 80, [tensor('output0', 1, 25500, 85)]),
-        ('yolov7', 1, [tensor('output', 1, 25200, 6)]),
         ('yolov7_max_wh', 0, [tensor('output', -1, 7)]),
         ('yolox', 80, [tensor('output', 1, 8400, 85)]),
         ('yolox', 2, [tensor('output', 1, 8400, 7)]),
@@ -223,6 +222,7 @@ def test_metadata_decides_where_shapes_alone_cannot(decoder, classes, metadata, 
         [tensor('output', 1, 8400, 6)],  # YOLOX of one class, or Ultralytics' of two turned
         [tensor('something', -1, 7)],  # rows of YOLOv7 or of YOLO-NAS
         RAW_LEVELS,  # the same shapes in four families
+        [tensor('output', 1, 25200, 6)],  # one class of YOLOv5, or of YOLOv7, which scores differently
         [tensor('out', 1, 84, 8401)],
         [tensor('out', -1, -1, -1)],
         [tensor('output_cov/Sigmoid', 1, 3, 40, 40), tensor('output_bbox/BiasAdd', 1, 12, 40, 40)],
@@ -245,6 +245,43 @@ def test_the_decoders_that_fit_are_named_where_several_do():
         resolve(*RAW_LEVELS)
     with pytest.raises(ModelError, match='yolov5_heads or yolov3_heads;'):
         resolve(*RAW_LEVELS, anchors=tuple(range(1, 19)))
+
+
+@pytest.mark.parametrize(
+    'outputs',
+    [
+        [tensor('a', 1, 84, 8400), tensor('b', 1, 84, 8400)],
+        [tensor('a', 1, 84, 8400), tensor('b', 1, 36, 8400)],
+        [tensor('a', 1, 300, 6), tensor('b', 1, 300, 6)],
+        [tensor('a', -1, 7), tensor('b', -1, 7)],
+    ],
+)
+def test_two_outputs_that_fit_alike_are_asked_for(outputs):
+    decoder = {'decoder': 'yolov7_max_wh'} if len(outputs[0].shape) == 2 else {}
+    with pytest.raises(ModelError, match='both a and b .*set output_tensor_names'):
+        resolve(*outputs, **decoder)
+    assert resolve(*outputs, output_names=('b',), **decoder).outputs == ('b',)
+
+
+def test_class_names_tell_which_of_two_outputs_is_read():
+    outputs = [tensor('output0', 1, 84, 8400), tensor('coefficients', 1, 32, 8400)]
+    assert resolve(*outputs, class_names=COCO).outputs == ('output0',)
+
+
+def test_outputs_that_hold_no_numbers_are_in_nobody_s_way():
+    odd = tensor('labels', -1, dtype=np.dtype(object))
+    assert resolve(odd, tensor('output0', 1, 84, 8400)).outputs == ('output0',)
+    with pytest.raises(ModelError, match='no output named labels; those that hold numbers are output0'):
+        resolve(odd, tensor('output0', 1, 84, 8400), output_names=('labels',))
+
+
+def test_a_sidecar_names_tensors_as_the_parameters_do():
+    outputs = [tensor('a', 1, 84, 8400), tensor('b', 1, 84, 8400)]
+    metadata = {'output_tensor_names': ['b'], 'input_tensor_names': ['images']}
+    assert resolve(*outputs, metadata=metadata).outputs == ('b',)
+    assert resolve(*outputs, metadata=metadata, output_names=('a',)).outputs == ('a',)
+    with pytest.raises(ModelError, match='no input named other'):
+        resolve(*outputs, metadata={**metadata, 'input_tensor_names': ['other']})
 
 
 @pytest.mark.parametrize('task', ['classify', 'depth', 'semantic'])
@@ -306,6 +343,13 @@ def test_one_of_two_outputs_that_fit_can_be_chosen_by_name():
 def test_class_names_of_the_wrong_length_are_refused_with_both_numbers(count):
     with pytest.raises(ModelError, match=f'expected 80 class names.* got {count}'):
         resolve(tensor('output0', 1, 84, 8400), class_names=COCO[:count] + ('more',) * (count - 80))
+
+
+def test_class_names_are_counted_by_those_of_the_model_where_its_outputs_do_not_tell():
+    rows = tensor('output0', 1, 300, 6)
+    with pytest.raises(ModelError, match='expected 80 class names.* got 2'):
+        resolve(rows, metadata=ultralytics('detect', end2end='True'), class_names=('a', 'b'))
+    assert any('3 are named' in note for note in resolve(rows, class_names=NAMES).notes)
 
 
 def test_class_names_given_by_the_user_win_over_those_of_the_model():
@@ -382,6 +426,12 @@ def test_the_model_says_more_than_its_family_and_the_user_more_than_the_model():
     )
 
 
+@pytest.mark.parametrize('said', [False, 'false', 'never', 'no'])
+def test_a_sidecar_may_forbid_to_enlarge_pictures(said):
+    assert resolve(RAW, metadata={'scale_up': said}).image.scale_up is False
+    assert resolve(RAW, metadata={'scale_up': said}, scale_up=True).image.scale_up is True
+
+
 @pytest.mark.parametrize(
     ('key', 'value'),
     [
@@ -394,6 +444,8 @@ def test_the_model_says_more_than_its_family_and_the_user_more_than_the_model():
         ('strides', 8),
         ('class_names', 7),
         ('box_unit', 'metres'),
+        ('output_tensor_names', 'output0'),
+        ('scale_up', 'sometimes'),
     ],
 )
 def test_a_sidecar_with_a_value_that_cannot_be_is_refused_by_its_key(key, value):

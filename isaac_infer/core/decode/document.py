@@ -1,0 +1,57 @@
+"""Document: a JSON or YAML file that somebody wrote, parsed within bounds and never trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = ('.json', '.yaml', '.yml')
+MAX_FILE_BYTES = 1 << 24
+MAX_YAML_BYTES = 1 << 20  # its parser is slow: more takes minutes
+
+
+def read_text(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> str:
+    """Read a text file in UTF-8.
+
+    Raises:
+        ValueError: it cannot be read, is too large, or is no text.
+    """
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ValueError(f'expected at most {max_bytes} bytes, got a file of {size} bytes')
+        return path.read_text('utf-8-sig')
+    except OSError as error:
+        raise ValueError(error.strerror) from error
+
+
+def read_document(path: Path) -> Any:
+    """Read a JSON or YAML file, told by its suffix. YAML's scalars stay text: there, `no` is a name too.
+
+    Raises:
+        ValueError: it cannot be read, is too large or nested too deeply, or is neither.
+    """
+    try:
+        if path.suffix.lower() == '.json':
+            return json.loads(read_text(path))
+        return _yaml(read_text(path, max_bytes=MAX_YAML_BYTES))
+    except RecursionError:
+        raise ValueError('it is nested too deeply') from None
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    class Loader(yaml.BaseLoader):
+        """Knows no aliases: a few of them, nested, stand for more than any memory holds."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError('it holds a YAML alias (*name); write out what it stands for')
+            return super().compose_node(parent, index)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

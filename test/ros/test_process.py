@@ -1,0 +1,57 @@
+"""A node's process ends when it is asked to, whatever the node does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SCRIPT = """
+import sys, time
+from rclpy.node import Node
+from isaac_infer.ros import process
+
+process.STOP_TIMEOUT_S = 1.0
+
+class Busy(Node):
+    exit_code = 0
+
+    def __init__(self, stop):
+        super().__init__('busy')
+        self.create_timer(0.01, self.work)
+
+    def work(self):
+        print('at work', flush=True)
+        time.sleep(float(sys.argv[1]))
+
+    def close(self):
+        print('closed', flush=True)
+
+sys.exit(process.run_node('busy', Busy, []))
+"""
+
+
+@pytest.mark.parametrize(('work_s', 'is_closed'), [('0.3', True), ('600', False)])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_closed, number):
+    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_LOCALHOST_ONLY': '1'}
+    process = subprocess.Popen(
+        [sys.executable, '-c', SCRIPT, work_s],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        while 'at work' not in (line := process.stdout.readline()):
+            assert line, 'the node ended'
+        begin = time.monotonic()
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and time.monotonic() - begin < 5
+    assert ('closed' in said) == is_closed
+    assert ('a request is not done' in said) != is_closed
