@@ -55,8 +55,8 @@ _WAYS_OUT = {
     'opset': 'update onnxruntime, or export the model with an older opset',
     'bad_alloc': 'it asks for more memory than there is; export it again, or use a larger machine',
 }
-# What it says when an output does not have the shape that the file says.
-_OTHER_SHAPE = 'computed output shape'
+# What it says, newer and older, when an output does not have the shape that the file says.
+_OTHER_SHAPE = ('computed output shape', 'shape verification failed')
 _ANY_WAY_OUT = 'check the file with "python3 -m onnx.checker" or export it again'
 
 
@@ -147,7 +147,8 @@ class OrtSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            if _OTHER_SHAPE not in str(error) or len(self._dynamic) == len(self._answered):
+            is_other_shape = any(words in str(error) for words in _OTHER_SHAPE)
+            if not is_other_shape or len(self._dynamic) == len(self._answered):
                 raise SessionError(f'{self.backend}: the network failed: {_first_line(error)}') from error
             # The file says a shape that is not true: from now on outputs are taken as they come.
             self._dynamic = self._answered

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,6 @@ def test_the_shipped_detector_is_small() -> None:
         (['--size', '100000x100'], "got '100000x100'"),
         (['--size', '16385x1'], "got '16385x1'"),
         (['--json', '/'], '--json /: expected a file, got a folder'),
-        (['--json', str(MODEL)], 'would overwrite'),
-        (['--json', str(MODEL.with_suffix('.json'))], 'would be read as facts about tabletop_detector.onnx'),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(
@@ -83,3 +82,17 @@ def test_a_bad_option_is_refused_in_one_line(
 ) -> None:
     assert main(['evaluate', '--model', str(MODEL), *arguments]) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('report', 'complaint'),
+    [('copy.onnx', 'would overwrite'), ('copy.json', 'would be read as facts about copy.onnx')],
+)
+def test_a_report_does_not_harm_the_model(
+    report: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copy(MODEL, tmp_path / 'copy.onnx')
+    assert main(['evaluate', '--model', str(model), '--scenes', '1', '--json', str(tmp_path / report)]) == 2
+    assert complaint in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['copy.onnx']
+    assert model.read_bytes() == MODEL.read_bytes()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, load_model, numpy_helper, save
+from onnx import TensorProto, helper, load_model, save
 
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
@@ -199,20 +199,24 @@ def test_a_shape_that_the_file_does_not_tell_or_tells_wrongly_is_taken_as_it_com
 ) -> None:
     rows = np.zeros((1, 44, 6), np.float32)
     rows[0, :2] = (10, 10, 30, 30, 0.9, 1), (20, 20, 60, 60, 0.8, 2)
-    model = load_model(save_constant_detector(tmp_path / 'rows.onnx', {'output0': rows}))
-    # Behind this, ONNX Runtime cannot work the shape out by itself.
-    model.graph.node[0].output[0] = 'rows'
-    model.graph.node.extend(
+    branches = {}
+    for name in ('likely', 'never'):  # of different numbers of axes: nobody knows the shape before it runs
+        made = helper.make_tensor_value_info(f'from_{name}', TensorProto.FLOAT, None)
+        nodes = [helper.make_node('Identity', [name], [f'from_{name}'])]
+        branches[name] = helper.make_graph(nodes, name, [], [made])
+    save_model(
+        tmp_path / 'rows.onnx',
         [
-            helper.make_node('ReduceMax', ['images'], ['zero'], keepdims=0),
-            helper.make_node('Cast', ['zero'], ['whole'], to=TensorProto.INT64),
-            helper.make_node('Add', ['whole', 'lengths'], ['asked']),
-            helper.make_node('Expand', ['rows', 'asked'], ['output0']),
-        ]
+            helper.make_node('ReduceMax', ['images'], ['highest'], keepdims=0),
+            helper.make_node('Less', ['highest', 'two'], ['is_usual']),
+            helper.make_node(
+                'If', ['is_usual'], ['output0'], then_branch=branches['likely'], else_branch=branches['never']
+            ),
+        ],
+        {'images': (TensorProto.FLOAT, (1, 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, shape)},
+        constants={'likely': rows, 'never': rows[0], 'two': np.float32(2)},
     )
-    model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.int64), 'lengths'))
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info('output0', TensorProto.FLOAT, shape))
-    save(model, tmp_path / 'rows.onnx')
     pipeline = open_detector(tmp_path / 'rows.onnx')
     assert pipeline.spec.decoder == 'ultralytics_end2end'
     for _ in range(2):
