@@ -479,6 +479,12 @@ class PerceptionNode(LifecycleNode):
         recent, params = report.recent, self.params
         missing_s = monotonic() - self._last_image_s
         bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
+        rate = f'{report.rate_hz:.1f} pictures per second'
+        if recent.dropped[
+            BUSY
+        ]:  # as it should be where the camera is faster, but nobody should have to guess
+            rate += f' of {report.input_rate_hz:.1f}; the others came while the model was busy'
+            self.get_logger().warning(rate, once=True)
         if missing_s > params.image_timeout_s:
             text = f'no picture for {missing_s:.0f} s: {self._why_no_image()}'
             self.get_logger().warning(text, throttle_duration_sec=REPEAT_S)
@@ -493,7 +499,7 @@ class PerceptionNode(LifecycleNode):
             return WARN, f'slow: one frame of twenty takes {slow_ms:.0f} ms or more'
         if self._pipeline is not None and self._pipeline.session.fallbacks:
             return WARN, ' '.join(self._pipeline.session.fallbacks)
-        return OK, f'{report.rate_hz:.1f} pictures per second'
+        return OK, rate
 
     def _why_no_image(self) -> str:
         """Name the topic, and who publishes there."""
@@ -502,6 +508,11 @@ class PerceptionNode(LifecycleNode):
         if not publishers:
             ours = (topic, self.resolve_topic_name('overlay'))
             topics = self.get_topic_names_and_types()
+            is_compressed = self.params.transport == 'compressed'
+            twin = topic.removesuffix('/compressed') if is_compressed else f'{topic}/compressed'
+            if any(name == twin for name, _ in topics):
+                other = 'raw' if is_compressed else 'compressed'
+                return f'nobody publishes {topic}, but {twin} is there; set transport to {other}'
             others = [name for name, types in topics if wanted in types and name not in ours]
             hint = f'; remap it to one of {", ".join(others)}' if others else ''
             return f'nobody publishes {topic}{hint}'

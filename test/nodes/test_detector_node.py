@@ -269,7 +269,9 @@ def test_the_node_answers_while_a_slow_model_runs(start, tmp_path, camera):
             question()
             times_ms.append((time.monotonic() - begin) * 1e3)
         time.sleep(0.02)
-    values = values_of(camera.status(lambda status: int(values_of(status)['dropped_busy']) > 5))
+    status = camera.status(lambda status: int(values_of(status)['dropped_busy']) > 5)
+    values = values_of(status)
+    assert 'the others came while the model was busy' in process.log
     assert float(values['run_ms_p50']) > 100  # or this test would show nothing
     assert np.percentile(times_ms, 95) < 50, sorted(times_ms)[-10:]
     stamps = [stamp_of(m) for m in camera.peer.got['/diagnostics']]
@@ -430,6 +432,9 @@ def test_silence_is_a_warning_that_names_the_topic_and_who_publishes_there(start
     lost = start('detector_node', *arguments, '-r', 'image:=/nobody')
     camera.status(lambda status: 'nobody publishes /nobody; remap it to one of /image' in status.message)
     assert 'nobody publishes /nobody' in lost.log
+    lost.stop()
+    start('detector_node', *arguments, '-p', 'transport:=compressed')
+    camera.status(lambda status: '/image is there; set transport to raw' in status.message)
 
 
 @pytest.mark.skipif('ISAAC_INFER_TEST_DATA' not in os.environ, reason='ISAAC_INFER_TEST_DATA is not set')
