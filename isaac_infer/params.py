@@ -147,15 +147,18 @@ class ModelParams(Params):
         'of this package.',
     )
     engine_file_path: str = param(
-        '', 'A TensorRT engine to use instead of the ONNX model; needs the tensorrt backend.'
+        '',
+        'A TensorRT engine to use instead of the ONNX model; refused in this version, which has no TensorRT.',
     )
     backend: str = param(
         'auto',
-        'What runs the model; auto takes the best that is installed and says which.',
+        'What runs the model; auto is onnxruntime, tensorrt is refused in this version.',
         choices=('auto', 'onnxruntime', 'tensorrt'),
     )
     providers: list[str] = param(
-        [], 'ONNX Runtime execution providers in order of preference; empty: CPUExecutionProvider.'
+        [],
+        'ONNX Runtime execution providers in order of preference, such as CUDAExecutionProvider; '
+        'empty: the CPU.',
     )
     num_threads: int = param(0, 'Threads of the CPU backend; 0: one per core.', low=0, high=256)
     decoder: str = param('', 'How to read the outputs; empty: found from metadata, names and shapes.')

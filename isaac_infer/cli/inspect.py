@@ -81,9 +81,13 @@ def _show(facts: dict[str, Any], session: Session) -> None:
     rows = {key: str(facts[key]) for key in ('model', 'bytes', 'sha256', 'backend')}
     for kind, tensors in (('input', session.inputs), ('output', session.outputs)):
         rows.update({f'{kind} {spec.name}': spec.layout for spec in tensors})
-    rows.update(('metadata ' + key, value[:LONGEST_VALUE]) for key, value in session.metadata.items())
+    rows.update(('metadata ' + key, _shortened(value)) for key, value in session.metadata.items())
     rows.update((f'fallback {number}', text) for number, text in enumerate(session.fallbacks, 1))
     _print('the file', rows)
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else f'{value[:LONGEST_VALUE]}... ({len(value)} characters)'
 
 
 def _show_spec(spec: ModelSpec) -> None:
@@ -94,7 +98,7 @@ def _show_spec(spec: ModelSpec) -> None:
         {
             'decoder': spec.decoder,
             'outputs read': ', '.join(spec.outputs),
-            'classes': f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'[:LONGEST_VALUE],
+            'classes': _shortened(f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'),
             'picture': f'{width}x{height} {image.channel_order} {image.layout} {image.dtype}, {image.resize}',
             'values': f'(pixel * {image.scale:g} - {_numbers(image.mean)}) / {_numbers(image.std)}',
             **{f'note {number}': note for number, note in enumerate(spec.notes, 1)},

@@ -37,7 +37,7 @@ _OTHER_FILES = {
     b'pk\x03\x04': 'a zip archive or PyTorch checkpoint; unpack it, or export it to ONNX',
     b'\x80\x02': 'a Python pickle or old PyTorch checkpoint; export it to ONNX',
     b'\x1f\x8b': 'a gzip archive; unpack it',
-    b'ftrt': 'a TensorRT engine; give it as engine_file_path',
+    b'ftrt': 'a TensorRT engine, which this version cannot run; give the ONNX model that it was made of',
     b'\x89hdf': 'an HDF5 file such as a Keras model; export it to ONNX',
 }
 

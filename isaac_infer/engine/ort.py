@@ -18,6 +18,7 @@ from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.tensor import TensorSpec, fits
 
 CPU_PROVIDER = 'CPUExecutionProvider'
+REMOTE_PROVIDER = 'AzureExecutionProvider'  # part of every build; it sends pictures to a cloud
 SILENT = 4  # log severity: what is an error is raised; on stderr it would only be said twice
 
 onnxruntime.set_default_logger_severity(SILENT)
@@ -81,6 +82,8 @@ class OrtSession:
         """
         wanted = tuple(providers) or (CPU_PROVIDER,)
         usable, self.fallbacks = _usable_providers(wanted)
+        if not providers:
+            self.fallbacks += _unused_providers()
         self._session, reasons = _load(path, usable, num_threads)
         in_use = self._session.get_providers()
         # ONNX Runtime drops a provider that cannot start (no driver, no library) without an exception.
@@ -199,6 +202,16 @@ def _usable_providers(wanted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[s
         for name in wanted
         if name not in available
     )
+
+
+def _unused_providers() -> tuple[str, ...]:
+    """Say that the CPU is in use although there is something faster, since nobody chose it."""
+    faster = [
+        name for name in onnxruntime.get_available_providers() if name not in (CPU_PROVIDER, REMOTE_PROVIDER)
+    ]
+    if not faster:
+        return ()
+    return (f'running on the CPU although this onnxruntime has {", ".join(faster)}; set providers to use it',)
 
 
 def _load(path: Path, providers: tuple[str, ...], num_threads: int) -> tuple[Any, str]:

@@ -27,7 +27,7 @@ from isaac_infer.ros.transport import warning_of_size
 
 NAME = 'image_source'
 READ_AHEAD = 4  # pictures
-RING_BYTES, RING_LENGTH = 128 << 20, 60  # of drawn scenes, at most
+RING_BYTES, RING_LENGTH = 128 << 20, 120  # of drawn scenes, at most
 CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture

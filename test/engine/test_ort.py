@@ -141,6 +141,18 @@ def test_a_provider_that_is_not_installed_is_a_fallback_that_says_so(fixed_adder
         assert session.backend.endswith('CPUExecutionProvider')
 
 
+def test_a_device_that_nobody_asked_for_is_pointed_out(
+    fixed_adder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = ['CUDAExecutionProvider', 'AzureExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: available)
+    with OrtSession(fixed_adder) as session:
+        (fallback,) = session.fallbacks
+        assert 'running on the CPU although this onnxruntime has CUDAExecutionProvider;' in fallback
+    with OrtSession(fixed_adder, providers=['CPUExecutionProvider']) as session:
+        assert session.fallbacks == ()
+
+
 def test_a_provider_that_does_not_start_is_a_fallback_with_the_reason(
     fixed_adder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from isaac_infer.core.decode.detection import (
     Candidates,
     grid_cells,
 )
-from isaac_infer.core.decode.families import BOXES_ONLY, COCO_KEYPOINT_VALUES, FAMILIES, describe_decoders
+from isaac_infer.core.decode.families import BOXES_ONLY, COCO_KEYPOINT_VALUES, FAMILIES
 from isaac_infer.core.errors import ModelError, TensorError
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 
@@ -202,5 +202,5 @@ def _not_scores(rows: np.ndarray, column: int, spec: ModelSpec) -> ModelError:
     return ModelError(
         f'{spec.outputs[0]}: decoder {spec.decoder} expects scores from 0 to 1 in value {column} of each '
         f'box, got {rows[:, column].min():.3g} to {rows[:, column].max():.3g}; set decoder, or class_names '
-        f'if the model does not have {spec.num_classes} classes. There are:\n{describe_decoders()}'
+        f'if the model does not have {spec.num_classes} classes; decoders are {", ".join(DECODERS)}'
     )

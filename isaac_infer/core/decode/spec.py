@@ -219,7 +219,7 @@ def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str,
     asked = overrides.decoder or model.says.own.get('decoder', '')
     if asked:
         if asked not in FAMILIES:
-            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are:\n{describe_decoders()}')
+            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are {", ".join(DECODERS)}')
         match = FAMILIES[asked].match(replace(model, asked=True))
         if match is None:
             raise ModelError(
