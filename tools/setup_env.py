@@ -52,6 +52,7 @@ DEVELOPMENT = [
     'hypothesis>=6.90,<7',
     'mypy==2.4.1',
     'onnx>=1.15,<2',
+    'psutil>=5.9,<8',
     'pycocotools>=2.0.7,<3',
     'pytest>=7.4,<9',  # the launch_testing plugin of an apt ROS does not load in pytest 9
     'pytest-timeout>=2.2,<3',
