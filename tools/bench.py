@@ -212,7 +212,7 @@ def bench_session(rounds: int, *, share: float) -> Row:
     return row(what, outside, target_ms=share * total_ms)
 
 
-def slow_model(*, channels: int = 96, layers: int = 4) -> onnx.ModelProto:
+def slow_model(*, channels: int = 96, layers: int = 12) -> onnx.ModelProto:
     """Make a network with YOLOv8's shapes and random weights; about 50 ms on two cores."""
     rng = np.random.default_rng(0)
     nodes = []
@@ -327,6 +327,7 @@ def bench_transport(frames: int, *, target_ms: float | None = None) -> Row:
 
 def with_pictures(frames: int, size_hw: Size, make_node: Callable[[], Any]) -> dict[str, str]:
     """Spin a node while image_source publishes from another process; give the node's last diagnostics."""
+    cv2.setNumThreads(1)  # as the nodes do
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     names = ['--ros-args', '-r', f'__ns:=/isaac_infer_bench_{os.getpid()}', '--log-level', 'warn']
     rclpy.init(args=names)

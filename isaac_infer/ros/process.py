@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Protocol
 
+import cv2
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
@@ -47,6 +48,8 @@ def run_node(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     warning = transport.set_up()
+    # Between two pictures OpenCV's threads fall asleep; waking them takes longer than they save.
+    cv2.setNumThreads(1)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of several kinds, for unknown arguments and unreadable parameter files
