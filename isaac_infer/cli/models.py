@@ -56,7 +56,8 @@ def check_report(report: Path, params: ModelParams, sources: Iterable[Path] = ()
 
     Raises:
         ModelError: there is no such model.
-        ParameterError: it is a folder, may not be written, is read, or would be the model's sidecar.
+        ParameterError: it is a folder, may not be written, is read, is something else than a report, or would
+            be the model's sidecar.
         OSError: its folder cannot be made.
     """
     report.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,17 @@ def check_report(report: Path, params: ModelParams, sources: Iterable[Path] = ()
     for path in (model, *map(Path, params.class_names), *sources):
         if report.exists() and os.path.exists(path) and report.samefile(path):
             raise ParameterError(f'--json {report}: would overwrite {path}, which is read; give another file')
+    if report.is_file() and not _is_json_object(report):
+        raise ParameterError(f'--json {report}: exists and is no report; give another file')
     sidecars = [os.path.realpath(model.with_suffix(suffix)) for suffix in SUFFIXES]
     if os.path.realpath(report) in sidecars:
         raise ParameterError(
             f'--json {report}: would be read as facts about {model.name}; give another name or folder'
         )
+
+
+def _is_json_object(path: Path) -> bool:
+    """Tell whether a file is empty or begins as reports do: weights and pictures, above all, do not."""
+    with path.open('rb') as file:
+        head = file.read(64).lstrip()
+    return not head or head.startswith(b'{')

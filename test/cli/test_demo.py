@@ -20,7 +20,9 @@ COMMAND = [sys.executable, '-m', 'isaac_infer.cli.main', 'demo']
 @pytest.fixture
 def environment(tmp_path):
     domain = str(random.randrange(101, 200))
-    return {**os.environ, 'ROS_DOMAIN_ID': domain, 'ROS_LOG_DIR': str(tmp_path / 'log'), 'COLUMNS': '120'}
+    # What is killed leaves its files behind: here they go with the test.
+    folders = {'TMPDIR': str(tmp_path), 'ROS_LOG_DIR': str(tmp_path / 'log')}
+    return {**os.environ, **folders, 'ROS_DOMAIN_ID': domain, 'COLUMNS': '120'}
 
 
 def demo(environment, *arguments):

@@ -164,6 +164,7 @@ def test_pictures_whose_names_look_alike_are_all_saved(model: Path, tmp_path: Pa
         ('colours.onnx', 'would overwrite'),
         ('pictures/blue.png', 'would overwrite'),
         ('names.txt', 'would overwrite'),
+        ('weights.data', 'exists and is no report'),
         ('colours.json', 'would be read as facts about colours.onnx'),
         ('colours.yaml', 'would be read as facts about colours.onnx'),
     ],
@@ -177,6 +178,7 @@ def test_a_report_harms_nothing_that_is_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / 'names.txt').write_text('r\ng\nb\n')
+    (tmp_path / 'weights.data').write_bytes(bytes(100))  # of a model, say
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     arguments = ('--class-names', tmp_path / 'names.txt', '--json', tmp_path / report)
     assert run('--model', model, '--source', pictures, *arguments) == 2

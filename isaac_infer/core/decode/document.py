@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 SUFFIXES = ('.json', '.yaml', '.yml')
+NULLS = ('~', 'null', 'Null', 'NULL')  # how YAML writes that a key has no value
 MAX_FILE_BYTES = 1 << 24
 MAX_YAML_BYTES = 1 << 20  # its parser is slow: more takes minutes
 
@@ -18,7 +20,10 @@ def read_text(path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> str:
         ValueError: it cannot be read, is too large, or is no text.
     """
     try:
-        size = path.stat().st_size
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError('expected a file, got a folder, pipe or device')
+        size = facts.st_size
         if size > max_bytes:
             raise ValueError(f'expected at most {max_bytes} bytes, got a file of {size} bytes')
         return path.read_text('utf-8-sig')
@@ -52,6 +57,9 @@ def _yaml(text: str) -> Any:
             return super().compose_node(parent, index)
 
     try:
-        return yaml.load(text, Loader)
+        content = yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    if isinstance(content, dict):
+        return {key: None if value in NULLS else value for key, value in content.items()}
+    return content
