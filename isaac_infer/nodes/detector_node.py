@@ -34,7 +34,9 @@ def load(params: DetectorParams) -> Loaded:
         providers=params.providers,
         num_threads=params.num_threads,
     )
-    return Loaded(pipeline, {'model': str(path), 'sha256': file_sha256(path)})
+    # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
+    writer = 'cdr' if CDR_FITS else 'rclpy'
+    return Loaded(pipeline, {'model': str(path), 'sha256': file_sha256(path), 'messages': writer})
 
 
 def limits(params: DetectorParams, spec: ModelSpec) -> Limits:

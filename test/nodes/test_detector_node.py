@@ -211,6 +211,7 @@ def test_diagnostics_say_what_runs_and_how_fast(detector, camera):
     assert 'CPUExecutionProvider' in values['backend'] and values['decoder'] == 'ultralytics'
     for stage in ('wait', 'convert', 'prepare', 'run', 'decode', 'publish', 'total'):
         assert 0 <= float(values[f'{stage}_ms_p50']) <= float(values[f'{stage}_ms_p99']) < 1000
+    assert values['messages'] == 'cdr'
     assert values['dropped_busy'] == values['dropped_bad_image'] == '0'
 
 
