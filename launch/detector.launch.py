@@ -2,13 +2,13 @@
 
 import os
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from isaac_infer.ros.transport import profile_environment
-from launch import LaunchDescription
 
 CONFIG = PathJoinSubstitution([FindPackageShare('isaac_infer'), 'config', 'detector.yaml'])
 ARGUMENTS = [

@@ -3,4 +3,10 @@
 import sys
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 sys.path.insert(0, str(Path(__file__).parent))  # the setting `pythonpath` came with pytest 7, Humble has 6.2
+
+# How long an example takes says something of the machine, which may be busy, and nothing of the code.
+settings.register_profile('busy machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('busy machine')

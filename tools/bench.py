@@ -35,7 +35,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from isaac_infer.core.decode.detection import DECODERS
-from isaac_infer.core.decode.spec import resolve_spec
+from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.fit import Fit, Size, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline

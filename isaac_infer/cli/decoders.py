@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
+from isaac_infer.cli.report import add_json_option, write_report
 from isaac_infer.core.decode.detection import DECODERS
 
 
@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='list the output layouts that are understood',
         description='Lists the decoders: what --decoder takes where a model is not recognised by itself.',
     )
-    parser.add_argument('--json', action='store_true', help='print as JSON')
+    add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print name and description of every decoder."""
     descriptions = {name: decoder.description for name, decoder in DECODERS.items()}
     if args.json:
-        print(json.dumps(descriptions, indent=1))
+        write_report(args.json, descriptions)
         return 0
     width = max(len(name) for name in descriptions)
     for name, description in descriptions.items():

@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from isaac_infer.cli.models import check_report, model_path, open_detector
+from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, given_values
+from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_model
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
@@ -28,11 +26,10 @@ from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import file_sha256, find_model
-from isaac_infer.params import DetectionParams
+from isaac_infer.params import DetectionParams, ImageSourceParams
 
 # What is customary for average precision: nearly every answer counts, down to the least sure one.
 CUSTOMARY = {'confidence_threshold': 0.001, 'nms_threshold': 0.7, 'max_detections': 100}
-MAX_SIDE = 16384  # of a drawn picture in pixels, as the image source has it
 
 
 @dataclass(frozen=True)
@@ -62,9 +59,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help=f'of the first scene (default: {FIRST_HELD_OUT_SEED})',
     )
     parser.add_argument(
-        '--size', metavar='WxH', default='640x480', help='of the drawn pictures (default: 640x480)'
+        '--width', metavar='N', type=int, default=640, help='of the drawn pictures (default: %(default)s)'
     )
-    parser.add_argument('--json', metavar='FILE', type=Path, help='write the figures as JSON')
+    parser.add_argument(
+        '--height', metavar='N', type=int, default=480, help='of the drawn pictures (default: %(default)s)'
+    )
+    add_json_option(parser)
     add_options(parser, DetectionParams)
     parser.set_defaults(run=run)
     return parser
@@ -72,15 +72,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a detector."""
-    for name, least in (('scenes', 1), ('seed', 0)):
-        if getattr(args, name) < least:
-            raise ParameterError(f'{name}: expected at least {least}, got {getattr(args, name)}')
-    size_hw = _size_hw(args.size)
+    if args.scenes < 1:
+        raise ParameterError(f'scenes: expected at least 1, got {args.scenes}')
+    ImageSourceParams(seed=args.seed, width=args.width, height=args.height)
+    size_hw = args.height, args.width
     params = DetectionParams().changed(**{**CUSTOMARY, **given_values(args, DetectionParams)})
     _require_pycocotools()
-    if args.json:
-        check_report(args.json, params)
-    out = Console()
+    check_report(args.json, params)
+    out = Console(stderr=args.json == STANDARD_OUTPUT)
     truth: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
     times: list[StageTimes] = []
@@ -114,8 +113,7 @@ def run(args: argparse.Namespace) -> int:
             for stage in fields(StageTimes)
         },
     }
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=1) + '\n')
+    write_report(args.json, report)
     _show(report, scores, out)
     return 0
 
@@ -190,16 +188,6 @@ def _scene_classes(model_names: tuple[str, ...]) -> dict[int, int]:
             f'got {", ".join(model_names) or "none"}; only a detector of drawn objects can be measured here'
         )
     return shared
-
-
-def _size_hw(text: str) -> tuple[int, int]:
-    match = re.fullmatch('([0-9]{1,5})x([0-9]{1,5})', text.lower())
-    width, height = (int(side) for side in match.groups()) if match else (0, 0)
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise ParameterError(
-            f'size: expected WIDTHxHEIGHT such as 640x480, each from 1 to {MAX_SIDE} pixels, got {text!r}'
-        )
-    return height, width
 
 
 def _require_pycocotools() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +13,13 @@ from rich.text import Text
 
 from isaac_infer.cli.models import model_path, open_network
 from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.cli.report import add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.core.text import without_commands
 from isaac_infer.engine.load import file_sha256, find_model, find_spec
 from isaac_infer.params import ModelParams
 
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Shows tensors and metadata of a model, its decoder, and how pictures are fed to it.',
     )
     parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
-    parser.add_argument('--json', action='store_true', help='print as JSON')
+    add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
     return parser
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     params = params_from(args, ModelParams)
     overrides = params.overrides(read_class_names(params.class_names))
     path = find_model(model_path(params))
+    check_report(args.json, params)
     with open_network(params) as session:
         facts: dict[str, Any] = {
             'model': str(path),
@@ -64,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
             spec = find_spec(session, path, overrides)
         except IsaacInferError as error:
             if args.json:
-                print(json.dumps({**facts, 'error': str(error)}, indent=1))
+                write_report(args.json, {**facts, 'error': str(error)})
             raise
     if args.json:
-        print(json.dumps({**facts, 'spec': asdict(spec)}, indent=1, default=str))
+        write_report(args.json, {**facts, 'spec': asdict(spec)})
     else:
         _show_spec(spec)
     return 0
@@ -115,5 +117,5 @@ def _print(title: str, rows: dict[str, str]) -> None:
     table.add_column()
     table.add_column(overflow='fold')
     for key, value in rows.items():
-        table.add_row(Text(key), Text(value))
+        table.add_row(Text(without_commands(key)), Text(without_commands(value)))
     Console().print(table)

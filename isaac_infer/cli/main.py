@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.text import without_commands
 
 # Sub-command -> what it is for. Each is the module of that name, imported only when it is asked for.
 COMMANDS = {
@@ -79,7 +80,10 @@ def _shielded(argument: str) -> str:
 
 
 def _report(error: Exception, code: int) -> int:
-    print(f'isaac-infer: error: {error}', file=sys.stderr)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f'{error.filename}: {error.strerror}' if error.filename else error.strerror
+    print(f'isaac-infer: error: {without_commands(text)}', file=sys.stderr)
     return code
 
 

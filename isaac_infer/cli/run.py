@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import sys
@@ -20,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import check_report, model_path, open_detector
+from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.draw import draw_detections
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
@@ -31,12 +31,12 @@ from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
 from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_source
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
+from isaac_infer.core.text import without_commands
 from isaac_infer.params import DetectionParams
 
-SYNTHETIC_PICTURES = 10  # drawn scenes never end; so many are enough unless --max-frames says otherwise
+SYNTHETIC_PICTURES = 10  # drawn scenes never end; so many are enough unless --frames says otherwise
 TIMED_PICTURES = 100_000  # the last so many enter the table of times
 WRITTEN_SUFFIXES = ('.jpg', '.jpeg', '.png')
-STANDARD_OUTPUT = '-'
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -53,12 +53,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         required=True,
         help='picture, folder, video, /dev/video0, rtsp://..., GStreamer pipeline or synthetic',
     )
-    parser.add_argument(
-        '--json', metavar='FILE', default='', help='write what was found as JSON; - is standard output'
-    )
+    add_json_option(parser)
     parser.add_argument('--save', metavar='DIR', type=Path, help='write annotated pictures into this folder')
     parser.add_argument(
-        '--max-frames',
+        '--frames',
         metavar='N',
         type=int,
         default=0,
@@ -79,15 +77,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the detector on every picture of the source."""
     params = params_from(args, DetectionParams)
-    for name in ('max_frames', 'seed'):
+    for name in ('frames', 'seed'):
         if getattr(args, name) < 0:
             raise ParameterError(f'{name}: expected at least 0, got {getattr(args, name)}')
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(args.source, seed=args.seed))
-        if args.json not in ('', STANDARD_OUTPUT):
-            check_report(Path(args.json), params, source.paths)
+        check_report(args.json, params, source.paths)
         places = _places(source.paths, args.save) if args.save else {}
         pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
         show_model(pipeline, out)
@@ -98,10 +95,7 @@ def run(args: argparse.Namespace) -> int:
             'images': [],
         }
         code = _detect(source, pipeline, args, places, report['images'], windows, out)
-    if args.json == STANDARD_OUTPUT:
-        print(json.dumps(report, indent=1))
-    elif args.json:
-        Path(args.json).write_text(json.dumps(report, indent=1) + '\n')
+    write_report(args.json, report)
     if report['images']:
         out.print(_times(windows, len(report['images'])))
     return code
@@ -130,7 +124,7 @@ def _detect(
     out: Console,
 ) -> int:
     """Answer picture after picture, into `answers`, files and on the screen; returns the exit code."""
-    most = args.max_frames or (SYNTHETIC_PICTURES if args.source == SYNTHETIC else None)
+    most = args.frames or (SYNTHETIC_PICTURES if args.source == SYNTHETIC else None)
     code = 0
     try:
         for _ in islice(count(), most):
@@ -164,7 +158,7 @@ def _detect(
 
 def _failed(message: str) -> int:
     """Say what went wrong with one picture; gives the exit code."""
-    print(f'isaac-infer: error: {message}', file=sys.stderr)
+    print(f'isaac-infer: error: {without_commands(message)}', file=sys.stderr)
     return 1
 
 
@@ -190,7 +184,7 @@ def _answer(picture: Picture, found: Detections, spec: ModelSpec) -> dict[str, A
 
 def _table(answer: dict[str, Any]) -> Table:
     width, height = answer['size_wh']
-    title = Text(f'{answer["source"]}  {width}x{height}', style='bold')
+    title = Text(f'{without_commands(answer["source"])}  {width}x{height}', style='bold')
     table = Table(title=title, title_justify='left', box=SIMPLE_HEAD)
     table.add_column('class')
     for heading in ('score', 'left', 'top', 'right', 'bottom'):

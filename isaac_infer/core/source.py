@@ -103,8 +103,12 @@ def open_source(
         raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, camera, '
                           f'stream or "{SYNTHETIC}"')  # fmt: skip
     if path.is_dir():
-        found = (entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
-        paths = sorted(found, key=lambda entry: _natural_order(entry.name))
+        try:
+            found = [entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES]
+        except OSError as error:
+            raise SourceError(f'{text}: cannot be read: {error.strerror}') from error
+        pictures = (entry for entry in found if not entry.is_dir())
+        paths = sorted(pictures, key=lambda entry: _natural_order(entry.name))
         if not paths:
             raise SourceError(
                 f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.decode.document import SUFFIXES, read_document
-from isaac_infer.core.decode.metadata import note_unknown_keys
+from isaac_infer.core.decode.metadata import note_unknown_keys, over_sidecar
 from isaac_infer.core.decode.probe import probe
-from isaac_infer.core.decode.spec import input_shapes, resolve_spec
+from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
@@ -132,8 +132,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
-    sidecar, sidecar_notes = _sidecar(path)
-    metadata = {**sidecar, **session.metadata}
+    metadata, sidecar_notes = _metadata(path, session.metadata)
     shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
     outputs = session.outputs
@@ -216,11 +215,11 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _sidecar(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read `<model>.json` or `<model>.yaml` beside a model: what its file cannot say of itself, and notes."""
+def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Give what a model says of itself, over what `<model>.json` or `.yaml` beside it says; and notes."""
     beside = next((file for suffix in SUFFIXES if (file := path.with_suffix(suffix)).is_file()), None)
     if beside is None:
-        return {}, ()
+        return own, ()
     try:
         content = read_document(beside)
     except ValueError as error:
@@ -230,6 +229,6 @@ def _sidecar(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
             f'{beside}: expected a mapping such as {{"decoder": "..."}}, got {type(content).__name__}'
         )
     if content.keys() >= REPORT_KEYS:
-        return {}, (f'{beside.name} is a report and says nothing of the model',)
-    notes = note_unknown_keys(content)
-    return content, tuple(f'{beside.name} {note}' for note in notes)
+        return own, (f'{beside.name} is a report and says nothing of the model',)
+    metadata, unused = over_sidecar(own, content, file_name=path.name)
+    return metadata, tuple(f'{beside.name}: {note}' for note in (*note_unknown_keys(content), *unused))

@@ -76,7 +76,7 @@ DETECTOR = Perception(
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C; the exit code is 1 where its parameters are wrong."""
-    return run_node(NAME, lambda stop: PerceptionNode(DETECTOR), args)
+    return run_node(NAME, DetectorParams, lambda stop: PerceptionNode(DETECTOR), args)
 
 
 if __name__ == '__main__':

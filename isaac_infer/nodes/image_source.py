@@ -223,7 +223,7 @@ class ImageSource(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Publish until the end of the source or Ctrl-C; the exit code is 1 where a picture could not be read."""
-    return run_node(NAME, ImageSource, args)
+    return run_node(NAME, ImageSourceParams, ImageSource, args)
 
 
 if __name__ == '__main__':

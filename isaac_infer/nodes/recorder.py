@@ -141,7 +141,7 @@ def _check_writable(params: RecorderParams) -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C."""
-    return run_node('recorder', lambda stop: Recorder(), args)
+    return run_node('recorder', RecorderParams, lambda stop: Recorder(), args)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import remove_ros_args
 
 from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.params import Params, parameters
 from isaac_infer.ros import transport
 
 STOP_TIMEOUT_S = 10.0  # for the callback that is under way, such as the opening of a model
@@ -34,13 +37,18 @@ class ClosableNode(Protocol):
 
 
 def run_node(
-    name: str, make_node: Callable[[Callable[[], None]], ClosableNode], args: list[str] | None = None
+    name: str,
+    params: type[Params],
+    make_node: Callable[[Callable[[], None]], ClosableNode],
+    args: list[str] | None = None,
 ) -> int:
     """Run a node and return the exit code of its process.
 
     Args:
         name: of the executable, for messages.
+        params: what --help lists.
         make_node: makes the node; is given a function that ends the process.
+        args: of the command line; None: those of the process.
     """
     # rclpy's own handlers tear the context down at once, and whatever still publishes dies of it. With ours
     # the node is closed first. The executor has its own thread because only a wait in Python sees a signal.
@@ -48,19 +56,44 @@ def run_node(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     warning = transport.set_up()
+    try:
+        # ROS ignores what it does not know: `--model yolo.onnx` would start a node without a model.
+        _parser(name, params).parse_args(remove_ros_args(sys.argv if args is None else [name, *args])[1:])
+    except SystemExit as end:  # --help, or an unknown option
+        return int(end.code or 0)
+    except Exception as error:  # of rclpy, for malformed --ros-args
+        return _refused(name, error)
     # Between two pictures OpenCV's threads fall asleep; waking them takes longer than they save.
     cv2.setNumThreads(1)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of several kinds, for unknown arguments and unreadable parameter files
-        print(f'{name}: error: {error}', file=sys.stderr)
-        return 1
+        return _refused(name, error)
     if warning:
         get_logger(name).warning(warning)
     try:
         return _run(name, make_node, stop)
     finally:
         rclpy.try_shutdown()
+
+
+def _refused(name: str, error: Exception) -> int:
+    print(f'{name}: error: {error}', file=sys.stderr)
+    return 1
+
+
+def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:
+    lines = [
+        f'  {parameter.name}: {parameter.expected}, {parameter.default!r}\n      {parameter.description}'
+        for parameter in parameters(params)
+    ]
+    return argparse.ArgumentParser(
+        name,
+        usage=f'{name} [--ros-args [-p PARAMETER:=VALUE] [-r FROM:=TO] [--params-file FILE]]',
+        description='parameters, their types and defaults:\n' + '\n'.join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
 
 
 def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: threading.Event) -> int:

@@ -66,14 +66,13 @@ def test_the_shipped_detector_is_small() -> None:
     ('arguments', 'complaint'),
     [
         (['--scenes', '0'], 'scenes: expected at least 1, got 0'),
-        (['--seed', '-1'], 'seed: expected at least 0, got -1'),
+        (['--seed', '-1'], 'seed: expected int of at least 0, got -1'),
         (
-            ['--size', '640'],
-            "size: expected WIDTHxHEIGHT such as 640x480, each from 1 to 16384 pixels, got '640'",
+            ['--width', '0'],
+            'width: expected int from 1 to 8192, got 0',
         ),
-        (['--size', '0x480'], "got '0x480'"),
-        (['--size', '100000x100'], "got '100000x100'"),
-        (['--size', '16385x1'], "got '16385x1'"),
+        (['--height', '0'], 'height: expected int from 1 to 8192, got 0'),
+        (['--width', '8193'], 'width: expected int from 1 to 8192, got 8193'),
         (['--json', '/'], '--json /: expected a file, got a folder'),
     ],
 )

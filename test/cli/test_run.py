@@ -201,7 +201,7 @@ def test_pictures_that_fail_count_among_the_most_that_are_read(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / 'a.png').write_bytes(b'no picture')
-    assert run('--model', model, '--source', pictures, '--max-frames', 2, '--json', '-') == 1
+    assert run('--model', model, '--source', pictures, '--frames', 2, '--json', '-') == 1
     assert len(json.loads(capsys.readouterr().out)['images']) == 1
 
 
@@ -229,7 +229,7 @@ def test_a_broken_picture_is_reported_and_the_others_are_answered(
 
 def test_endless_sources_stop_after_so_many_pictures(model: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out.json'
-    assert run('--model', model, '--source', 'synthetic', '--seed', 5, '--max-frames', 2, '--json', out) == 0
+    assert run('--model', model, '--source', 'synthetic', '--seed', 5, '--frames', 2, '--json', out) == 0
     assert [image['source'] for image in json.loads(out.read_text())['images']] == [
         'synthetic 5',
         'synthetic 6',
@@ -282,7 +282,7 @@ def test_options_reach_the_pipeline(
         (['--class-names', 'nowhere.txt'], 1, 'nowhere.txt'),
         (['--decoder', 'yolov99'], 1, "there is no decoder 'yolov99'"),
         (['--backend', 'tensorrt'], 1, 'cannot run TensorRT'),
-        (['--max-frames', '-1'], 2, 'max_frames: expected at least 0'),
+        (['--frames', '-1'], 2, 'frames: expected at least 0'),
         (['--source', 'nowhere.png'], 1, "'nowhere.png': no such file"),
     ],
 )
@@ -350,7 +350,7 @@ def test_a_model_is_inspected_for_people_and_for_programs(
         '64x64 rgb',
     ):
         assert text in shown
-    assert main(['inspect', '--model', str(model), '--json']) == 0
+    assert main(['inspect', '--model', str(model), '--json', '-']) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts['outputs'] == [{'name': 'output0', 'shape': [1, 7, 84], 'dtype': 'float32'}]
     assert facts['spec']['decoder'] == 'ultralytics'
@@ -365,10 +365,34 @@ def test_a_model_that_is_not_understood_still_shows_its_tensors(
     printed = capsys.readouterr()
     assert 'float32[1, 5, 64, 64]' in printed.out
     assert 'no decoder fits' in printed.err
-    assert main(['inspect', str(model), '--json']) == 1
+    assert main(['inspect', str(model), '--json', '-']) == 1
     facts = json.loads(capsys.readouterr().out)
     assert facts['outputs'] == [{'name': 'logits', 'shape': [1, 5, 64, 64], 'dtype': 'float32'}]
     assert 'no decoder fits' in facts['error']
+
+
+def test_what_a_model_says_does_not_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = {'description': 'a\x1b]0;owned\x07b', 'task': 'detect', 'names': "{0: 'r', 1: 'g', 2: 'b'}"}
+    model = save_colour_detector(tmp_path / 'colours.onnx', metadata=evil)
+    assert main(['inspect', str(model)]) == 0
+    shown = capsys.readouterr().out
+    assert 'owned' in shown
+    assert '\x1b]' not in shown and '\x07' not in shown
+
+
+def test_a_picture_s_name_does_not_command_the_terminal(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / 'a\x1b[31m.png', tmp_path / 'b\x1b[31m.png'
+    good.write_bytes(cv2.imencode('.png', np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    bad.write_bytes(b'none')
+    assert run('--model', model, '--source', tmp_path) == 1
+    printed = capsys.readouterr()
+    assert 'b\ufffd[31m.png: expected a picture' in printed.err
+    assert 'a\ufffd[31m.png' in printed.out
+    assert '\x1b[31m' not in printed.out + printed.err
 
 
 def test_two_models_to_inspect_are_one_too_many(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from isaac_infer.core.fit import RESIZE_MODES
@@ -98,7 +98,6 @@ def test_int8_networks_get_clipped_values_instead_of_wrapped_ones():
     assert (buffer == 127).all()
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 90), st.integers(1, 90)),
     st.tuples(st.integers(1, 60), st.integers(1, 60)),

@@ -223,3 +223,10 @@ def test_a_picture_of_floats_says_what_is_supported(tmp_path: Path) -> None:
         SourceError, match='float32 values, which is not supported; convert it to 8 or 16 bits'
     ):
         read_picture(path)
+
+
+def test_a_folder_named_like_a_picture_is_none(tmp_path: Path) -> None:
+    (tmp_path / 'a.png').mkdir()
+    path = save_picture(tmp_path / 'b.png')
+    with open_source(str(tmp_path)) as source:
+        assert [picture.name for picture in source] == [str(path)]

@@ -143,6 +143,14 @@ def test_the_model_itself_wins_over_its_sidecar(tmp_path: Path) -> None:
     assert open_detector(model).spec.class_names == NAMES
 
 
+def test_a_sidecar_that_contradicts_the_model_s_names_is_noted_and_does_not_win(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.json').write_text(json.dumps({'class_names': ['r', 'g', 'b']}))
+    spec = open_detector(model).spec
+    assert spec.class_names == NAMES
+    assert any('colours.json: class_names is not used' in note for note in spec.notes)
+
+
 def test_words_in_a_yaml_sidecar_are_names_and_numbers_are_numbers(tmp_path: Path) -> None:
     model = save_colour_detector(tmp_path / 'colours.onnx', metadata={})
     model.with_suffix('.yaml').write_text(

@@ -188,7 +188,7 @@ def test_what_cv_bridge_cannot_convert_is_refused(monkeypatch):
 texts = st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), max_size=20)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     encoding=st.sampled_from(sorted(ENCODINGS)),
     half_hw=st.tuples(st.integers(1, 6), st.integers(1, 6)),
@@ -227,7 +227,7 @@ def test_other_representations_are_left_to_rclpy():
     assert frame_from_image_cdr(cdr).image.ravel().tolist() == list(range(12))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     size_hw=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     encoding=st.sampled_from(['bgr8', 'rgb8', 'mono8']),

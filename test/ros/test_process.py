@@ -11,6 +11,7 @@ import pytest
 SCRIPT = """
 import sys, time
 from rclpy.node import Node
+from isaac_infer.params import Params
 from isaac_infer.ros import process
 
 process.STOP_TIMEOUT_S = 1.0
@@ -29,7 +30,7 @@ class Busy(Node):
     def close(self):
         print('closed', flush=True)
 
-sys.exit(process.run_node('busy', Busy, []))
+sys.exit(process.run_node('busy', Params, Busy, []))
 """
 
 
@@ -55,3 +56,18 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
     assert process.returncode == 0 and time.monotonic() - begin < 5
     assert ('closed' in said) == is_closed
     assert ('a request is not done' in said) != is_closed
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'code', 'said'),
+    [
+        (['--help'], 0, 'confidence_threshold: float from 0 to 1, 0.25'),
+        (['--model', 'yolo.onnx'], 2, 'unrecognized arguments: --model yolo.onnx'),
+        (['--ros-args', '-p', 'confidence_threshold'], 1, 'detector_node: error: '),
+    ],
+)
+def test_arguments_that_ros_does_not_know_are_not_ignored(arguments, code, said):
+    command = [sys.executable, '-m', 'isaac_infer.nodes.detector_node', *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == code
+    assert said in ended.stdout + ended.stderr

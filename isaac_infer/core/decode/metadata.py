@@ -20,6 +20,7 @@ MAX_LITERAL_CHARACTERS = 1 << 20
 MAX_LITERAL_DEPTH = 16
 MAX_SIDE = 1 << 14
 MAX_NOTED = 8
+MAX_SHOWN = 120  # characters of what somebody wrote, in a message
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
         try:
             return read(values[key])
         except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
-            notes.append(f'metadata {key!r} cannot be understood and is ignored: {str(values[key])[:60]!r}')
+            notes.append(
+                f'metadata {key!r} cannot be understood and is ignored: {_shortened(str(values[key]))!r}'
+            )
             return otherwise
 
     own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) not in (None, '')}
@@ -129,7 +132,7 @@ _BOOLEANS = {
 def _whole(value: Any) -> int:
     number = int(value)
     if isinstance(value, bool) or number != float(value) or not 1 <= number <= MAX_SIDE:
-        raise ValueError
+        raise ValueError(f'a whole number from 1 to {MAX_SIDE}')
     return number
 
 
@@ -137,7 +140,7 @@ def _size(value: Any) -> Size:
     """Height and width from one number or two."""
     sides = value if isinstance(value, (list, tuple)) else (value, value)
     if len(sides) != 2:
-        raise ValueError
+        raise ValueError('height and width')
     return _whole(sides[0]), _whole(sides[1])
 
 
@@ -148,7 +151,7 @@ def _version(value: Any) -> tuple[int, ...]:
 def _numbers(value: Any) -> tuple[float, ...]:
     numbers = tuple(float(number) for number in (value if isinstance(value, (list, tuple)) else (value,)))
     if not all(math.isfinite(number) for number in numbers):
-        raise ValueError
+        raise ValueError('finite numbers')
     return numbers
 
 
@@ -231,8 +234,37 @@ def note_unknown_keys(keys: Iterable[str]) -> tuple[str, ...]:
     return (f'ignores the unknown {", ".join(said[:MAX_NOTED])}{more}',) if said else ()
 
 
+def over_sidecar(
+    metadata: Mapping[str, Any], sidecar: Mapping[str, Any], *, file_name: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Lay what a model says of itself over its sidecar; notes name what the sidecar says in vain.
+
+    Raises:
+        ModelError: one of this package's own keys holds a value that it cannot have.
+    """
+    own, beside = (read_metadata(values, file_name=file_name) for values in (metadata, sidecar))
+    merged, notes = {**sidecar, **metadata}, []
+    for key, wins, loses in (
+        ('class_names', own.names, beside.names),
+        ('input_size', own.size_hw, beside.size_hw),
+    ):
+        if wins and key in sidecar and key not in metadata:
+            del merged[key]
+            if loses != wins:
+                notes.append(
+                    f'{key} is not used: the model itself says otherwise; the parameter {key} would win'
+                )
+    return merged, tuple(notes)
+
+
 def _own(key: str, value: Any, file_name: str) -> Any:
     try:
         return _OWN[key](value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise ModelError(f'{file_name}: metadata {key!r} cannot be {value!r}: {error}') from error
+        raise ModelError(
+            f'{file_name}: metadata {key!r} cannot be {_shortened(repr(value))}: {_shortened(str(error))}'
+        ) from error
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f'{text[:MAX_SHOWN]}...'

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from isaac_infer.core.decode import document
 from isaac_infer.core.errors import ModelError
+from isaac_infer.core.text import printable
 
 FILE_SUFFIXES = ('.txt', '.names', '.labels', *document.SUFFIXES)
 MAX_CLASSES = 1 << 16
-# Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
-_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 
 
 def read_class_names(entries: Sequence[str]) -> tuple[str, ...]:
@@ -54,7 +52,7 @@ def names_by_index(value: Any) -> tuple[str, ...]:
 
 
 def _printable(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_UNPRINTABLE.sub('\ufffd', name) for name in names)
+    return tuple(printable(name) for name in names)
 
 
 def _names_of_file(path: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.decode.spec import resolve_spec
+from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec

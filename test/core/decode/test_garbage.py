@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.probe import probe
-from isaac_infer.core.decode.spec import resolve_spec
+from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits
@@ -36,7 +36,7 @@ def assert_sound(found: Detections) -> None:
 
 @pytest.mark.parametrize('name', sorted(DECODERS))
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_answer_gives_sound_detections_or_one_of_our_errors(name, data):
     layout = LAYOUTS[name]
     spec = probe(layout.encode(OBJECTS), layout.spec(OBJECTS))
@@ -87,7 +87,7 @@ _INPUT = (TensorSpec('images', (1, 3, 64, 96), np.dtype(np.float32)),)
     ),
     st.integers(0, 99),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_shapes_are_understood_or_refused(outputs, metadata, seed):
     try:
         spec = resolve_spec(_INPUT, outputs, metadata)

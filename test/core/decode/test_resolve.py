@@ -11,7 +11,7 @@ from core.decode.layouts import LAYOUTS, NAMES
 
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.families import FAMILIES
-from isaac_infer.core.decode.spec import input_shapes, resolve_spec
+from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec

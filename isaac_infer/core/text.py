@@ -1,0 +1,19 @@
+"""Text: what strangers wrote, made safe for terminals, logs and drawings."""
+
+from __future__ import annotations
+
+import re
+
+# Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
+_UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # to a terminal; line ends and tabs are none
+
+
+def printable(text: str) -> str:
+    """Give a name with a replacement character for everything that cannot be shown; one line."""
+    return _UNPRINTABLE.sub('\ufffd', text)
+
+
+def without_commands(text: str) -> str:
+    """Give a message of any number of lines, without what a terminal would take for a command."""
+    return _COMMANDS.sub('\ufffd', text)
