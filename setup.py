@@ -31,6 +31,8 @@ setup(
     install_requires=['setuptools'],
     extras_require={
         'test': ['pytest'],  # colcon runs pytest only where this names it
+        # Without ROS: what package.xml names for robots, by its names on PyPI.
+        'standalone': ['numpy', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich'],
         'eval': ['pycocotools'],
         'train': ['onnx', 'torch'],
     },

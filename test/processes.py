@@ -114,12 +114,12 @@ class Peer:
         request = SetParameters.Request(parameters=given)
         return self.call(SetParameters, f'{node}/set_parameters', request).results
 
-    def transit(self, node, transition):
-        """Make a lifecycle transition by its label; tell whether it succeeded."""
+    def transit(self, node, transition='', number=0):
+        """Make a lifecycle transition by its label, or by its number; tell whether it succeeded."""
         from lifecycle_msgs.srv import ChangeState
 
         request = ChangeState.Request()
-        request.transition.label = transition
+        request.transition.label, request.transition.id = transition, number
         return self.call(ChangeState, f'{node}/change_state', request).success
 
     def state(self, node):

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.models import DEFAULT_MODEL
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
-DEFAULT_MODEL = 'tabletop_detector.onnx'
+FRAMES, RATE_HZ = 100, 30.0
+STILLS_RATE_HZ = 5.0  # of picture files: slow enough for most models on most machines to answer each
 START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
 BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
@@ -51,8 +55,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--source', default='synthetic', help='picture, folder, video, camera, stream or synthetic'
     )
-    parser.add_argument('--frames', type=int, default=100, help='pictures to send (default: %(default)s)')
-    parser.add_argument('--rate', type=float, default=30.0, help='pictures per second (default: %(default)s)')
+    parser.add_argument(
+        '--frames',
+        type=int,
+        help=f'pictures to send (default: {FRAMES}, or each picture file once)',
+    )
+    parser.add_argument(
+        '--rate',
+        type=float,
+        help=f'pictures per second (default: {RATE_HZ:g}; {STILLS_RATE_HZ:g} of picture files)',
+    )
     parser.add_argument('--width', type=int, default=640, help='of synthetic pictures (default: %(default)s)')
     parser.add_argument(
         '--height', type=int, default=480, help='of synthetic pictures (default: %(default)s)'
@@ -67,17 +79,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered."""
+    _choose_pictures(args)
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
     )
-    if args.frames < 1:
-        raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     model = given_values(args, DetectionParams)
     model.setdefault('model_file_path', DEFAULT_MODEL)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
-        for name in (CONTACT_SHEET, REPORT):
-            (args.out / name).unlink(missing_ok=True)  # of an earlier run
     except OSError as error:
         raise DemoError(
             f'--out {args.out}: expected a folder that can be written to: {error.strerror}'
@@ -91,21 +100,45 @@ def run(args: argparse.Namespace) -> int:
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with tempfile.TemporaryDirectory(prefix='isaac_infer_demo_') as folder:
-        report = _play(args, model, Path(folder), console)
-    _show(report, console)
-    (args.out / REPORT).write_text(json.dumps(report, indent=2) + '\n')
-    for name in (CONTACT_SHEET, REPORT):
-        if (args.out / name).exists():
-            console.print(f'written: {args.out / name}', markup=False, highlight=False)
+        report, is_interrupted = _play(args, model, Path(folder), console)
+        _show(report, console, is_complete=not is_interrupted)
+        (Path(folder) / REPORT).write_text(json.dumps(report, indent=2) + '\n')
+        for name in (CONTACT_SHEET, REPORT):  # only now: what an earlier run wrote outlives one that fails
+            (args.out / name).unlink(missing_ok=True)
+            if (Path(folder) / name).exists():
+                shutil.copyfile(Path(folder) / name, args.out / name)
+                console.print(f'written: {args.out / name}', markup=False, highlight=False)
+    if is_interrupted:
+        return 130
     return 0 if report['answered'] else 1
 
 
-def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console: Console) -> dict[str, Any]:
-    """Start the three nodes, follow the recorder until the source has ended, stop all, return the report."""
+def _choose_pictures(args: argparse.Namespace) -> None:
+    """Settle how many pictures are sent, and how fast, where the user has not; each picture file once."""
+    if args.frames is not None and args.frames < 1:
+        raise DemoError(f'--frames: expected at least 1, got {args.frames}')
+    stills = 0
+    if args.source != SYNTHETIC and os.path.exists(os.path.expanduser(args.source)):
+        with open_source(args.source) as source:
+            stills = len(source.paths) if all(is_picture(path) for path in source.paths) else 0
+    if args.frames is None:
+        args.frames = min(stills, FRAMES) or FRAMES
+    if args.rate is None:
+        args.rate = STILLS_RATE_HZ if stills else RATE_HZ
+
+
+def _play(
+    args: argparse.Namespace, model: dict[str, Any], folder: Path, console: Console
+) -> tuple[dict[str, Any], bool]:
+    """Start the three nodes, follow the recorder until the source has ended or Ctrl-C, stop all.
+
+    Returns:
+        The report, and whether it was Ctrl-C.
+    """
     report_path = folder / REPORT
     picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
     nodes = {
-        'recorder': {'report': str(report_path), 'contact_sheet': str(args.out.resolve() / CONTACT_SHEET)},
+        'recorder': {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)},
         'detector_node': model,
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
@@ -113,21 +146,27 @@ def _play(args: argparse.Namespace, model: dict[str, Any], folder: Path, console
         task = bar.add_task('starting', total=args.frames)
         report: dict[str, Any] = {}
         last_news = time.monotonic()
-        while True:
-            time.sleep(0.1)
-            before, report = report, _read(report_path)
-            _check(processes, report, folder)
-            if _counts(report) != _counts(before):
-                last_news = time.monotonic()
-                bar.update(task, completed=report['answered'], description='answered')
-            quiet_s = time.monotonic() - last_news
-            patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
-            if processes['image_source'].poll() is not None and quiet_s > patience_s:
-                break
-            if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
-                raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
+        is_interrupted = False
+        try:
+            while True:
+                time.sleep(0.1)
+                before, report = report, _read(report_path)
+                _check(processes, report, folder)
+                if _counts(report) != _counts(before):
+                    last_news = time.monotonic()
+                    bar.update(task, completed=report['answered'], description='answered')
+                quiet_s = time.monotonic() - last_news
+                patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
+                if processes['image_source'].poll() is not None and quiet_s > patience_s:
+                    break
+                if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
+                    raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
+        except KeyboardInterrupt:
+            if not _counts(report)[1]:
+                raise
+            is_interrupted = True
         _stop(processes['recorder'])  # it writes the contact sheet on its way out
-        return {**_read(report_path), 'warnings': _warnings(folder)}
+        return {**_read(report_path), 'warnings': _warnings(folder)}, is_interrupted
 
 
 def _read(report_path: Path) -> dict[str, Any]:
@@ -231,14 +270,19 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _show(report: dict[str, Any], console: Console) -> None:
+def _show(report: dict[str, Any], console: Console, *, is_complete: bool) -> None:
     """Print the tables: pictures, objects by class, times by stage."""
     values = {name: status['values'] for name, status in report['nodes'].items()}
     detector, source = values.get('detector_node', {}), values.get('image_source', {})
     counts = Table('pictures', '', box=SIMPLE_HEAD)
     counts.add_row('sent', source.get('sent', 'unknown'))
     counts.add_row('answered', str(report['answered']))
+    lost = int(source.get('sent', 0)) - int(detector.get('received', 0))
+    if lost > 0 and is_complete:  # no counter of the middleware shows all of them
+        counts.add_row('lost on the way', str(lost))
     for key, count in detector.items():
+        if key == 'dropped_lost_in_transport':
+            continue
         if key.startswith('dropped_') and count != '0':
             counts.add_row(key.replace('_', ': ', 1).replace('_', ' '), count)
     classes = Table('found', 'times', box=SIMPLE_HEAD)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.models import DEFAULT_MODEL, model_path, open_detector
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_model
@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(f'scenes: expected at least 1, got {args.scenes}')
     ImageSourceParams(seed=args.seed, width=args.width, height=args.height)
     size_hw = args.height, args.width
-    params = DetectionParams().changed(**{**CUSTOMARY, **given_values(args, DetectionParams)})
+    given = given_values(args, DetectionParams)
+    if not given.get('engine_file_path'):
+        given.setdefault('model_file_path', DEFAULT_MODEL)
+    params = DetectionParams().changed(**{**CUSTOMARY, **given})
     _require_pycocotools()
     check_report(args.json, params)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
@@ -86,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.closing(open_detector(params)) as pipeline:
         show_model(pipeline, out)
         scene_class = _scene_classes(pipeline.spec.class_names)
+        unknown = sorted(set(CLASS_NAMES) - set(pipeline.spec.class_names))
+        if unknown:
+            out.print(f'note: the model has no class named {", ".join(unknown)}: these count as not found')
         seeds = range(args.seed, args.seed + args.scenes)
         for seed in track(seeds, 'scenes', console=out, transient=True):
             scene = draw_scene(seed, size_hw=size_hw)

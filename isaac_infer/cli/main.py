@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when OpenCV is imported: what goes wrong with a source is raised, and said once.
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'ERROR')
     os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # AV_LOG_QUIET
+    if sys.stdout is None:  # closed by the shell (>&-)
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
     # Names of files and classes may hold what the terminal's encoding lacks; standard error does this anyway.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')
@@ -44,6 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         return _report(error, 1)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith('isaac_infer'):
+            raise
+        return _report(
+            IsaacInferError(
+                f'the Python module {error.name} is missing; without ROS, pip brings all that is needed: '
+                'pip install numpy onnxruntime opencv-python-headless pyyaml rich'
+            ),
+            1,
+        )
     except KeyboardInterrupt:
         return 130
 

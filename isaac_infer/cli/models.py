@@ -9,6 +9,8 @@ from isaac_infer.core.session import Session
 from isaac_infer.engine.load import open_pipeline, open_session
 from isaac_infer.params import DetectionParams, ModelParams
 
+DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
+
 
 def open_detector(params: DetectionParams) -> Pipeline:
     """Load, understand and warm up the detector that the parameters describe; see `open_pipeline`."""

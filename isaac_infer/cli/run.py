@@ -28,7 +28,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.results import Detections
 from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
-from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_source
+from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_sources
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
@@ -51,7 +51,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--source',
         required=True,
-        help='picture, folder, video, /dev/video0, rtsp://..., GStreamer pipeline or synthetic',
+        nargs='+',
+        help='pictures, folders, videos; or one of /dev/video0, rtsp://..., GStreamer pipeline, synthetic',
     )
     add_json_option(parser)
     parser.add_argument('--save', metavar='DIR', type=Path, help='write annotated pictures into this folder')
@@ -83,9 +84,11 @@ def run(args: argparse.Namespace) -> int:
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source, seed=args.seed))
+        source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
         places = _places(source.paths, args.save) if args.save else {}
+        if os.path.realpath(args.json) in map(os.path.realpath, places.values()):
+            raise ParameterError(f'--json {args.json}: is where an annotated picture goes; give another file')
         pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
         show_model(pipeline, out)
         report: dict[str, Any] = {
@@ -97,7 +100,10 @@ def run(args: argparse.Namespace) -> int:
         code = _detect(source, pipeline, args, places, report['images'], windows, out)
     write_report(args.json, report)
     if report['images']:
-        out.print(_times(windows, len(report['images'])))
+        out.print(_times(windows, report['images']))
+    for path in (args.json if args.json != STANDARD_OUTPUT else '', args.save):
+        if path:
+            out.print(f'written: {without_commands(str(path))}', markup=False, highlight=False)
     return code
 
 
@@ -124,7 +130,7 @@ def _detect(
     out: Console,
 ) -> int:
     """Answer picture after picture, into `answers`, files and on the screen; returns the exit code."""
-    most = args.frames or (SYNTHETIC_PICTURES if args.source == SYNTHETIC else None)
+    most = args.frames or (SYNTHETIC_PICTURES if args.source == [SYNTHETIC] else None)
     code = 0
     try:
         for _ in islice(count(), most):
@@ -197,8 +203,9 @@ def _table(answer: dict[str, Any]) -> Table:
     return table
 
 
-def _times(windows: dict[str, Window], pictures: int) -> Table:
-    title = f'{pictures} pictures' if pictures != 1 else '1 picture'
+def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]]) -> Table:
+    objects = sum(len(answer['detections']) for answer in answers)
+    title = f'{_counted(len(answers), "picture")}, {_counted(objects, "object")}'
     table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('stage')
     for heading in ('p50 ms', 'p95 ms', 'p99 ms'):
@@ -206,6 +213,10 @@ def _times(windows: dict[str, Window], pictures: int) -> Table:
     for stage, window in windows.items():
         table.add_row(stage.removesuffix('_ms'), *(f'{value:.2f}' for value in window.percentiles()))
     return table
+
+
+def _counted(number: int, noun: str) -> str:
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def _places(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -241,7 +252,9 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _file_name(name: str) -> str:
     """A picture's own name as that of a file; what has no picture's name becomes a PNG."""
-    plain = re.sub(r'[^\w.-]+', '_', Path(name).name)
+    # Pictures of a video in the order of their numbers.
+    name = re.sub(r'#(\d+)$', lambda match: f'_{int(match[1]):06d}', Path(name).name)
+    plain = re.sub(r'[^\w.-]+', '_', name)
     return plain if plain.lower().endswith(WRITTEN_SUFFIXES) else f'{plain}.png'
 
 

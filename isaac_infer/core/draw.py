@@ -13,6 +13,7 @@ import numpy as np
 from isaac_infer.core.results import Detections
 
 Colour = tuple[int, int, int]  # blue, green, red
+Plate = tuple[int, int, int, int]  # left, top, right, bottom of a label
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
 GOLDEN_RATIO = 0.618033988749895  # steps of this much around the colour wheel never meet
@@ -49,15 +50,18 @@ def draw_detections(
     for row in best_on_top:
         for colour, thickness in ((DARK, width + 2), (class_colour(int(detections.class_id[row])), width)):
             _draw_closed(image_bgr, outlines[row], colour, thickness)
-    for row in best_on_top:
+    taken: list[Plate] = []  # the best one chooses first
+    for row in range(len(detections)):
         class_id = int(detections.class_id[row])
         name = _ascii(class_names[class_id]) if 0 <= class_id < len(class_names) else ''
         if not any(character.isalnum() for character in name):
             name = str(class_id)
         parts = [name] * labels + [f'{detections.score[row]:.2f}'] * scores
         if parts:
-            corner = outlines[row][outlines[row][:, 1].argmin()]
-            _draw_label(image_bgr, ' '.join(parts), corner, class_colour(class_id), text_height)
+            text = ' '.join(parts)
+            plate = _place_label(image_bgr.shape[:2], text, outlines[row], text_height, taken)
+            taken.append(plate)
+            _draw_label(image_bgr, text, plate, class_colour(class_id), text_height)
     return image_bgr
 
 
@@ -126,21 +130,38 @@ def _draw_closed(image: np.ndarray, corners: np.ndarray, colour: Colour, thickne
     cv2.polylines(image, [points], True, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
-def _draw_label(image: np.ndarray, text: str, corner: np.ndarray, colour: Colour, text_height: int) -> None:
-    """Write text on a plate above a corner, or below it where there is no room; always inside the picture."""
-    scale = _text_scale(text_height)
-    (text_width, _), below = cv2.getTextSize(text, FONT, scale, 1)
-    margin = max(text_height // 3, 2)
+def _place_label(
+    size_hw: tuple[int, int], text: str, outline: np.ndarray, text_height: int, taken: Sequence[Plate]
+) -> Plate:
+    """Find a place inside the picture: above the box, in it, below it, whichever no other label takes."""
+    (text_width, _), below = cv2.getTextSize(text, FONT, _text_scale(text_height), 1)
+    margin = _margin(text_height)
     width, height = text_width + 2 * margin, text_height + below // 2 + 2 * margin
-    left, top = (round(float(side)) for side in corner)
-    left -= margin // 2
-    top -= height if top >= height else 0
-    left = max(min(left, image.shape[1] - width), 0)
-    top = max(min(top, image.shape[0] - height), 0)
-    cv2.rectangle(image, (left, top), (left + width - 1, top + height - 1), colour, cv2.FILLED)
+    top_x, top_y = (round(float(side)) for side in outline[outline[:, 1].argmin()])
+    bottom_y = round(float(outline[:, 1].max()))
+    left = max(min(top_x - margin // 2, size_hw[1] - width), 0)
+    tops = (top_y - height, top_y, bottom_y, bottom_y - height, top_y + height)
+    fitting = [top for top in tops if 0 <= top <= size_hw[0] - height]
+    plates = [(left, top, left + width, top + height) for top in fitting or [0]]
+    return next((plate for plate in plates if not any(_overlap(plate, other) for other in taken)), plates[0])
+
+
+def _overlap(a: Plate, b: Plate) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _margin(text_height: int) -> int:
+    return max(text_height // 3, 2)
+
+
+def _draw_label(image: np.ndarray, text: str, plate: Plate, colour: Colour, text_height: int) -> None:
+    left, top, right, bottom = plate
+    margin = _margin(text_height)
+    cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colour, cv2.FILLED)
     brightness = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2]
     ink = DARK if brightness > MIDDLE_BRIGHTNESS else LIGHT
-    cv2.putText(image, text, (left + margin, top + margin + text_height), FONT, scale, ink, 1, cv2.LINE_AA)
+    baseline = left + margin, top + margin + text_height
+    cv2.putText(image, text, baseline, FONT, _text_scale(text_height), ink, 1, cv2.LINE_AA)
 
 
 def _ascii(text: str) -> str:

@@ -23,6 +23,8 @@ class Frame:
 
     def __post_init__(self) -> None:
         image = self.image
+        if not isinstance(image, np.ndarray):  # cv2.imread gives None where it cannot read a file
+            raise FrameError(f'picture: expected an array of pixels, got {type(image).__name__}')
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise FrameError(
                 f'picture: expected uint8[height, width, 3] with at least one pixel, '

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, cycle
+from itertools import chain, count, cycle
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +19,7 @@ from isaac_infer.core.errors import SourceError
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC = 'synthetic'
 LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
+COMPLETE = 0.9  # of the pictures that a video says it has
 OPEN_TIMEOUT_MS = 10000  # of streams; OpenCV's own is three times as long
 
 
@@ -59,6 +60,10 @@ class Source:
         """
         load = next(self._pictures, None)
         return load() if load else None
+
+    def unread(self) -> Iterator[Callable[[], Picture]]:
+        """What `read` would call, picture by picture."""
+        return self._pictures
 
     def __iter__(self) -> Iterator[Picture]:
         while picture := self.read():
@@ -104,7 +109,7 @@ def open_source(
                           f'stream or "{SYNTHETIC}"')  # fmt: skip
     if path.is_dir():
         try:
-            found = [entry for entry in path.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES]
+            found = [entry for entry in path.iterdir() if is_picture(entry)]
         except OSError as error:
             raise SourceError(f'{text}: cannot be read: {error.strerror}') from error
         pictures = (entry for entry in found if not entry.is_dir())
@@ -114,9 +119,46 @@ def open_source(
                 f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none'
             )
         return _open_files(paths, loop=loop)
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if is_picture(path):
         return _open_files([path], loop=loop)
     return _open_video(str(path), loop=loop)
+
+
+def open_sources(texts: Sequence[str], *, seed: int = 0) -> Source:
+    """Open one source, or several pictures, folders and videos to be read one after the other.
+
+    Raises:
+        SourceError: as `open_source`; or one of several never ends.
+    """
+    if len(texts) == 1:
+        return open_source(texts[0], seed=seed)
+    sources: list[Source] = []
+    try:
+        for text in texts:
+            sources.append(open_source(text, seed=seed))
+            if sources[-1].is_live or text == SYNTHETIC:
+                raise SourceError(f'{text}: never ends; give it as the only source')
+    except SourceError:
+        for source in sources:
+            source.close()
+        raise
+
+    def close() -> None:
+        for source in sources:
+            source.close()
+
+    lengths = [source.length for source in sources]
+    return Source(
+        chain.from_iterable(source.unread() for source in sources),
+        length=None if None in lengths else sum(length or 0 for length in lengths),
+        paths=[path for source in sources for path in source.paths],
+        close=close,
+    )
+
+
+def is_picture(path: Path) -> bool:
+    """Tell by its name whether a file is a picture."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def read_picture(path: Path) -> Picture:
@@ -205,6 +247,7 @@ def _frames(
     capture: cv2.VideoCapture, text: str, *, loop: bool, is_live: bool
 ) -> Iterator[Callable[[], Picture]]:
     number = 0
+    length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     while True:
         number += 1
         is_there, image = capture.read()
@@ -216,6 +259,9 @@ def _frames(
         if is_live:
             raise SourceError(f'{text}: delivers no more pictures; was it disconnected?')
         if not loop:
+            # Containers estimate the number a little; what is cut off or damaged ends long before.
+            if number - 1 < COMPLETE * length:
+                raise SourceError(f'{text}: ended after {number - 1} of {length} pictures; is it damaged?')
             return
         number = 0
         capture.set(cv2.CAP_PROP_POS_FRAMES, 0)

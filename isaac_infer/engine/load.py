@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -177,8 +178,8 @@ def find_model(path: str | Path) -> Path:
     for place in places:
         if os.path.isfile(place):
             return place
-        if os.path.isdir(place):
-            raise ModelError(f'{place}: expected an ONNX file, got a folder')
+        if os.path.exists(place):
+            raise ModelError(f'{place}: expected an ONNX file, got a folder, pipe or device')
     looked = ', '.join(str(place.parent) for place in places)
     raise ModelError(f'{path}: no such model file; looked in {looked}; give its full path')
 
@@ -193,8 +194,8 @@ def file_sha256(path: Path) -> str:
 
 
 def _model_folders() -> list[Path]:
-    """Where this package's models are: installed by colcon, or in the source tree."""
-    prefixes = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    """Where this package's models are: installed by colcon or pip, or in the source tree."""
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]  # the last: pip's
     installed = [Path(prefix, 'share', 'isaac_infer', 'models') for prefix in prefixes if prefix]
     source = Path(__file__).resolve().parents[2] / 'models'
     return [folder for folder in (*installed, source) if folder.is_dir()]

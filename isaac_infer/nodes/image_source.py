@@ -188,10 +188,8 @@ class ImageSource(Node):
                     throttle_duration_sec=REPEAT_S,
                 )
         seconds = max(monotonic() - start, 1e-6)
-        self.get_logger().info(
-            f'{self._sent} pictures in {seconds:.1f} s, {self._sent / seconds:.1f} per second, '
-            f'{self._late} late'
-        )
+        rate = f', {(self._sent - 1) / seconds:.1f} per second' if self._sent > 1 else ''
+        self.get_logger().info(f'{self._sent} pictures in {seconds:.1f} s{rate}, {self._late} late')
         self._publish_diagnostics()
         # A reader takes a picture out of this process' shared memory, so the last one needs a moment here.
         self._closing.wait(LINGER_S)

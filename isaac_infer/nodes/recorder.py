@@ -40,6 +40,8 @@ class Recorder(Node):
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
         ).value
         _check_writable(self._params)
+        if not (self._params.report or self._params.contact_sheet):
+            self.get_logger().warning('writes nothing: neither report nor contact_sheet names a file')
         self._record = Record(samples=self._params.samples)
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
@@ -131,8 +133,12 @@ def _check_writable(params: RecorderParams) -> None:
         path = Path(getattr(params, name))
         if not path.name:
             continue
-        if not path.absolute().parent.is_dir() or path.is_dir():
-            raise ParameterError(f'{name}: expected a file in a folder that exists, got {str(path)!r}')
+        try:
+            path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ParameterError(f'{name}: {path.parent}: cannot be made: {error.strerror}') from error
+        if path.is_dir():
+            raise ParameterError(f'{name}: expected a file, got the folder {str(path)!r}')
         if suffixes and path.suffix.lower() not in suffixes:
             raise ParameterError(
                 f'{name}: expected a file name with {", ".join(suffixes)}, got {str(path)!r}'

@@ -15,6 +15,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import (
@@ -50,6 +51,8 @@ from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.transport import remedy_of_losses
 from isaac_infer.ros.worker import Worker
+
+RCLError = rclpy_implementation.RCLError
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -135,9 +138,11 @@ class PerceptionNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._facts: Mapping[str, str] = {}
         self._loading: Future[Loaded] | None = None
+        self._is_starting = False  # by itself: configured and activated in one go
         self._failure = ''
         self._topic = ''
         self._last_image_s = monotonic()
+        self._lost = 0
         self._subscription: Any = None  # while the node is active
         self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
         self._result_publisher: Any = None
@@ -151,6 +156,9 @@ class PerceptionNode(LifecycleNode):
             self.destroy_node()
             raise
         self._worker: Worker[_Arrival] = Worker(self._on_frame)
+        for service in self.services:
+            if service.srv_name.endswith('/change_state'):
+                service.callback = partial(self._on_change_state, service.callback)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self.params.autostart:
@@ -213,11 +221,14 @@ class PerceptionNode(LifecycleNode):
             log.info(note)
         for fallback in session.fallbacks:
             log.warning(fallback)
+        if not self._is_starting:
+            log.info('configured; activate it (lifecycle) to begin')
 
     @_transition
     def on_activate(self) -> None:
         """Subscribe."""
         self._last_image_s = monotonic()
+        self._lost = 0  # as the subscription counts
         self._subscription = self._subscribe()
         self._topic = self._subscription.topic_name
         self.get_logger().info(f'waiting for pictures on {self._topic}')
@@ -248,9 +259,26 @@ class PerceptionNode(LifecycleNode):
         """Configure and activate, once the model is open or could not be opened."""
         if self._loading is None:
             return  # somebody else has led the node on meanwhile
-        self.trigger_configure()
+        self._is_starting = True
+        try:
+            self.trigger_configure()
+        finally:
+            self._is_starting = False
         if self._state() == State.PRIMARY_STATE_INACTIVE:
             self.trigger_activate()
+
+    def _on_change_state(self, change_state: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        """Refuse what the present state has no transition for; rclpy raises, which would end the node."""
+        try:
+            return change_state(request, response)
+        except RCLError:
+            wanted = request.transition.label or request.transition.id
+            state = self._state_machine.current_state[1]
+            self.get_logger().warning(
+                f'transition {wanted} refused: the node is {state}, which has none such'
+            )
+            response.success = False
+            return response
 
     @property
     def _is_active(self) -> bool:
@@ -410,7 +438,9 @@ class PerceptionNode(LifecycleNode):
         self.get_logger().warning(text)
 
     def _on_message_lost(self, event: Any) -> None:
-        self._health.dropped(LOST, count=event.total_count_change)
+        # Not total_count_change, in which Fast DDS was seen to give 2^31 - 1.
+        self._health.dropped(LOST, count=max(event.total_count - self._lost, 0))
+        self._lost = event.total_count
         self.get_logger().warning(
             f'pictures lost on the way here: {event.total_count}; {remedy_of_losses()}',
             throttle_duration_sec=REPEAT_S,

@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from isaac_infer.core.scenes import draw_scene
+
 pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
 
 COMMAND = [sys.executable, '-m', 'isaac_infer.cli.main', 'demo']
@@ -83,6 +85,43 @@ def test_what_cannot_work_is_one_clear_error_and_leaves_nothing_behind(
     assert says in done.stderr
     assert 'Traceback' not in done.stderr
     assert not processes_of(environment)
+
+
+def test_a_demo_that_fails_leaves_the_results_of_an_earlier_one(environment, tmp_path):
+    (tmp_path / 'report.json').write_text('{"of": "an earlier run"}')
+    assert demo(environment, '--model', 'nowhere.onnx', '--out', tmp_path).returncode == 1
+    assert 'earlier' in (tmp_path / 'report.json').read_text()
+
+
+def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    for seed in range(3):
+        cv2.imwrite(str(pictures / f'{seed}.png'), draw_scene(seed).image)
+    done = demo(environment, '--source', pictures, '--out', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert report['answered'] == report['pictures'] == 3
+
+
+def test_ctrl_c_ends_with_what_was_found_so_far(environment, tmp_path):
+    arguments = ['--frames', '100000', '--out', str(tmp_path / 'out')]
+    options = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    process = subprocess.Popen([*COMMAND, *arguments], env=environment, start_new_session=True, **options)
+    wait_until(lambda: answers_of(environment) > 30)
+    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert 'answered' in said and 'Traceback' not in said
+    assert json.loads((tmp_path / 'out' / 'report.json').read_text())['answered'] > 30
+    assert (tmp_path / 'out' / 'contact_sheet.png').exists()
+    assert not processes_of(environment)
+
+
+def answers_of(environment):
+    """How many answers the recorder of the demo has reported."""
+    reports = Path(environment['TMPDIR']).glob('isaac_infer_demo_*/report.json')
+    return max((json.loads(path.read_text())['answered'] for path in reports), default=0)
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

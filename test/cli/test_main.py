@@ -117,3 +117,20 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
 def test_negative_numbers_are_values_and_not_options(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['run', '--source', 'synthetic', '--mean', value, '--model', 'nowhere.onnx']) == 1
     assert 'nowhere.onnx: no such model file' in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_is_no_traceback() -> None:
+    program = f'"{sys.executable}" -m isaac_infer.cli.main decoders >&-'
+    result = subprocess.run(['sh', '-c', program], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, '')
+
+
+def test_a_missing_library_is_one_line_that_says_what_to_install() -> None:
+    hide = (
+        'import sys; sys.modules["cv2"] = None; '
+        'from isaac_infer.cli.main import main; sys.exit(main(["run", "--source", "x.png"]))'
+    )
+    result = subprocess.run([sys.executable, '-c', hide], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert 'cv2 is missing' in result.stderr and 'pip install' in result.stderr
+    assert 'Traceback' not in result.stderr

@@ -406,3 +406,19 @@ def test_a_model_whose_name_is_of_another_encoding_is_refused_in_words(
     other = model.rename(model.with_name('\udcff.onnx'))
     assert main(['inspect', str(other)]) == 1
     assert 'expected a name that is UTF-8 text; rename it' in capsys.readouterr().err
+
+
+def test_a_report_may_not_take_the_place_of_an_annotated_picture(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'saved'
+    place = folder / 'red.png'
+    assert run('--model', model, '--source', pictures / 'red.png', '--save', folder, '--json', place) == 2
+    assert 'is where an annotated picture goes' in capsys.readouterr().err
+
+
+def test_several_pictures_are_answered_in_their_order(model: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out.json'
+    names = [str(pictures / name) for name in ('red.png', 'blue.png')]
+    assert run('--model', model, '--source', *names, '--json', out) == 0
+    assert [image['source'] for image in json.loads(out.read_text())['images']] == names

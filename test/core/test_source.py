@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from isaac_infer.core.errors import SourceError
-from isaac_infer.core.source import open_source, read_picture
+from isaac_infer.core.source import open_source, open_sources, read_picture
 
 GRADIENT = np.linspace(0, 255, 16 * 12, dtype=np.uint8).reshape(12, 16)
 
@@ -223,6 +223,27 @@ def test_a_picture_of_floats_says_what_is_supported(tmp_path: Path) -> None:
         SourceError, match='float32 values, which is not supported; convert it to 8 or 16 bits'
     ):
         read_picture(path)
+
+
+def test_a_video_that_is_cut_off_is_an_error_after_its_last_picture(tmp_path: Path) -> None:
+    path = save_video(tmp_path / 'cut.avi', list(range(0, 250, 5)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_source(str(path)) as source:
+        assert source.read() is not None
+        with pytest.raises(SourceError, match=r'ended after [0-9]+ of 50 pictures'):
+            list(source)
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
+    names = [str(save_picture(tmp_path / name)) for name in ('b.png', 'a.png')]
+    (tmp_path / 'more').mkdir()
+    names.append(str(save_picture(tmp_path / 'more' / 'c.png')))
+    with open_sources([*names[:2], str(tmp_path / 'more')]) as source:
+        assert source.length == 3
+        assert [str(path) for path in source.paths] == names
+        assert [picture.name for picture in source] == names
+    with pytest.raises(SourceError, match='synthetic: never ends'):
+        open_sources([names[0], 'synthetic'])
 
 
 def test_a_folder_named_like_a_picture_is_none(tmp_path: Path) -> None:

@@ -314,6 +314,7 @@ def test_a_lifecycle_manager_can_lead_the_node(start, tmp_path, camera):
     process = start('detector_node', *parameters(autostart='false', model_file_path=first))
     peer = camera.peer
     assert peer.state(NODE) == 'unconfigured'
+    assert not peer.transit(NODE, number=3) and not peer.transit(NODE, number=99)  # and lives on
     assert peer.transit(NODE, 'configure') and peer.state(NODE) == 'inactive'
     assert peer.transit(NODE, 'activate') and len(camera.ask().detections) == 2
     assert not peer.set(NODE, model_file_path=str(second))[0].successful

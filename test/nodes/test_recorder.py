@@ -57,8 +57,8 @@ def read(path):
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [
-        (parameters(report='/nowhere/report.json'), 'report: expected a file in a folder that exists'),
-        (parameters(contact_sheet='/nowhere/sheet.png'), 'contact_sheet: expected a file in a folder'),
+        (parameters(report='/proc/nowhere/report.json'), 'report: /proc/nowhere: cannot be made'),
+        (parameters(contact_sheet='/tmp'), 'contact_sheet: expected a file, got the folder'),
         (parameters(contact_sheet='/tmp/sheet'), 'contact_sheet: expected a file name with .png'),
         (parameters(samples=0), 'samples: expected int from 1 to 100, got 0'),
     ],

@@ -295,11 +295,27 @@ def _read_heads_v5(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candida
 
 
 def _read_heads_v3(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
-    """Raw anchor heads of YOLOv3 and v4: centres within one cell, exponential sizes."""
+    """Raw anchor heads of YOLOv3: centres within one cell, exponential sizes."""
 
     def boxes(raw: np.ndarray, cells: np.ndarray, anchors: np.ndarray, stride: np.ndarray) -> np.ndarray:
         centres = (_sigmoid(raw[:, :2]) + cells) * stride
         return np.concatenate((centres, np.exp(raw[:, 2:]) * anchors), axis=1)
+
+    return _read_heads(tensors, spec, limits, boxes)
+
+
+# How far YOLOv4's centres reach beyond their cell: scale_x_y of its published configurations, by stride.
+_SCALE_XY = {8: 1.2, 16: 1.1, 32: 1.05}
+
+
+def _read_heads_v4(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
+    """As YOLOv3, but centres reach a little beyond their cell."""
+    is_tiny = len(spec.strides) < len(_SCALE_XY)
+
+    def boxes(raw: np.ndarray, cells: np.ndarray, anchors: np.ndarray, stride: np.ndarray) -> np.ndarray:
+        scale_xy = 1.05 if is_tiny else _SCALE_XY.get(int(stride), 1.0)
+        near = _sigmoid(raw[:, :2]) * scale_xy - (scale_xy - 1) / 2
+        return np.concatenate(((near + cells) * stride, np.exp(raw[:, 2:]) * anchors), axis=1)
 
     return _read_heads(tensors, spec, limits, boxes)
 
@@ -559,7 +575,9 @@ DECODERS: dict[str, Decoder] = {
     'yolov3_heads': Decoder(
         'YOLOv3, raw: the same, or [1, 3*(5+classes), rows, columns]; exponential sizes', _read_heads_v3, True
     ),
-    'yolov4_heads': Decoder('YOLOv4, raw: as yolov3_heads, with the anchors of YOLOv4', _read_heads_v3, True),
+    'yolov4_heads': Decoder(
+        'YOLOv4, raw: as yolov3_heads, with the anchors and the scale_x_y of YOLOv4', _read_heads_v4, True
+    ),
     'yolox': Decoder(
         'YOLOX, undecoded: [1, cells, 5+classes], boxes as offsets in a grid', _read_yolox, True
     ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -184,7 +185,8 @@ def _match_ultralytics_rtdetr(model: Model) -> Match | None:
             # With two classes both forms have rows of six; the version tells which it is.
             if row - 4 == len(model.names) and (row != 6 or model.says.version <= (8, 4, 60)):
                 return Match((output.name,), row - 4, row)
-        elif row - 4 == len(model.names) or (not model.names and row not in (6, 7) and row < count):
+        # Rows of boxes without a grid are anybody's: only the usual name and as many classes as names tell.
+        elif row - 4 == len(model.names) and [each.name for each in model.outputs] == ['output0']:
             return Match((output.name,), row - 4, row)
     return None
 
@@ -316,19 +318,19 @@ def _head(model: Model, level: int, stride: int, anchors: int) -> tuple[str, int
 
 
 def _match_counted(
-    *name_sets: tuple[str, str, str, str], classes: str = 'iuf'
+    *name_sets: tuple[str, str, str, str], classes: Mapping[str, tuple[str, ...]] = {}
 ) -> Callable[[Model], Match | None]:
     """A count, boxes, scores and classes by name; asked for, by shape too.
 
     Args:
         name_sets: what exporters call them.
-        classes: kinds of dtype that the class numbers may have.
+        classes: dtypes that the class numbers have, by the name of their output; any where it is not there.
     """
 
     def match(model: Model) -> Match | None:
         for names in name_sets:
             found = model.named(*names)
-            if found and found[3].dtype.kind in classes:
+            if found and found[3].dtype.name in classes.get(names[3], (found[3].dtype.name,)):
                 return Match(tuple(output.name for output in found))
         return _by_shape(model, counted=True) if model.asked else None
 
@@ -340,7 +342,8 @@ def _match_labelled(names: tuple[str, str, str], *, sized: bool) -> Callable[[Mo
 
     def match(model: Model) -> Match | None:
         found = model.named(*names)
-        if found and (model.asked or (len(found[0].shape) < 3 and bool(model.size_input) == sized)):
+        plain = len(model.outputs) == 3 and len(found[0].shape) < 3 if found else False
+        if found and (model.asked or (plain and bool(model.size_input) == sized)):
             return Match(tuple(output.name for output in found))
         return _by_shape(model, counted=False) if model.asked else None
 
@@ -406,14 +409,25 @@ def _match_rfdetr(model: Model) -> Match | None:
 
 def _match_detr(model: Model) -> Match | None:
     # Without names, softmax or sigmoid is for a run to tell.
-    fits = not model.names or len(model.names) != _columns(model)
-    return _detr(model, extra=True) if model.asked or (model.named('logits', 'pred_boxes') and fits) else None
+    fits = not model.names or len(model.names) != _columns(model) or _names_nothing(model)
+    return _detr(model, extra=True) if model.asked or (_has_detr_names(model) and fits) else None
 
 
 def _match_detr_sigmoid(model: Model) -> Match | None:
-    fits = model.names and len(model.names) == _columns(model)
-    return (
-        _detr(model, extra=False) if model.asked or (model.named('logits', 'pred_boxes') and fits) else None
+    fits = model.names and len(model.names) == _columns(model) and not _names_nothing(model)
+    return _detr(model, extra=False) if model.asked or (_has_detr_names(model) and fits) else None
+
+
+def _has_detr_names(model: Model) -> bool:
+    return bool(model.named('logits', 'pred_boxes') or model.named('pred_logits', 'pred_boxes'))
+
+
+def _names_nothing(model: Model) -> bool:
+    """Whether the last class name stands for no object."""
+    return bool(model.names) and re.sub('[^a-z]', '', model.names[-1].lower()) in (
+        'noobject',
+        'nothing',
+        'na',
     )
 
 
@@ -462,6 +476,11 @@ _FROM_ONE = 'class_id counts the classes from 0, without the background, unless 
 _CHECK_COLOURS = (
     'assumed: BGR minus the ImageNet mean, stretched; set channel_order, scale, mean, resize if not'
 )
+_CHECK_RANGE = 'assumed: RGB in 0..1, letterboxed; set scale, mean, std, channel_order if not'
+_CHECK_MEAN = (
+    'assumed: RGB in 0..1 without mean and std, as RT-DETR; Deformable DETR and its kin want those of '
+    'ImageNet: mean 0.485 0.456 0.406, std 0.229 0.224 0.225'
+)
 
 FAMILIES: dict[str, Family] = {
     'ultralytics': Family(_match_ultralytics),
@@ -483,17 +502,18 @@ FAMILIES: dict[str, Family] = {
         _match_counted(('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')), notes=(_BAKED_IN,)
     ),
     'yolo_nas_flat': Family(_match_flat('flat'), notes=(_BAKED_IN,)),
-    'yolo_nas_raw': Family(_match_yolo_nas_raw),
+    'yolo_nas_raw': Family(_match_yolo_nas_raw, notes=(_CHECK_RANGE,)),
     'rtdetr': Family(_match_labelled(('labels', 'boxes', 'scores'), sized=True), _STRETCH, notes=(_NO_NMS,)),
     'rfdetr': Family(_match_rfdetr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
     'detr': Family(_match_detr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
-    'detr_sigmoid': Family(_match_detr_sigmoid, _STRETCH, 'normalised', (_NO_NMS,)),
+    'detr_sigmoid': Family(_match_detr_sigmoid, _STRETCH, 'normalised', (_NO_NMS, _CHECK_MEAN)),
     'efficient_nms': Family(
         _match_counted(
             ('num_dets', 'det_boxes', 'det_scores', 'det_classes'),
             ('num_detections', 'detection_boxes', 'detection_scores', 'detection_classes'),
             ('num_detections', 'nmsed_boxes', 'nmsed_scores', 'nmsed_classes'),
-            classes='iu',
+            ('num_dets', 'bboxes', 'scores', 'labels'),
+            classes={'detection_classes': ('int32',)},  # the plugin's own names
         ),
         notes=(_BAKED_IN,),
     ),
@@ -506,7 +526,8 @@ FAMILIES: dict[str, Family] = {
     'tf_ssd': Family(
         _from_one(
             _match_counted(
-                ('num_detections', 'detection_boxes', 'detection_scores', 'detection_classes'), classes='f'
+                ('num_detections', 'detection_boxes', 'detection_scores', 'detection_classes'),
+                classes={'detection_classes': ('float32', 'float16', 'int64')},
             )
         ),
         {**_BYTES, **_STRETCH},

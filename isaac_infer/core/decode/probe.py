@@ -20,6 +20,8 @@ from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 
 SCORE_TOLERANCE = HIGHEST_SCORE - 1
 COCO_CLASSES = 80  # of the published YOLOX models, which do not name them
+ALWAYS = 0.999  # an objectness that says nothing
+NEVER_MEDIAN = 0.1  # no class is that likely in half of the cells of a grey picture
 CLEARLY = 0.7  # correlation of centres with the grid: about 1 where they are decoded, about 0 where not
 
 
@@ -91,7 +93,10 @@ def _probe_unit(found: Candidates, spec: ModelSpec) -> ModelSpec:
 def _probe_ultralytics(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     """Find key points or an angle behind the scores: they leave 0..1, scores do not."""
     rows = _rows(tensors[0], spec)
-    strange = _strange(rows[:, 4 : 4 + spec.num_classes])
+    scores = rows[:, 4 : 4 + spec.num_classes]
+    strange = _strange(scores)
+    if not strange and not spec.class_names and np.median(scores[:, -1]) > NEVER_MEDIAN:
+        strange = [spec.num_classes - 1]
     if not strange:
         return spec
     if spec.num_classes == 1 + COCO_KEYPOINT_VALUES and strange[0] > 0 and not spec.class_names:
@@ -123,6 +128,8 @@ def _probe_yolox(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     follows = float(np.corrcoef(centres.ravel(), middles.ravel())[0, 1]) if np.ptp(centres) > 0 else 0.0
     # No offset leads from one end of the picture to the other, not even in the smallest cells.
     if follows > CLEARLY or np.abs(centres).max() > max(spec.image.size_hw) / min(spec.strides):
+        if (_rows(tensors[0], spec)[:, 4] > ALWAYS).all():  # YOLOv6 has no objectness, its exports write 1
+            return as_family(spec, 'yolov5', 'its boxes are decoded, and its objectness is always 1')
         if not spec.class_names and spec.num_classes != COCO_CLASSES:
             raise ModelError(
                 f'{spec.outputs[0]}: rows of boxes may be YOLOX with {spec.num_classes} classes, decoded, or '
@@ -154,6 +161,18 @@ def _probe_end2end(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     )
 
 
+def _probe_efficient_nms(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
+    """Refuse boxes in 0..1 under names that TensorFlow uses too: its boxes begin with the top."""
+    boxes = tensors[1][:, : int(tensors[0].max(initial=0))]  # behind the count lies anything
+    is_small = 0 < np.abs(boxes).max(initial=0) <= LARGEST_NORMALISED
+    if spec.outputs[1].split(':')[0] == 'detection_boxes' and is_small and 'box_unit' in spec.unsettled:
+        raise ModelError(
+            f'{spec.outputs[1]}: its boxes are 0..1, and may be top, left, bottom, right as of TensorFlow, '
+            'or left, top, right, bottom; set decoder to tf_ssd, or to efficient_nms with box_unit normalised'
+        )
+    return spec
+
+
 def _probe_detr(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     """Tell softmax from sigmoid: where nothing is, softmax puts `no object` first, sigmoid puts all low."""
     if spec.class_names:
@@ -177,6 +196,7 @@ _PROBES: dict[str, Callable[[Sequence[np.ndarray], ModelSpec], ModelSpec]] = {
     'yolov5': _probe_yolov5,
     'yolov7': _probe_yolov5,
     'yolox': _probe_yolox,
+    'efficient_nms': _probe_efficient_nms,
     'detr': _probe_detr,
 }
 

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.decode.detection import DECODERS
-from isaac_infer.core.decode.families import FAMILIES, NAMED, SHAPED, Family, Match, Model, describe_decoders
+from isaac_infer.core.decode.families import (
+    COCO_KEYPOINT_VALUES,
+    FAMILIES,
+    NAMED,
+    SHAPED,
+    Family,
+    Match,
+    Model,
+    describe_decoders,
+)
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import Size
@@ -308,8 +317,11 @@ def _check_twins(model: Model, decoder: str, match: Match, file_name: str) -> No
 def _check_names(model: Model, match: Match, file_name: str) -> None:
     count = match.num_classes or len(model.says.names)
     if model.names and count and len(model.names) != count:
+        persons = count - COCO_KEYPOINT_VALUES
+        pose = f' (or {persons}, if it is a pose model)' if persons > 0 and not model.says.task else ''
         raise ModelError(
-            f'{file_name}: expected {count} class names, as the model has classes, got {len(model.names)}'
+            f'{file_name}: expected {count} class names{pose}, as the model has classes, '
+            f'got {len(model.names)}'
         )
 
 

@@ -164,6 +164,7 @@ def heads(
     *,
     anchors: Mapping[int, Any] = ANCHORS,
     exponential: bool = False,
+    scale_xy: float = 1.0,
     order: str = 'ahwr',
 ) -> Outputs:
     """One tensor per level; every object in the middle level, with the first anchor. Order: of the axes."""
@@ -178,7 +179,7 @@ def heads(
             dx, dy = x / 16 - column, y / 16 - row
             anchor = anchors[16][0]
             if exponential:
-                values[:2] = logit(dx), logit(dy)
+                values[:2] = [logit((d + (scale_xy - 1) / 2) / scale_xy) for d in (dx, dy)]
                 values[2:4] = np.log(box_width / anchor[0]), np.log(box_height / anchor[1])
             else:
                 values[:2] = logit((dx + 0.5) / 2), logit((dy + 0.5) / 2)
@@ -326,7 +327,7 @@ LAYOUTS: dict[str, Layout] = {
         overrides=Overrides(decoder='yolov3_heads'),
     ),
     'yolov4_heads': Layout(
-        lambda found: heads(found, anchors=ANCHORS_V7, exponential=True, order='hw(ar)'),
+        lambda found: heads(found, anchors=ANCHORS_V7, exponential=True, scale_xy=1.1, order='hw(ar)'),
         overrides=Overrides(decoder='yolov4_heads'),
     ),
     'yolox': Layout(yolox),

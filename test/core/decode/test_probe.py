@@ -14,7 +14,9 @@ from core.decode.layouts import (
     Found,
     Layout,
     background,
+    counted,
     final,
+    obb,
     objectness,
     queries,
     scaled,
@@ -201,3 +203,34 @@ def test_another_family_changes_only_what_its_own_ways_were():
         'letterbox',
         1 / 255,
     )
+
+
+def test_an_objectness_of_always_one_is_yolov6_s():
+    def yolov6(found):
+        rows = objectness(found, CELLS)
+        rows[0, :, 4] = 1
+        return {'outputs': rows}
+
+    spec = probed(Layout(yolov6, overrides=Overrides(class_names=NAMES)), *SOMETHING)
+    assert (spec.decoder, spec.image.channel_order, spec.image.resize) == ('yolov5', 'rgb', 'letterbox')
+    assert spec.image.scale == pytest.approx(1 / 255)
+
+
+def test_an_angle_that_looks_like_a_score_is_found_by_being_likely_everywhere():
+    def turned(found):
+        outputs = obb(found)
+        outputs['output0'][0, -1] = RNG.uniform(0.2, 0.9, outputs['output0'].shape[2])
+        return outputs
+
+    assert probed(Layout(turned)).decoder == 'ultralytics_obb'
+
+
+def test_boxes_in_0_to_1_under_the_names_of_tensorflow_and_the_plugin_are_asked_for():
+    def plugin(found, *, normalised):
+        names = ('num_detections', 'detection_boxes', 'detection_scores', 'detection_classes')
+        return counted(found, names, normalised=normalised, first=0, dtype='i4')
+
+    with pytest.raises(ModelError, match='set decoder to tf_ssd, or to efficient_nms'):
+        probed(Layout(lambda found: plugin(found, normalised=True)), *SOMETHING)
+    in_pixels = Layout(lambda found: plugin(found, normalised=False))
+    assert probed(in_pixels, *SOMETHING).decoder == 'efficient_nms'

@@ -73,7 +73,6 @@ RAW_LEVELS = [tensor(f'out{stride}', 1, 3, 640 // stride, 640 // stride, 85) for
         ('ultralytics_end2end', 0, [tensor('output0', 1, 300, 38), PROTOS]),
         ('ultralytics_end2end', 0, [tensor('output0', 1, 300, 57)]),
         ('ultralytics_obb_end2end', 0, [tensor('output0', 1, 300, 7)]),
-        ('ultralytics_rtdetr', 80, [tensor('output0', 1, 300, 84)]),
         ('yolov5', 80, [tensor('output0', 1, 25200, 85)]),
         ('yolov5', 80, [tensor('output', 1, 25200, 85), *RAW_LEVELS]),
         ('yolov5', 80, [tensor('output0', 1, 25200, 117), PROTOS]),
@@ -92,6 +91,27 @@ RAW_LEVELS = [tensor(f'out{stride}', 1, 3, 640 // stride, 640 // stride, 85) for
             [tensor('dets', 1, 300, 4), tensor('labels', 1, 300, 91), tensor('masks', 1, 300, 108, 108)],
         ),
         ('detr', 91, [tensor('logits', 1, 100, 92), tensor('pred_boxes', 1, 100, 4)]),
+        ('detr', 90, [tensor('pred_logits', 1, 300, 91), tensor('pred_boxes', 1, 300, 4)]),
+        (
+            'efficient_nms',
+            0,
+            [
+                tensor('num_dets', 1, 1, dtype=I32),
+                tensor('bboxes', 1, 100, 4),
+                tensor('scores', 1, 100),
+                tensor('labels', 1, 100, dtype=I32),
+            ],
+        ),
+        (
+            'tf_ssd',
+            0,
+            [
+                tensor('num_detections', 1),
+                tensor('detection_boxes', 1, 100, 4),
+                tensor('detection_scores', 1, 100),
+                tensor('detection_classes', 1, 100, dtype=I64),
+            ],
+        ),
         ('jetson_ssd', 90, [tensor('scores', 1, 3000, 91), tensor('boxes', 1, 3000, 4)]),
         (
             'onnx_ssd',
@@ -224,6 +244,18 @@ def test_metadata_decides_where_shapes_alone_cannot(decoder, classes, metadata, 
         RAW_LEVELS,  # the same shapes in four families
         [tensor('output', 1, 25200, 6)],  # one class of YOLOv5, or of YOLOv7, which scores differently
         [tensor('out', 1, 84, 8401)],
+        [tensor('output0', 1, 300, 84)],  # RT-DETR of Ultralytics without its metadata: boxes of anybody
+        [tensor('output0', 1, 100800, 85)],  # YOLOv5 of other strides
+        [tensor('output0', 1, 80, 37)],  # text
+        [tensor('features', 1, 577, 384)],
+        [tensor('dets', 1, 100, 5), tensor('labels', 1, 100, dtype=I64)],  # MMDetection
+        [tensor('dets', 1, -1, 5), tensor('labels', 1, -1, dtype=I64)],
+        [
+            tensor('num', 1, dtype=I32),
+            tensor('bboxes', 1, 9, 4),
+            tensor('labels', 1, 9, dtype=I64),
+            tensor('scores', 1, 9),
+        ],
         [tensor('out', -1, -1, -1)],
         [tensor('output_cov/Sigmoid', 1, 3, 40, 40), tensor('output_bbox/BiasAdd', 1, 12, 40, 40)],
         [tensor('cls8', 1, 80, 80, 80), tensor('box8', 1, 64, 80, 80)],
@@ -540,3 +572,14 @@ def test_anchors_and_strides_can_be_given():
     assert spec.anchors == (((1.0, 2.0), (3.0, 4.0)), ((5.0, 6.0), (7.0, 8.0)))
     with pytest.raises(ModelError, match='layout of decoder'):
         resolve(*levels, **{**said, 'anchors': (1.0, 2.0, 3.0)})
+
+
+def test_class_names_that_end_with_no_object_are_one_too_many():
+    outputs = tensor('logits', 1, 100, 3), tensor('pred_boxes', 1, 100, 4)
+    with pytest.raises(ModelError, match='expected 2 class names'):
+        resolve(*outputs, class_names=('cat', 'dog', 'no-object'))
+
+
+def test_names_for_a_model_that_may_have_key_points_may_be_fewer():
+    with pytest.raises(ModelError, match=r'expected 52 class names \(or 1, if it is a pose model\)'):
+        resolve(tensor('output0', 1, 56, 8400), class_names=('a', 'b'))
