@@ -1,4 +1,4 @@
-# Every target first makes .venv if it has to (about a minute, once); PYTHON=python3.12 picks another Python.
+# Every target first makes .venv if it has to (one to three minutes, once); PYTHON=python3.12 picks another Python.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench docs clean
 
