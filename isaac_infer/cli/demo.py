@@ -26,6 +26,7 @@ from rich.text import Text
 
 from isaac_infer.cli.models import DEFAULT_MODEL
 from isaac_infer.cli.options import add_options, given_values
+from isaac_infer.cli.report import is_report
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
 from isaac_infer.params import DetectionParams, ImageSourceParams
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     model.setdefault('model_file_path', DEFAULT_MODEL)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
+        _check_replaceable(args.out)
     except OSError as error:
         raise DemoError(
             f'--out {args.out}: expected a folder that can be written to: {error.strerror}'
@@ -111,6 +113,15 @@ def run(args: argparse.Namespace) -> int:
     if is_interrupted:
         return 130
     return 0 if report['answered'] else 1
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a report that is none of the demo's."""
+    for name in (CONTACT_SHEET, REPORT):
+        if (folder / name).is_dir():
+            raise DemoError(f'--out {folder}: {name} is a folder there; give another one')
+    if (folder / REPORT).exists() and not is_report(folder / REPORT, key='answered'):
+        raise DemoError(f'--out {folder}: {REPORT} there is none of the demo; give another folder')
 
 
 def _choose_pictures(args: argparse.Namespace) -> None:
@@ -201,10 +212,13 @@ def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], 
     """Raise DemoError where a node has ended too early or says that it cannot work."""
     for name, process in processes.items():
         code = process.poll()
-        if code is not None and (code != 0 or name != 'image_source'):
+        # A source that could not read some of its pictures ends with 1, and the others are answered.
+        is_done = name == 'image_source' and (code == 0 or report.get('answered'))
+        if code is not None and not is_done:
             raise DemoError(f'{name} ended with code {code}\n{_last_words(folder)}')
     for name, status in report.get('nodes', {}).items():
-        if status['level'] == 'ERROR' and not report['answered']:
+        is_source = name == 'image_source'  # it goes on after a picture that it could not read
+        if status['level'] == 'ERROR' and not report['answered'] and not is_source:
             raise DemoError(f'{name}: {status["message"]}')
 
 

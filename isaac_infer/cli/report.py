@@ -16,6 +16,7 @@ from isaac_infer.engine.load import find_model
 from isaac_infer.params import ModelParams
 
 STANDARD_OUTPUT = '-'
+REPORT_KEYS = ('model', 'ultralytics')  # of what is written here: about a model, or the list of decoders
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -71,15 +72,19 @@ def _check_writable(path: Path) -> None:
             raise ParameterError(f'--json {path}: expected a file, got a folder')
         if not os.access(path if path.exists() else path.parent, os.W_OK):
             raise ParameterError(f'--json {path}: may not be written by this user; give another file')
-        if path.is_file() and not _is_json_object(path):
+        if path.is_file() and not any(is_report(path, key=key) for key in REPORT_KEYS):
             raise ParameterError(f'--json {path}: exists and is no report; give another file')
     except OSError as error:
         why = f'cannot be written: {error.strerror}; give another file'
         raise ParameterError(f'--json {path}: {why}') from error
 
 
-def _is_json_object(path: Path) -> bool:
-    """Tell whether a file is empty or begins as reports do: weights and pictures, above all, do not."""
-    with path.open('rb') as file:
-        head = file.read(64).lstrip()
-    return not head or head.startswith(b'{')
+def is_report(path: Path, *, key: str) -> bool:
+    """Tell whether a file is empty, or JSON with a key that such reports have; weights have none."""
+    if not path.stat().st_size:
+        return True
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and key in content

@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
         places = _places(source.paths, args.save) if args.save else {}
-        if os.path.realpath(args.json) in map(os.path.realpath, places.values()):
-            raise ParameterError(f'--json {args.json}: is where an annotated picture goes; give another file')
+        if args.save and args.json.lower().endswith(WRITTEN_SUFFIXES):
+            raise ParameterError(f'--json {args.json}: is a name of pictures, as --save writes; give another')
         pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
         show_model(pipeline, out)
         report: dict[str, Any] = {
@@ -124,7 +124,7 @@ def _detect(
     source: Source,
     pipeline: Pipeline,
     args: argparse.Namespace,
-    places: Mapping[str, Path],
+    places: dict[str, Path],
     answers: list[dict[str, Any]],
     windows: Mapping[str, Window],
     out: Console,
@@ -153,8 +153,7 @@ def _detect(
                 out.print(_table(answers[-1]))
             if args.save:
                 try:
-                    place = places.get(picture.name, args.save / _file_name(picture.name))
-                    _save(picture, found, pipeline.spec, place)
+                    _save(picture, found, pipeline.spec, _place(picture.name, args.save, places))
                 except OSError as error:
                     code = _failed(f'{picture.name}: cannot be saved: {error}')
     except KeyboardInterrupt:
@@ -229,19 +228,25 @@ def _places(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     read = {_identity(path): path for path in paths if path.exists()}
     places: dict[str, Path] = {}
-    taken: set[str] = set()
     for path in paths:
-        name = own = Path(_file_name(path.name))
-        for number in count(2):
-            if str(name) not in taken:
-                break
-            name = Path(f'{own.stem}-{number}{own.suffix}')
-        taken.add(str(name))
-        place = places[str(path)] = folder / name
+        place = _place(str(path), folder, places)
         if os.path.exists(place) and _identity(place) in read:
             overwritten = read[_identity(place)]
             raise ParameterError(f'--save {folder}: would overwrite {overwritten}; give another folder')
     return places
+
+
+def _place(picture: str, folder: Path, places: dict[str, Path]) -> Path:
+    """Find the place of a picture, and keep it among the places: one that no other has."""
+    if picture not in places:
+        taken = set(places.values())
+        place = own = folder / _file_name(Path(picture).name)
+        for number in count(2):
+            if place not in taken:
+                break
+            place = own.with_name(f'{own.stem}-{number}{own.suffix}')
+        places[picture] = place
+    return places[picture]
 
 
 def _identity(path: Path) -> tuple[int, int]:

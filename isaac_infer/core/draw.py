@@ -50,7 +50,7 @@ def draw_detections(
     for row in best_on_top:
         for colour, thickness in ((DARK, width + 2), (class_colour(int(detections.class_id[row])), width)):
             _draw_closed(image_bgr, outlines[row], colour, thickness)
-    taken: list[Plate] = []  # the best one chooses first
+    labelled: list[tuple[str, Plate, Colour]] = []
     for row in range(len(detections)):
         class_id = int(detections.class_id[row])
         name = _ascii(class_names[class_id]) if 0 <= class_id < len(class_names) else ''
@@ -59,9 +59,11 @@ def draw_detections(
         parts = [name] * labels + [f'{detections.score[row]:.2f}'] * scores
         if parts:
             text = ' '.join(parts)
+            taken = [plate for _, plate, _ in labelled]  # the best one chooses first
             plate = _place_label(image_bgr.shape[:2], text, outlines[row], text_height, taken)
-            taken.append(plate)
-            _draw_label(image_bgr, text, plate, class_colour(class_id), text_height)
+            labelled.append((text, plate, class_colour(class_id)))
+    for text, plate, colour in reversed(labelled):  # and lies on top where there was no room
+        _draw_label(image_bgr, text, plate, colour, text_height)
     return image_bgr
 
 

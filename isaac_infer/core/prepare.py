@@ -18,7 +18,7 @@ class Preparer:
 
     def __init__(self, spec: ImageSpec) -> None:
         self.spec = spec
-        self._tables = _normalisation_tables(spec)  # (channels, 256) in the network's dtype
+        self._tables = normalisation_tables(spec)  # (channels, 256) in the network's dtype
         self._passes_through = spec.dtype == np.uint8 and bool((self._tables == np.arange(256)).all())
         self._fit: Fit | None = None
         self._padded: np.ndarray | None = None  # the buffer whose border is already filled
@@ -92,7 +92,7 @@ def _look_up(values: np.ndarray, table: np.ndarray, into: np.ndarray) -> None:
     cv2.LUT(values, table.view(carrier), dst=into.view(carrier))
 
 
-def _normalisation_tables(spec: ImageSpec) -> np.ndarray:
+def normalisation_tables(spec: ImageSpec) -> np.ndarray:
     """What each of the 256 pixel values becomes: (channels, 256) in the network's dtype."""
     mean = np.broadcast_to(np.asarray(spec.mean, np.float64), (spec.channels,))[:, None]
     std = np.broadcast_to(np.asarray(spec.std, np.float64), (spec.channels,))[:, None]

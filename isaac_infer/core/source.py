@@ -19,6 +19,7 @@ from isaac_infer.core.errors import SourceError
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC = 'synthetic'
 LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
+COUNTED_SUFFIXES = ('.avi', '.mp4', '.m4v', '.mov')  # videos that know how many pictures they have
 COMPLETE = 0.9  # of the pictures that a video says it has
 OPEN_TIMEOUT_MS = 10000  # of streams; OpenCV's own is three times as long
 
@@ -119,6 +120,8 @@ def open_source(
                 f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none'
             )
         return _open_files(paths, loop=loop)
+    if not (path.is_file() or path.is_char_device()):  # opening a pipe would wait for somebody to write
+        raise SourceError(f'{text}: expected a picture, video or camera, got a pipe or another device')
     if is_picture(path):
         return _open_files([path], loop=loop)
     return _open_video(str(path), loop=loop)
@@ -259,8 +262,8 @@ def _frames(
         if is_live:
             raise SourceError(f'{text}: delivers no more pictures; was it disconnected?')
         if not loop:
-            # Containers estimate the number a little; what is cut off or damaged ends long before.
-            if number - 1 < COMPLETE * length:
+            # Other containers only estimate the number, by their length in seconds.
+            if text.lower().endswith(COUNTED_SUFFIXES) and number - 1 < COMPLETE * length:
                 raise SourceError(f'{text}: ended after {number - 1} of {length} pictures; is it damaged?')
             return
         number = 0

@@ -32,6 +32,7 @@ from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.core.text import printable
 from isaac_infer.ros.diagnostics import (
     BAD_IMAGE,
     BUSY,
@@ -272,7 +273,7 @@ class PerceptionNode(LifecycleNode):
         try:
             return change_state(request, response)
         except RCLError:
-            wanted = request.transition.label or request.transition.id
+            wanted = printable(request.transition.label[:40]) or request.transition.id
             state = self._state_machine.current_state[1]
             self.get_logger().warning(
                 f'transition {wanted} refused: the node is {state}, which has none such'

@@ -88,9 +88,15 @@ def test_what_cannot_work_is_one_clear_error_and_leaves_nothing_behind(
 
 
 def test_a_demo_that_fails_leaves_the_results_of_an_earlier_one(environment, tmp_path):
-    (tmp_path / 'report.json').write_text('{"of": "an earlier run"}')
+    (tmp_path / 'report.json').write_text('{"answered": 0, "of": "an earlier run"}')
     assert demo(environment, '--model', 'nowhere.onnx', '--out', tmp_path).returncode == 1
     assert 'earlier' in (tmp_path / 'report.json').read_text()
+
+
+def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
+    (tmp_path / 'report.json').write_text('[1, 2, "my own measurements"]')
+    done = demo(environment, '--out', tmp_path)
+    assert done.returncode == 1 and 'report.json there is none of the demo' in done.stderr
 
 
 def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
@@ -98,10 +104,11 @@ def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
     pictures.mkdir()
     for seed in range(3):
         cv2.imwrite(str(pictures / f'{seed}.png'), draw_scene(seed).image)
+    (pictures / 'z.png').write_bytes(b'none')
     done = demo(environment, '--source', pictures, '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
-    assert report['answered'] == report['pictures'] == 3
+    assert report['answered'] == report['pictures'] == 4  # the first one again, for the one that is broken
 
 
 def test_ctrl_c_ends_with_what_was_found_so_far(environment, tmp_path):

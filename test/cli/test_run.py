@@ -414,7 +414,7 @@ def test_a_report_may_not_take_the_place_of_an_annotated_picture(
     folder = tmp_path / 'saved'
     place = folder / 'red.png'
     assert run('--model', model, '--source', pictures / 'red.png', '--save', folder, '--json', place) == 2
-    assert 'is where an annotated picture goes' in capsys.readouterr().err
+    assert 'is a name of pictures' in capsys.readouterr().err
 
 
 def test_several_pictures_are_answered_in_their_order(model: Path, pictures: Path, tmp_path: Path) -> None:
@@ -422,3 +422,25 @@ def test_several_pictures_are_answered_in_their_order(model: Path, pictures: Pat
     names = [str(pictures / name) for name in ('red.png', 'blue.png')]
     assert run('--model', model, '--source', *names, '--json', out) == 0
     assert [image['source'] for image in json.loads(out.read_text())['images']] == names
+
+
+def test_frames_of_videos_of_one_name_do_not_replace_one_another(model: Path, tmp_path: Path) -> None:
+    videos = [tmp_path / name / 'v.avi' for name in 'ab']
+    for video in videos:
+        video.parent.mkdir()
+        writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 64))
+        for _ in range(3):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+        writer.release()
+    assert run('--model', model, '--source', *videos, '--save', tmp_path / 'saved') == 0
+    assert len(list((tmp_path / 'saved').iterdir())) == 6
+
+
+def test_a_notebook_is_not_overwritten_by_a_report(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook = tmp_path / 'work.ipynb'
+    notebook.write_text('{"cells": []}')
+    assert run('--model', model, '--source', pictures, '--json', notebook) == 2
+    assert 'exists and is no report' in capsys.readouterr().err
+    assert notebook.read_text() == '{"cells": []}'

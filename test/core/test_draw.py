@@ -142,3 +142,12 @@ def test_labels_are_drawn_as_far_as_the_font_goes(name: str, drawn: str) -> None
 def test_captions_are_drawn_as_far_as_the_font_goes() -> None:
     sheets = [contact_sheet([canvas()], captions=[caption]) for caption in ('caf\u00e9 \ud800', 'cafe ?')]
     np.testing.assert_array_equal(*sheets)
+
+
+def test_the_best_of_many_labels_lies_on_top() -> None:
+    boxes = [(100.0, 60.0, 200.0, 110.0)] * 8
+    image = draw_detections(canvas(150, 300), detections(*boxes), ['best', *'abcdefg'], labels=True)
+    alone = draw_detections(canvas(150, 300), detections(*boxes[:1]), ['best'], labels=True)
+    label = slice(0, 55)  # above the outline
+    plate = (alone[label] != GREY).any(axis=2)
+    assert plate.any() and (image[label][plate] == alone[label][plate]).all()

@@ -251,3 +251,9 @@ def test_a_folder_named_like_a_picture_is_none(tmp_path: Path) -> None:
     path = save_picture(tmp_path / 'b.png')
     with open_source(str(tmp_path)) as source:
         assert [picture.name for picture in source] == [str(path)]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.mp4')
+    with pytest.raises(SourceError, match='got a pipe'):
+        open_source(str(tmp_path / 'pipe.mp4'))

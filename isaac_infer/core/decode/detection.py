@@ -171,6 +171,13 @@ def _check_unit(boxes: np.ndarray, spec: ModelSpec) -> None:
     raise SessionError(
         f'{spec.outputs[0]}: expected boxes in {spec.box_unit} coordinates, but they {wrong}; '
         f'set box_unit to {right}'
+        + (', or decoder to tf_ssd if they begin with the top' if _may_be_tensorflow(spec) else '')
+    )
+
+
+def _may_be_tensorflow(spec: ModelSpec) -> bool:
+    return spec.decoder == 'efficient_nms' and any(
+        name.startswith('detection_boxes') for name in spec.outputs
     )
 
 
@@ -238,6 +245,13 @@ def _read_ultralytics(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Cand
     at = _rows_above(scores.max(axis=1), limits, spec.outputs[0])
     score, class_id = _best_class(scores[at])
     return Candidates(xyxy_from_cxcywh(rows[at, :4]), score, class_id)
+
+
+def _read_ultralytics_best(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
+    """cx, cy, w, h, then the best score and its class."""
+    rows = _box_rows(tensors[0], spec)
+    at = _rows_above(rows[:, 4], limits, spec.outputs[0])
+    return Candidates(xyxy_from_cxcywh(rows[at, :4]), rows[at, 4], rows[at, 5].astype(np.int32))
 
 
 def _read_obb(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
@@ -536,6 +550,11 @@ DECODERS: dict[str, Decoder] = {
     'ultralytics': Decoder(
         'Ultralytics YOLO v8, 11, 12, ...: [1, 4+classes, boxes], centre, size in pixels, scores',
         _read_ultralytics,
+        True,
+    ),
+    'ultralytics_best': Decoder(
+        'Ultralytics, raw, with the best class only: [1, 6, boxes], as our engines answer',
+        _read_ultralytics_best,
         True,
     ),
     'ultralytics_end2end': Decoder(

@@ -16,6 +16,8 @@ from isaac_infer.core.tensor import TensorSpec
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32), (8, 16), (8, 16, 32, 64, 128))
 ANCHORS_PER_CELL = 3  # of the decoded YOLOv5 and YOLOv7
 COCO_KEYPOINT_VALUES = 17 * 3  # x, y, visibility
+# Letters of names that stand for no object, last in the lists of DETR; none: a sign such as an empty set.
+NOTHING_NAMES = ('', 'noobject', 'nothing', 'na', 'none', 'void', 'empty', 'null', 'background')
 BACKGROUND_NAMES = ('background', '__background__', 'bg', '???')
 
 
@@ -113,6 +115,15 @@ def _match_ultralytics(model: Model) -> Match | None:
     return None
 
 
+def _match_ultralytics_best(model: Model) -> Match | None:
+    if not model.asked:
+        return None  # the model's metadata asks for it, where its head was cut
+    for output, row, strides, _ in _grid_rows(model):
+        if row == 6:
+            return Match((output.name,), row_length=6, strides=strides)
+    return None
+
+
 def _match_obb(model: Model) -> Match | None:
     if not (model.asked or model.says.task == 'obb'):
         return None  # the angle looks like one more class: only metadata, the user or a run can tell
@@ -162,7 +173,8 @@ def _is_bare_pose(model: Model, row: int) -> bool:
 def _match_obb_end2end(model: Model) -> Match | None:
     for output in _row_tensors(model):
         _, count, row = output.shape
-        if row == 7 and (model.asked or model.says.task == 'obb' or not _is_grid(model, count)):
+        is_likely = output.name == 'output0' and not _is_grid(model, count)
+        if row == 7 and (model.asked or model.says.task == 'obb' or (is_likely and not model.says.task)):
             nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
             return Match((output.name,), row_length=7, notes=(nms,))
     return None
@@ -185,9 +197,6 @@ def _match_ultralytics_rtdetr(model: Model) -> Match | None:
             # With two classes both forms have rows of six; the version tells which it is.
             if row - 4 == len(model.names) and (row != 6 or model.says.version <= (8, 4, 60)):
                 return Match((output.name,), row - 4, row)
-        # Rows of boxes without a grid are anybody's: only the usual name and as many classes as names tell.
-        elif row - 4 == len(model.names) and [each.name for each in model.outputs] == ['output0']:
-            return Match((output.name,), row - 4, row)
     return None
 
 
@@ -424,11 +433,7 @@ def _has_detr_names(model: Model) -> bool:
 
 def _names_nothing(model: Model) -> bool:
     """Whether the last class name stands for no object."""
-    return bool(model.names) and re.sub('[^a-z]', '', model.names[-1].lower()) in (
-        'noobject',
-        'nothing',
-        'na',
-    )
+    return bool(model.names) and re.sub('[^a-z]', '', model.names[-1].lower()) in NOTHING_NAMES
 
 
 def _columns(model: Model) -> int:
@@ -484,6 +489,7 @@ _CHECK_MEAN = (
 
 FAMILIES: dict[str, Family] = {
     'ultralytics': Family(_match_ultralytics),
+    'ultralytics_best': Family(_match_ultralytics_best),
     'ultralytics_end2end': Family(_match_end2end),
     'ultralytics_obb': Family(_match_obb),
     'ultralytics_obb_end2end': Family(_match_obb_end2end),

@@ -244,16 +244,15 @@ def over_sidecar(
     """
     own, beside = (read_metadata(values, file_name=file_name) for values in (metadata, sidecar))
     merged, notes = {**sidecar, **metadata}, []
-    for key, wins, loses in (
-        ('class_names', own.names, beside.names),
-        ('input_size', own.size_hw, beside.size_hw),
+    for key, theirs, wins, loses in (
+        ('class_names', 'names', own.names, beside.names),
+        ('input_size', 'imgsz', own.size_hw, beside.size_hw),
     ):
-        if wins and key in sidecar and key not in metadata:
-            del merged[key]
-            if loses != wins:
-                notes.append(
-                    f'{key} is not used: the model itself says otherwise; the parameter {key} would win'
-                )
+        if wins and key not in metadata:
+            merged.pop(key, None)
+            if loses and loses != wins:
+                said = key if key in sidecar else theirs
+                notes.append(f'{said} is not used, the model itself says otherwise; set the parameter {key}')
     return merged, tuple(notes)
 
 

@@ -96,7 +96,10 @@ def _probe_ultralytics(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelS
     scores = rows[:, 4 : 4 + spec.num_classes]
     strange = _strange(scores)
     if not strange and not spec.class_names and np.median(scores[:, -1]) > NEVER_MEDIAN:
-        strange = [spec.num_classes - 1]
+        raise ModelError(
+            f'{spec.outputs[0]}: the last value of each box is too high to be the score of a class, and may '
+            'be an angle; set decoder to ultralytics_obb, or to ultralytics if it is a score'
+        )
     if not strange:
         return spec
     if spec.num_classes == 1 + COCO_KEYPOINT_VALUES and strange[0] > 0 and not spec.class_names:
@@ -175,9 +178,15 @@ def _probe_efficient_nms(tensors: Sequence[np.ndarray], spec: ModelSpec) -> Mode
 
 def _probe_detr(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
     """Tell softmax from sigmoid: where nothing is, softmax puts `no object` first, sigmoid puts all low."""
-    if spec.class_names:
-        return spec  # their number has told
     logits = _rows(tensors[1], spec)
+    if spec.class_names:  # their number has told
+        if spec.decoder == 'detr_sigmoid' and (logits.max(axis=1) > 0).mean() > 0.5:
+            raise ModelError(
+                f'{spec.outputs[1]}: has as many logits as there are class names, which tells sigmoid, but '
+                'most say that something is there in a grey picture; leave a name such as `no object` out of '
+                'class_names, or set decoder to detr (softmax) or detr_sigmoid'
+            )
+        return spec
     if (logits.argmax(axis=1) == logits.shape[1] - 1).mean() > 0.5:
         return spec
     if (logits.max(axis=1) < 0).mean() > 0.5:
@@ -198,6 +207,7 @@ _PROBES: dict[str, Callable[[Sequence[np.ndarray], ModelSpec], ModelSpec]] = {
     'yolox': _probe_yolox,
     'efficient_nms': _probe_efficient_nms,
     'detr': _probe_detr,
+    'detr_sigmoid': _probe_detr,
 }
 
 

@@ -244,6 +244,11 @@ def softmax_queries(found: Sequence[Found]) -> Outputs:
     return {'logits': logits, 'pred_boxes': boxes}
 
 
+def best_class(output: np.ndarray) -> np.ndarray:
+    scores = output[:, 4:]
+    return np.concatenate([output[:, :4], scores.max(1, keepdims=True), scores.argmax(1)[:, None]], 1)
+
+
 def rtdetr_rows(found: Sequence[Found]) -> np.ndarray:
     rows = np.full((1, 20, 4 + CLASSES), 0.01, 'f4')
     rows[..., :4] = 0.5
@@ -292,6 +297,10 @@ _NAS = ('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')
 # Every decoder, as it is recognised without being asked for; nothing tells the anchor heads apart.
 LAYOUTS: dict[str, Layout] = {
     'ultralytics': Layout(lambda found: {'output0': ultralytics(found)}),
+    'ultralytics_best': Layout(
+        lambda found: {'output0': best_class(ultralytics(found))},
+        overrides=Overrides(decoder='ultralytics_best', class_names=NAMES),
+    ),
     'ultralytics_end2end': Layout(
         lambda found: {'output0': final(found, lambda one: (*one.box, one.score, one.class_id))[None]}
     ),

@@ -154,7 +154,7 @@ def test_another_shape_is_refused_with_expected_and_got(name):
     for output in spec.outputs:
         if outputs[output].size == 1:
             continue
-        axis = 1 if name in ('ultralytics', 'ultralytics_obb') else -1
+        axis = 1 if name in ('ultralytics', 'ultralytics_best', 'ultralytics_obb') else -1
         broken = {**outputs, output: np.concatenate((outputs[output], outputs[output]), axis=axis)}
         with pytest.raises(TensorError, match=f'{output}.*expected shape .*got'):
             DECODERS[name](broken, fit_for(spec), spec, Limits())

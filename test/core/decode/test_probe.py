@@ -216,13 +216,21 @@ def test_an_objectness_of_always_one_is_yolov6_s():
     assert spec.image.scale == pytest.approx(1 / 255)
 
 
-def test_an_angle_that_looks_like_a_score_is_found_by_being_likely_everywhere():
+def test_an_angle_that_looks_like_a_score_is_asked_for_where_it_is_likely_everywhere():
     def turned(found):
         outputs = obb(found)
         outputs['output0'][0, -1] = RNG.uniform(0.2, 0.9, outputs['output0'].shape[2])
         return outputs
 
-    assert probed(Layout(turned)).decoder == 'ultralytics_obb'
+    with pytest.raises(ModelError, match='may be an angle; set decoder to ultralytics_obb'):
+        probed(Layout(turned))
+    assert probed(Layout(turned, overrides=Overrides(decoder='ultralytics'))).decoder == 'ultralytics'
+
+
+def test_class_names_that_contradict_the_run_of_a_detr_are_refused():
+    names = Overrides(class_names=(*NAMES, 'air'))
+    with pytest.raises(ModelError, match='leave a name such as .no object. out'):
+        probed(Layout(softmax_queries, overrides=names), *SOMETHING)
 
 
 def test_boxes_in_0_to_1_under_the_names_of_tensorflow_and_the_plugin_are_asked_for():

@@ -574,10 +574,11 @@ def test_anchors_and_strides_can_be_given():
         resolve(*levels, **{**said, 'anchors': (1.0, 2.0, 3.0)})
 
 
-def test_class_names_that_end_with_no_object_are_one_too_many():
+@pytest.mark.parametrize('last', ['no-object', 'N/A', 'background', '∅'])
+def test_class_names_that_end_with_no_object_are_one_too_many(last):
     outputs = tensor('logits', 1, 100, 3), tensor('pred_boxes', 1, 100, 4)
     with pytest.raises(ModelError, match='expected 2 class names'):
-        resolve(*outputs, class_names=('cat', 'dog', 'no-object'))
+        resolve(*outputs, class_names=('cat', 'dog', last))
 
 
 def test_names_for_a_model_that_may_have_key_points_may_be_fewer():
