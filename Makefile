@@ -1,6 +1,6 @@
 # Every target first makes .venv if it has to (one to three minutes, once); PYTHON=python3.12 picks another Python.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test test-gpu lint bench bench-gpu docs clean
 
 BIN := .venv/bin
 TYPED := isaac_infer/core isaac_infer/engine isaac_infer/params.py
@@ -15,6 +15,7 @@ help:
 	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|/dev/videoN|rtsp://.. MODEL= FRAMES= RATE= OUT=]'
 	@echo 'make test    lint, types and all tests [ARGS="-k fit"]'
 	@echo 'make bench   measure on this machine [ARGS="..."]'
+	@echo 'make test-gpu, make bench-gpu   the same with TensorRT on a GPU, by PYTHON that has tensorrt and pycuda'
 	@echo 'make lint    lint and types only'
 	@echo 'make docs    write config/*.yaml and the parameter tables of the README anew'
 	@echo 'make setup   only make .venv'
@@ -37,6 +38,13 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python tools/bench.py $(ARGS)
+
+# TensorRT and PyCUDA belong to the machine: these run with its own Python, not with .venv.
+test-gpu:
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(PYTHON),python3)" -m pytest test/gpu $(ARGS)
+
+bench-gpu:
+	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(PYTHON),python3)" tools/bench_gpu.py $(ARGS)
 
 docs: setup
 	@$(BIN)/python tools/write_params.py

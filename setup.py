@@ -32,7 +32,9 @@ setup(
     extras_require={
         'test': ['pytest'],  # colcon runs pytest only where this names it
         # Without ROS: what package.xml names for robots, by its names on PyPI.
-        'standalone': ['numpy', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich'],
+        'standalone': ['numpy', 'onnx', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich'],
+        # To build and run TensorRT engines; on a Jetson TensorRT comes with JetPack.
+        'tensorrt': ['onnx', 'pycuda', 'tensorrt'],
         'eval': ['pycocotools'],
         'train': ['onnx', 'torch'],
     },

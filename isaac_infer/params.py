@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
+from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOptions, EngineOptions, Shape
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
 from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
@@ -148,11 +149,13 @@ class ModelParams(Params):
     )
     engine_file_path: str = param(
         '',
-        'A TensorRT engine to use instead of the ONNX model; refused in this version, which has no TensorRT.',
+        'A TensorRT engine to use instead of the ONNX model. Usually not needed: the engine of an ONNX model '
+        'is built once and kept.',
     )
     backend: str = param(
         'auto',
-        'What runs the model; auto is onnxruntime, tensorrt is refused in this version.',
+        'What runs the model; auto is tensorrt where there is a GPU and TensorRT with PyCUDA, else '
+        'onnxruntime.',
         choices=('auto', 'onnxruntime', 'tensorrt'),
     )
     providers: list[str] = param(
@@ -161,6 +164,59 @@ class ModelParams(Params):
         'empty: the CPU.',
     )
     num_threads: int = param(0, 'Threads of the CPU backend; 0: one per core.', low=0, high=256)
+    precision: str = param(
+        'fp16', 'What TensorRT computes in; int8 needs calibration_path.', choices=PRECISIONS
+    )
+    calibration_path: str = param(
+        '', 'A folder of some hundred pictures as the robot sees them, on which int8 is calibrated.'
+    )
+    calibration: str = param(
+        'qdq',
+        'How int8 is calibrated: qdq nodes in the model (every TensorRT), or a calibrator of TensorRT up to '
+        '10.',
+        choices=CALIBRATIONS,
+    )
+    engine_cache_path: str = param(
+        '', 'Folder for built engines; empty: ISAAC_INFER_CACHE, else ~/.cache/isaac_infer/engines.'
+    )
+    engine_shapes: list[str] = param(
+        [],
+        'Smallest, usual and largest shape of each input that the model leaves open: '
+        'images=1x3x320x320,1x3x640x640,1x3x640x640.',
+    )
+    workspace_mib: int = param(
+        0, 'Temporary memory of an engine at most, in MiB; 0: what TensorRT wants.', low=0
+    )
+    optimization_level: int = param(
+        -1, 'From 0 (quick to build) to 5 (quick to run); -1: the default of TensorRT.', low=-1, high=5
+    )
+    tactic_sources: list[str] = param(
+        [], 'Where TensorRT takes kernels from, such as CUBLAS and CUDNN; empty: everywhere.'
+    )
+    dla_core: int = param(
+        -1, 'Deep-learning accelerator to use, the GPU for what it cannot do; -1: GPU only.', low=-1, high=7
+    )
+    version_compatible: bool = param(False, 'Whether newer TensorRT may run the engine too.')
+    hardware_compatible: bool = param(False, 'Whether other GPUs, from Ampere on, may run the engine too.')
+    strongly_typed: bool = param(False, 'Whether the types in the model are obeyed instead of precision.')
+    uint8_input: bool = param(True, 'Normalise pictures inside the engine: a quarter of the bytes to send.')
+    best_class: bool = param(
+        True, 'Let only the best class of each box leave the engine, where the decoder allows it.'
+    )
+    prepare: str = param(
+        'auto',
+        'Where pictures are prepared for TensorRT: cpu, gpu, or resize (resized on the CPU, normalised on '
+        'the GPU); auto: the fastest, found by a trial with the first picture of each size.',
+        choices=('auto', 'cpu', 'resize', 'gpu'),
+    )
+    device: int = param(0, 'Index of the GPU.', low=0, high=63)
+    pipeline_depth: int = param(
+        1,
+        'Pictures under way at once on TensorRT: with 2, one is prepared while the GPU works on another; '
+        'more pictures per second, and no later ones while the camera is slower than the model.',
+        low=1,
+        high=4,
+    )
     decoder: str = param('', 'How to read the outputs; empty: found from metadata, names and shapes.')
     class_names: list[str] = param(
         [], 'Class names by index, or one text, JSON or YAML file that lists them; empty: from the model.'
@@ -233,6 +289,35 @@ class ModelParams(Params):
             if len(getattr(self, name)) not in (0, 1, 3):
                 raise ParameterError(f'{name}: expected 1 or 3 values, got {getattr(self, name)}')
 
+    def engine_options(self) -> EngineOptions:
+        """How TensorRT engines are built, kept and fed.
+
+        Raises:
+            ParameterError: engine_shapes cannot be read.
+        """
+        build = BuildOptions(
+            precision=self.precision,
+            shapes=dict(_shapes(text) for text in self.engine_shapes),
+            workspace_mib=self.workspace_mib,
+            optimization_level=self.optimization_level,
+            dla_core=self.dla_core,
+            tactic_sources=tuple(self.tactic_sources),
+            version_compatible=self.version_compatible,
+            hardware_compatible=self.hardware_compatible,
+            strongly_typed=self.strongly_typed,
+            uint8_input=self.uint8_input,
+            best_class=self.best_class,
+            calibration=self.calibration,
+        )
+        return EngineOptions(
+            build,
+            cache_folder=self.engine_cache_path,
+            calibration=self.calibration_path,
+            prepare=self.prepare,
+            device=self.device,
+            pipeline_depth=self.pipeline_depth,
+        )
+
     def overrides(self, class_names: tuple[str, ...]) -> Overrides:
         """What the user says about the model; class names already read from their file."""
         return Overrides(
@@ -253,6 +338,19 @@ class ModelParams(Params):
             anchors=tuple(self.anchors),
             box_unit=self.box_unit,
         )
+
+
+def _shapes(text: str) -> tuple[str, tuple[Shape, Shape, Shape]]:
+    """Read `images=1x3x320x320,1x3x640x640,1x3x640x640`."""
+    name, _, shapes = text.partition('=')
+    try:
+        low, usual, high = (tuple(int(length) for length in shape.split('x')) for shape in shapes.split(','))
+    except ValueError:
+        raise ParameterError(
+            'engine_shapes: expected the smallest, usual and largest shape of an input such as '
+            f'images=1x3x320x320,1x3x640x640,1x3x640x640, got {text!r}'
+        ) from None
+    return name, (low, usual, high)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 # A package is named only in these rooms or files; every other third-party package is free outside core.
 ONLY_IN = {
     'onnx': {'engine'},
-    'onnxruntime': {'engine/ort.py'},
+    'onnxruntime': {'engine/ort.py', 'engine/quantise.py', 'engine/surgery.py'},
     'pycocotools': {'cli'},
     'pycuda': {'engine/cuda.py'},
     'rclpy': {'nodes', 'ros'},

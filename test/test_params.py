@@ -64,3 +64,12 @@ def test_a_filter_for_a_class_the_model_does_not_have_is_refused(text):
 def test_whether_pictures_are_enlarged_is_said_only_where_the_user_says_it():
     said = [DetectorParams(scale_up=text).overrides(()).scale_up for text in ('', 'always', 'never')]
     assert said == [None, True, False]
+
+
+def test_shapes_of_engine_inputs_are_read_from_text() -> None:
+    text = 'images=1x3x320x320,1x3x640x640,2x3x640x640'
+    options = DetectorParams(engine_shapes=[text], precision='fp32').engine_options()
+    assert options.build.shapes == {'images': ((1, 3, 320, 320), (1, 3, 640, 640), (2, 3, 640, 640))}
+    assert options.build.precision == 'fp32'
+    with pytest.raises(ParameterError, match='engine_shapes: expected the smallest, usual and largest'):
+        DetectorParams(engine_shapes=['images=1x3']).engine_options()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -17,10 +18,13 @@ from isaac_infer.cli.report import add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.session import Session
-from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import without_commands
-from isaac_infer.engine.load import file_sha256, find_model, find_spec
+from isaac_infer.engine.cache import read_sidecar
+from isaac_infer.engine.engines import spec_of
+from isaac_infer.engine.load import file_sha256, find_model, find_spec, is_engine
+from isaac_infer.engine.plan import read_plan
 from isaac_infer.params import ModelParams
 
 LONGEST_VALUE = 200  # characters of a metadata value that are shown
@@ -49,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     overrides = params.overrides(read_class_names(params.class_names))
     path = find_model(model_path(params))
     check_report(args.json, params)
+    if is_engine(path):
+        return _inspect_engine(path, overrides, args.json)
+    if params.backend == 'auto':  # looking at a model builds nothing
+        params = params.changed(backend='onnxruntime')
     with open_network(params) as session:
         facts: dict[str, Any] = {
             'model': str(path),
@@ -71,6 +79,39 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_report(args.json, {**facts, 'spec': asdict(spec)})
     else:
+        _show_spec(spec)
+    return 0
+
+
+def _inspect_engine(path: Path, overrides: Overrides, report: str) -> int:
+    """Show what an engine says without TensorRT and without a GPU: its header, and what its build wrote."""
+    plan, sidecar = read_plan(path), read_sidecar(path)
+    spec = spec_of(path, overrides) if sidecar else None
+    facts: dict[str, Any] = {
+        'model': str(path),
+        'bytes': path.stat().st_size,
+        'sha256': file_sha256(path),
+        'backend': 'tensorrt',
+        'built by TensorRT': '.'.join(map(str, plan.version)),
+        'metadata': dict(plan.metadata),
+        'key': dict(sidecar['key']) if sidecar else {},
+    }
+    if report:
+        write_report(report, {**facts, 'facts': sidecar['facts'] if sidecar else {}})
+        return 0
+    rows = {name: str(value) for name, value in facts.items() if name not in ('metadata', 'key', 'backend')}
+    rows.update((f'metadata {name}', _shortened(value)) for name, value in plan.metadata.items())
+    if sidecar:
+        rows.update((f'built for: {name}', _shortened(value)) for name, value in facts['key'].items())
+        rows.update(
+            (name.replace('_', ' '), str(sidecar['facts'][name]))
+            for name in ('source', 'build_s', 'latency_ms')
+            if name in sidecar['facts']
+        )
+    else:
+        rows['sidecar'] = 'none: built by somebody else, or moved without it'
+    _print('the engine', rows)
+    if spec:
         _show_spec(spec)
     return 0
 

@@ -20,6 +20,9 @@ COMMANDS = {
     'inspect': 'show what a model file holds and how it will be used',
     'decoders': 'list the output layouts that are understood',
     'evaluate': 'measure a detector on drawn scenes',
+    'build': 'build the TensorRT engine of an ONNX model',
+    'bench': 'measure how fast a model runs',
+    'compare': 'measure how precisions and backends of one model agree',
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
+from isaac_infer.core.text import without_commands
 from isaac_infer.engine.load import open_pipeline, open_session
 from isaac_infer.params import DetectionParams, ModelParams
 
@@ -21,7 +24,14 @@ def open_detector(params: DetectionParams) -> Pipeline:
         backend=params.backend,
         providers=params.providers,
         num_threads=params.num_threads,
+        engine=params.engine_options(),
+        say=say,
     )
+
+
+def say(text: str) -> None:
+    """Pass on what the building of an engine says, beside what the command prints."""
+    print(f'isaac-infer: {without_commands(text)}', file=sys.stderr)
 
 
 def open_network(params: ModelParams) -> Session:
@@ -31,6 +41,9 @@ def open_network(params: ModelParams) -> Session:
         backend=params.backend,
         providers=params.providers,
         num_threads=params.num_threads,
+        overrides=params.overrides(read_class_names(params.class_names)),
+        engine=params.engine_options(),
+        say=say,
     )
 
 

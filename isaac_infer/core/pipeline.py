@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter_ns
 
 import numpy as np
 
 from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.errors import SessionError
+from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Detections
-from isaac_infer.core.session import Session
+from isaac_infer.core.session import AsyncSession, Session
 from isaac_infer.core.spec import Limits, ModelSpec
 
 
@@ -30,12 +34,24 @@ class Pipeline:
     `limits` may be replaced between two frames. `times` speaks of the last frame.
     """
 
-    def __init__(self, session: Session, spec: ModelSpec, limits: Limits) -> None:
+    def __init__(
+        self,
+        session: Session,
+        spec: ModelSpec,
+        limits: Limits,
+        *,
+        prepare: Callable[[Frame], Fit] | None = None,
+    ) -> None:
+        """Put the steps together; `prepare` fills the image input, None: on the CPU, from here."""
         self.session, self.spec, self.limits = session, spec, limits
         self.times = StageTimes()
-        self._prepare = Preparer(spec.image)
+        self._fit: Fit
+        self._prepare_ms, self._prepared_ns = 0.0, 0
         self._decode = DECODERS[spec.decoder]
-        self._image = session.input_buffer(spec.image.name, spec.image.shape)
+        image = session.input_buffer(spec.image.name, spec.image.shape)
+        # Others of the same model, that a frame can be begun with while this one works on another.
+        self.twins: tuple[Pipeline, ...] = ()
+        self.prepare = prepare or partial(Preparer(spec.image), into=image)
         if spec.size_input:
             # Asked for boxes in network pixels, such a model answers like all others, whatever the fit.
             session.input_buffer(spec.size_input, (1, 2))[...] = spec.image.size_hw[::-1]
@@ -46,14 +62,25 @@ class Pipeline:
         Raises:
             SessionError: the network failed, or answered with something that is not finite.
         """
+        self.begin(frame)
+        return self.end()
+
+    def begin(self, frame: Frame) -> None:
+        """Prepare a frame and, where the session runs beside the CPU, begin its run; see `end`."""
         start = perf_counter_ns()
-        fit = self._prepare(frame, into=self._image)
-        prepared = perf_counter_ns()
-        outputs = self.session.run()
+        self._fit = self.prepare(frame)
+        self._prepared_ns = perf_counter_ns()
+        self._prepare_ms = (self._prepared_ns - start) / 1e6
+        if isinstance(self.session, AsyncSession):
+            self.session.start()
+
+    def end(self) -> Detections:
+        """Give what is in the frame that was begun."""
+        outputs = self.session.finish() if isinstance(self.session, AsyncSession) else self.session.run()
         ran = perf_counter_ns()
-        found = self._decode(outputs, fit, self.spec, self.limits)
+        found = self._decode(outputs, self._fit, self.spec, self.limits)
         decoded = perf_counter_ns()
-        self.times = StageTimes((prepared - start) / 1e6, (ran - prepared) / 1e6, (decoded - ran) / 1e6)
+        self.times = StageTimes(self._prepare_ms, (ran - self._prepared_ns) / 1e6, (decoded - ran) / 1e6)
         return found
 
     def warm_up(self) -> Detections:
@@ -63,4 +90,11 @@ class Pipeline:
 
     def close(self) -> None:
         """Close the session; safe to call twice."""
+        for twin in self.twins:
+            twin.close()
+        self.prepare = _closed  # it may hold memory of the session
         self.session.close()
+
+
+def _closed(frame: Frame) -> Fit:
+    raise SessionError('the pipeline is closed; open the model again')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -63,3 +63,16 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class AsyncSession(Protocol):
+    """A session whose runs go on beside the CPU: `run` is `start`, then `finish`."""
+
+    def start(self) -> None:
+        """Begin a run; its input buffers must not change before `finish`."""
+        ...
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """Wait for the run that was begun and give its outputs, valid until the next one."""
+        ...

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.decode.document import SUFFIXES, read_document
 from isaac_infer.core.decode.metadata import note_unknown_keys, over_sidecar
 from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
+from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
@@ -26,8 +29,13 @@ from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.trial import try_model
 
+if TYPE_CHECKING:
+    from isaac_infer.engine.trt import TrtSession
+
+BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 ENGINE_SUFFIXES = ('.engine', '.plan', '.trt')
 REPORT_KEYS = {'model', 'backend'}  # of what this package writes about a model, often beside it
+ENGINE_KEYS = {'engine', 'digest', 'key', 'facts'}  # of what is written beside an engine
 GREY = 114
 
 # How files begin that are often given instead of an ONNX model -> what they are and the way out.
@@ -38,33 +46,46 @@ _OTHER_FILES = {
     b'pk\x03\x04': 'a zip archive or PyTorch checkpoint; unpack it, or export it to ONNX',
     b'\x80\x02': 'a Python pickle or old PyTorch checkpoint; export it to ONNX',
     b'\x1f\x8b': 'a gzip archive; unpack it',
-    b'ftrt': 'a TensorRT engine, which this version cannot run; give the ONNX model that it was made of',
+    b'ftrt': 'a TensorRT engine; name it .engine',
     b'\x89hdf': 'an HDF5 file such as a Keras model; export it to ONNX',
 }
 
 
 def open_session(
-    path: str | Path, *, backend: str = 'auto', providers: Sequence[str] = (), num_threads: int = 0
+    path: str | Path,
+    *,
+    overrides: Overrides = Overrides(),
+    backend: str = 'auto',
+    providers: Sequence[str] = (),
+    num_threads: int = 0,
+    engine: EngineOptions = EngineOptions(),
+    say: Callable[[str], None] = lambda text: None,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Session:
-    """Load a model onto a backend; slow.
+    """Load a model onto a backend; slow, and where an engine has to be built, very slow.
 
     Args:
         path: see `find_model`.
-        backend: `auto`, `onnxruntime` or `tensorrt`.
+        overrides: what the user knows better than the file.
+        backend: `auto`, `onnxruntime` or `tensorrt`; with `auto`, ONNX models run on TensorRT where there is
+            a GPU and the whole of TensorRT.
         providers: ONNX Runtime execution providers in order of preference; empty: the CPU.
         num_threads: of the CPU; 0: one per core.
+        engine: how TensorRT engines are built, kept and fed.
+        say: takes a sentence for the log, while an engine is built.
+        is_cancelled: asked several times a second while an engine is built.
 
     Raises:
         ModelError: the file is missing or cannot be loaded.
         SessionError: the backend is not available.
     """
-    if backend not in ('auto', 'onnxruntime', 'tensorrt'):
-        raise SessionError(f'backend: expected auto, onnxruntime or tensorrt, got {backend!r}')
-    if backend == 'tensorrt' or str(path).lower().endswith(ENGINE_SUFFIXES):
-        raise SessionError(
-            f'{path}: this version cannot run TensorRT yet; give an ONNX model and backend onnxruntime'
-        )
     path = find_model(path)
+    if not runs_on_tensorrt(path, backend, providers):
+        return _open_on_onnxruntime(path, providers, num_threads)
+    return _open_on_tensorrt(path, backend, engine, overrides, say, is_cancelled)[0]
+
+
+def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int) -> Session:
     _refuse_other_files(path)
     try:
         from isaac_infer.engine.ort import OrtSession
@@ -76,6 +97,26 @@ def open_session(
     return OrtSession(path, providers=providers, num_threads=num_threads)
 
 
+def _open_on_tensorrt(
+    path: Path,
+    backend: str,
+    engine: EngineOptions,
+    overrides: Overrides,
+    say: Callable[[str], None],
+    is_cancelled: Callable[[], bool],
+) -> tuple[TrtSession, ModelSpec | None]:
+    """Open an engine, or that of an ONNX model, and say how it is fed and read where its build knew."""
+    if backend == 'onnxruntime':
+        raise SessionError(f'{path}: a TensorRT engine cannot run on onnxruntime; give the ONNX model')
+    from isaac_infer.engine.engines import open_engine, spec_of
+    from isaac_infer.engine.trt import TrtSession
+
+    if is_engine(path):
+        return TrtSession(path, device=engine.device), spec_of(path, overrides)
+    _refuse_other_files(path)
+    return open_engine(path, engine, overrides, find_spec, say=say, is_cancelled=is_cancelled)
+
+
 def open_pipeline(
     path: str | Path,
     *,
@@ -84,6 +125,9 @@ def open_pipeline(
     backend: str = 'auto',
     providers: Sequence[str] = (),
     num_threads: int = 0,
+    engine: EngineOptions = EngineOptions(),
+    say: Callable[[str], None] = lambda text: None,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> Pipeline:
     """Load a model, find out how to feed and read it, and run it once to see that this is true; slow.
 
@@ -91,23 +135,79 @@ def open_pipeline(
         path: see `find_model`.
         limits: gives what of the answers counts, now that the classes are known.
         overrides: what the user knows better than the file.
-        backend, providers, num_threads: see `open_session`.
+        backend, providers, num_threads, engine, say, is_cancelled: see `open_session`.
 
     Raises:
         ModelError: the file is missing, cannot be loaded, or cannot be understood without help.
         SessionError: the backend is not available, or the network fails or answers with NaN.
     """
     path = find_model(path)
-    session = open_session(path, backend=backend, providers=providers, num_threads=num_threads)
+    session: Session
+    spec: ModelSpec | None = None
+    if runs_on_tensorrt(path, backend, providers):
+        session, spec = _open_on_tensorrt(path, backend, engine, overrides, say, is_cancelled)
+    else:
+        session = _open_on_onnxruntime(path, providers, num_threads)
     try:
-        spec = find_spec(session, path, overrides)
-        pipeline = Pipeline(session, spec, limits(spec))
+        spec = spec or find_spec(session, path, overrides)
+        prepare = _preparer(session, spec, engine)
+        pipeline = Pipeline(session, spec, limits(spec), prepare=prepare)
+        pipeline.twins = _twins(pipeline, engine)
         with _naming(path):
-            pipeline.warm_up()
+            for each in (pipeline, *pipeline.twins):
+                each.warm_up()
     except BaseException:
         session.close()
         raise
     return pipeline
+
+
+def _preparer(session: Session, spec: ModelSpec, engine: EngineOptions) -> Callable[[Frame], Fit] | None:
+    """Who prepares pictures for a session on the GPU; None: the CPU, as everywhere."""
+    if 'tensorrt' not in session.backend:
+        return None
+    from isaac_infer.engine.device_prepare import ChosenPreparer
+    from isaac_infer.engine.trt import TrtSession
+
+    assert isinstance(session, TrtSession)
+    return ChosenPreparer(session, spec.image, way=engine.prepare)
+
+
+def _twins(pipeline: Pipeline, engine: EngineOptions) -> tuple[Pipeline, ...]:
+    """Further pipelines on the same engine, as many as frames may be under way besides the first."""
+    if engine.pipeline_depth < 2 or 'tensorrt' not in pipeline.session.backend:
+        return ()
+    from isaac_infer.engine.trt import TrtSession
+
+    assert isinstance(pipeline.session, TrtSession)
+    twins = []
+    for _ in range(engine.pipeline_depth - 1):
+        session = pipeline.session.twin()
+        prepare = _preparer(session, pipeline.spec, engine)
+        twins.append(Pipeline(session, pipeline.spec, pipeline.limits, prepare=prepare))
+    return tuple(twins)
+
+
+def is_engine(path: Path) -> bool:
+    """Tell by its name whether a file is a TensorRT engine."""
+    return path.suffix.lower() in ENGINE_SUFFIXES
+
+
+def runs_on_tensorrt(path: Path, backend: str, providers: Sequence[str] = ()) -> bool:
+    """Tell whether a model goes to TensorRT: an engine does, an ONNX model where it is asked for or there."""
+    if backend not in BACKENDS:
+        raise SessionError(f'backend: expected one of {", ".join(BACKENDS)}, got {backend!r}')
+    if is_engine(path) or backend == 'tensorrt':
+        return True
+    if (
+        backend != 'auto'
+        or providers
+        or not all(importlib.util.find_spec(name) for name in ('tensorrt', 'pycuda'))
+    ):
+        return False
+    from isaac_infer.engine.cuda import device_problem
+
+    return not device_problem()
 
 
 def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) -> ModelSpec:
@@ -229,6 +329,8 @@ def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tu
         raise ModelError(
             f'{beside}: expected a mapping such as {{"decoder": "..."}}, got {type(content).__name__}'
         )
+    if content.keys() >= ENGINE_KEYS:
+        return own, ()
     if content.keys() >= REPORT_KEYS:
         return own, (f'{beside.name} is a report and says nothing of the model',)
     metadata, unused = over_sidecar(own, content, file_name=path.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import numpy as np
+from rclpy.logging import get_logger
 from vision_msgs.msg import Detection2DArray
 
 from isaac_infer.core.decode.names import read_class_names
@@ -33,6 +34,8 @@ def load(params: DetectorParams) -> Loaded:
         backend=params.backend,
         providers=params.providers,
         num_threads=params.num_threads,
+        engine=params.engine_options(),
+        say=get_logger(NAME).info,
     )
     # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
     writer = 'cdr' if CDR_FITS else 'rclpy'

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from time import monotonic, perf_counter_ns, sleep
@@ -102,6 +104,9 @@ class _Arrival:
     subscription: Any  # it came through; another one is there after a deactivation
 
 
+_Begun = tuple[Pipeline, _Arrival, Frame, tuple[int, int]]  # ... and when it was begun and converted, ns
+
+
 def _transition(function: Callable[[Any], None]) -> Callable[[Any, LifecycleState], TransitionCallbackReturn]:
     """Say why a transition failed; rclpy swallows what these callbacks raise without a word."""
 
@@ -144,6 +149,7 @@ class PerceptionNode(LifecycleNode):
         self._topic = ''
         self._last_image_s = monotonic()
         self._lost = 0
+        self._begun: deque[_Begun] = deque()  # used by the thread of the model only
         self._subscription: Any = None  # while the node is active
         self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
         self._result_publisher: Any = None
@@ -207,7 +213,8 @@ class PerceptionNode(LifecycleNode):
         self._pipeline, self._facts = loaded.pipeline, loaded.facts
         self._health.restart()
         spec, session = self._pipeline.spec, self._pipeline.session
-        self._pipeline.limits = self._perception.limits(self.params, spec)
+        for each in (self._pipeline, *self._pipeline.twins):
+            each.limits = self._perception.limits(self.params, spec)
         self._result_publisher = self.create_publisher(
             self._perception.message, self._perception.topic, RESULT_QOS
         )
@@ -305,6 +312,9 @@ class PerceptionNode(LifecycleNode):
         pipeline, self._pipeline, self._facts = self._pipeline, None, {}
 
         def close_model() -> None:
+            while self._begun:
+                self._begun.popleft()
+                self._health.dropped(INACTIVE)
             if pipeline is not None:
                 pipeline.close()
             if loading is not None and loading.exception() is None:
@@ -360,21 +370,40 @@ class PerceptionNode(LifecycleNode):
         if self._subscription is not arrival.subscription or pipeline is None:
             self._health.dropped(INACTIVE)
             return
+        busy = [begun[0] for begun in self._begun]
+        free = next(each for each in (pipeline, *pipeline.twins) if each not in busy)
+        with self._living_on():
+            self._begun.append(self._begin(free, arrival))
+        # Where a picture waits, it is begun before this one is done; where none does, nothing is held back.
+        while self._begun and (len(self._begun) > len(pipeline.twins) or not self._worker.is_waited_for):
+            with self._living_on():
+                self._answer(*self._begun.popleft())
+
+    @contextmanager
+    def _living_on(self) -> Iterator[None]:
+        """Report what goes wrong with one picture: of it, the model, the messages, the middleware."""
         try:
-            self._answer(pipeline, arrival)
-        except Exception as error:  # of the picture, the model, the messages, the middleware
+            yield
+        except Exception as error:
             self._health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
             self._note_error(error)
 
-    def _answer(self, pipeline: Pipeline, arrival: _Arrival) -> None:
-        perception, params, spec = self._perception, self.params, pipeline.spec
+    def _begin(
+        self, pipeline: Pipeline, arrival: _Arrival
+    ) -> tuple[Pipeline, _Arrival, Frame, tuple[int, int]]:
         begun_ns = perf_counter_ns()
-        if params.transport == 'compressed':
+        if self.params.transport == 'compressed':
             frame = frame_from_compressed_cdr(arrival.cdr)
         else:
             frame = frame_from_image_cdr(arrival.cdr)
         converted_ns = perf_counter_ns()
-        found = pipeline(frame)
+        pipeline.begin(frame)
+        return pipeline, arrival, frame, (begun_ns, converted_ns)
+
+    def _answer(self, pipeline: Pipeline, arrival: _Arrival, frame: Frame, times_ns: tuple[int, int]) -> None:
+        perception, params, spec = self._perception, self.params, pipeline.spec
+        begun_ns, converted_ns = times_ns
+        found = pipeline.end()
         found_ns = perf_counter_ns()
         message = perception.to_message(found, frame, spec, params)
         with self._publishing:
@@ -465,8 +494,9 @@ class PerceptionNode(LifecycleNode):
         pipeline = self._pipeline
         if pipeline is None:
             return
-        # The pipeline reads its limits once per frame, so this takes effect between two frames.
-        pipeline.limits = self._perception.limits(params, pipeline.spec)
+        # A pipeline reads its limits once per frame, so this takes effect between two frames.
+        for each in (pipeline, *pipeline.twins):
+            each.limits = self._perception.limits(params, pipeline.spec)
         self._publish_labels(params)
 
     def _publish_labels(self, params: Any) -> None:

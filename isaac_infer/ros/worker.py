@@ -41,6 +41,11 @@ class Worker(Generic[Item]):
             self._changed.notify()
         return replaced
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a frame waits already."""
+        return bool(self._newest)
+
     def forget(self) -> bool:
         """Drop the frame that waits; tell whether one did."""
         with self._changed:

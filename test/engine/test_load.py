@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, load_model, save
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.spec import Limits, Overrides
+from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import file_sha256, find_model, open_pipeline, open_session
 from models import (
     OPSET,
@@ -292,18 +293,27 @@ def test_no_model_at_all_says_which_parameter_to_set() -> None:
         find_model('')
 
 
-@pytest.mark.parametrize(
-    ('file_name', 'backend'),
-    [('model.onnx', 'tensorrt'), ('model.engine', 'auto'), ('model.plan', 'onnxruntime')],
-)
-def test_what_needs_tensorrt_is_refused_with_the_way_out(file_name: str, backend: str) -> None:
-    with pytest.raises(SessionError, match='TensorRT .* backend onnxruntime'):
-        open_session(file_name, backend=backend)
+@pytest.mark.parametrize('backend', ['tensorrt', 'auto'])
+def test_what_needs_tensorrt_is_refused_with_the_way_out_where_there_is_no_gpu(
+    backend: str, tmp_path: Path
+) -> None:
+    if not device_problem():
+        pytest.skip('there is a GPU')
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    plan = written(tmp_path / 'colours.engine', b'ftrt' + bytes(20) + bytes((8, 6, 1, 0)) + bytes(100))
+    with pytest.raises(SessionError, match='TensorRT needs a GPU: .* set backend to onnxruntime'):
+        open_session(plan if backend == 'auto' else model, backend=backend)
+
+
+def test_an_engine_does_not_run_on_onnxruntime(tmp_path: Path) -> None:
+    plan = written(tmp_path / 'colours.plan', b'ftrt' + bytes(100))
+    with pytest.raises(SessionError, match='cannot run on onnxruntime; give the ONNX model'):
+        open_session(plan, backend='onnxruntime')
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(SessionError, match="expected auto, onnxruntime or tensorrt, got 'openvino'"):
-        open_session('model.onnx', backend='openvino')
+    with pytest.raises(SessionError, match="expected one of auto, onnxruntime, tensorrt, got 'openvino'"):
+        open_session('tabletop_detector.onnx', backend='openvino')
 
 
 def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:

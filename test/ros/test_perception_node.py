@@ -27,12 +27,15 @@ class PretendedPipeline:
     def __init__(self):
         self.spec, self.limits, self.closed_by = SPEC, Limits(), []
         self.session = SimpleNamespace(backend='pretended', fallbacks=())
-        self.times = StageTimes()
+        self.times, self.twins = StageTimes(), ()
         self.begun, self.proceed = threading.Semaphore(0), threading.Semaphore(0)
 
-    def __call__(self, frame):
-        """Work on a frame until the test lets go of it."""
+    def begin(self, frame):
+        """Begin a frame."""
         self.begun.release()
+
+    def end(self):
+        """Work on it until the test lets go of it."""
         assert self.proceed.acquire(timeout=10)
         return []
 
@@ -251,3 +254,23 @@ def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
     node.trigger_cleanup()
     assert change('decoder', 'yolox').successful
     assert 'clean' in node.describe_parameter('decoder').additional_constraints
+
+
+def test_a_picture_that_waits_is_begun_by_the_twin(make):
+    node, opened = make()
+    node._start()
+    first, twin = opened[0], PretendedPipeline()
+    first.twins = (twin,)
+
+    def begin(frame):
+        first.begun.release()
+        show(node)  # while it is begun, the next one comes
+        first.begin = lambda frame: first.begun.release()
+
+    first.begin = begin
+    show(node)
+    assert first.begun.acquire(timeout=5) and twin.begun.acquire(timeout=5)
+    first.proceed.release()
+    twin.proceed.release()
+    assert wait_until(lambda: counts(node)[1] == 2)
+    assert counts(node) == (2, 2, {})

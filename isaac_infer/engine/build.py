@@ -1,0 +1,384 @@
+"""Build: an ONNX model to a TensorRT engine, in a child process that can be watched and cancelled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import monotonic, perf_counter
+from types import ModuleType
+from typing import Any
+
+from isaac_infer.core.build_options import PRECISIONS, BuildOptions
+from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
+
+MIB = 1 << 20
+POLL_S = 0.2
+LATENCY_RUNS = 30
+LAST_WORDS = 2000  # characters of what a crashed child printed
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the child is to do; everything in it is JSON."""
+
+    model: str
+    into: str
+    options: dict[str, Any]
+    timing_cache: str = ''
+    batches: str = ''  # a .npz file of calibration batches, for the calibrators
+    calibration_cache: str = ''
+    latency: bool = True  # measured once it is built
+
+
+def build_plan(
+    request: Request, *, say: Say, is_cancelled: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Build in a child process and return what it found out: build seconds, latency, warnings.
+
+    TensorRT cannot be interrupted before version 10, and a fault in it would end this process: a child can be
+    ended at any time, and gives back all its GPU memory.
+
+    Raises:
+        ModelError: TensorRT refuses the model, in its words.
+        SessionError: it was cancelled, or ended by a signal.
+    """
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    with tempfile.TemporaryDirectory(prefix='isaac_infer_build_') as folder:
+        path = Path(folder, 'request.json')
+        path.write_text(json.dumps(asdict(request)))
+        log = Path(folder, 'log')
+        with log.open('w') as errors:
+            child = subprocess.Popen(
+                [sys.executable, '-m', __name__, str(path)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        try:
+            answer = _follow(child, say, is_cancelled)
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+        if answer is None:
+            raise SessionError(
+                f'{request.model}: the build ended {_how(child.returncode)}\n{log.read_text()[-2000:]}'
+            )
+    if 'error' in answer:
+        raise ModelError(answer['error'])
+    return answer
+
+
+def _follow(
+    child: subprocess.Popen[str], say: Say, is_cancelled: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Pass on what the child says until its answer; None where it ended without one."""
+    import selectors
+
+    assert child.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ)
+        while True:
+            if is_cancelled():
+                raise SessionError('the build was cancelled')
+            if not selector.select(POLL_S):
+                continue
+            line = child.stdout.readline()
+            if not line:
+                return None
+            message: dict[str, Any] = json.loads(line)
+            if 'say' not in message:
+                return message
+            say(message['say'])
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f'by {signal.Signals(-code).name}: too little memory, or a fault of TensorRT'
+    return f'with code {code}'
+
+
+# ---- in the child -----------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Build what the request file says, and print the answer as one line of JSON."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive its parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process
+    answers = os.fdopen(os.dup(1), 'w', buffering=1)
+    os.dup2(2, 1)  # whatever libraries print goes to the log
+    request = Request(**json.loads(Path(sys.argv[1]).read_text()))
+
+    def tell(message: Mapping[str, Any]) -> None:
+        print(json.dumps(message), file=answers)
+
+    try:
+        tell(_build(request, lambda text: tell({'say': text})))
+    except IsaacInferError as error:
+        tell({'error': str(error)})
+    return 0
+
+
+def _build(request: Request, say: Say) -> dict[str, Any]:
+    from isaac_infer.engine.cuda import Gpu
+    from isaac_infer.engine.trt import RUNTIMES, Messages, find_tensorrt
+
+    trt = find_tensorrt()
+    if trt.__name__ != RUNTIMES[0]:
+        raise SessionError(f'{trt.__name__} only runs engines; install the full TensorRT to build them')
+    shapes = {name: tuple(tuple(shape) for shape in each) for name, each in request.options['shapes'].items()}
+    options = BuildOptions(
+        **{**request.options, 'shapes': shapes, 'tactic_sources': tuple(request.options['tactic_sources'])}
+    )
+    gpu, messages = Gpu(), Messages(trt)
+    with gpu.current():
+        begin = monotonic()
+        serialised = _serialise(trt, messages, request, options, say)
+        build_s = monotonic() - begin
+        Path(request.into).write_bytes(serialised)
+        del serialised
+    facts: dict[str, Any] = {
+        'build_s': round(build_s, 1),
+        'bytes': Path(request.into).stat().st_size,
+        'warnings': list(messages.warnings),
+    }
+    if request.latency:
+        facts['latency_ms'] = round(_latency_ms(Path(request.into), options), 3)
+    return facts
+
+
+def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildOptions, say: Say) -> Any:
+    trt.init_libnvinfer_plugins(messages.logger, '')
+    builder = trt.Builder(messages.logger)
+    network = builder.create_network(_network_flags(trt, options))
+    parser = trt.OnnxParser(network, messages.logger)
+    # From its path, because external weights lie beside it.
+    if not parser.parse_from_file(request.model):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        said = ' / '.join(f'node {error.node()}: {error.desc()}' for error in errors) or messages.reason()
+        raise ModelError(f'{request.model}: TensorRT {trt.__version__} cannot read this model: {said}')
+    config = builder.create_builder_config()
+    _set_precision(trt, config, options)
+    _set_options(trt, builder, config, options)
+    profile = _profile(builder, network, options)
+    if profile is not None:
+        config.add_optimization_profile(profile)
+    calibrator = _calibrator(trt, request, options)
+    if calibrator is not None:
+        config.int8_calibrator = calibrator
+        if profile is not None:
+            config.set_calibration_profile(profile)
+    timing_cache = _load_timing_cache(config, request.timing_cache)
+    if hasattr(trt, 'IProgressMonitor'):
+        config.progress_monitor = _progress_monitor(trt, say)
+    serialised = builder.build_serialized_network(network, config)
+    if serialised is None:
+        raise ModelError(
+            f'{request.model}: TensorRT {trt.__version__} cannot build it: {messages.reason()}; '
+            'if it was changed before (uint8_input, best_class, int8), build it without'
+        )
+    _save_timing_cache(timing_cache, request.timing_cache)
+    return serialised
+
+
+def _network_flags(trt: ModuleType, options: BuildOptions) -> int:
+    flags, names = 0, ['EXPLICIT_BATCH']  # which later versions do without
+    if options.strongly_typed:
+        names.append('STRONGLY_TYPED')
+        if not hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED'):
+            raise ParameterError(
+                f'strongly_typed: TensorRT {trt.__version__} does not have it; 10.0 and newer do'
+            )
+    for name in names:
+        if hasattr(trt.NetworkDefinitionCreationFlag, name):
+            flags |= 1 << int(getattr(trt.NetworkDefinitionCreationFlag, name))
+    return flags
+
+
+def _set_precision(trt: ModuleType, config: Any, options: BuildOptions) -> None:
+    """Set the flags that this TensorRT has; where it has none, the ONNX model itself says the types."""
+    wanted = {'fp16': ['FP16'], 'bf16': ['BF16'], 'fp8': ['FP8', 'FP16'], 'int8': ['INT8', 'FP16']}
+    flags = wanted.get(options.precision, [])
+    if options.strongly_typed:
+        return
+    for name in flags:
+        if hasattr(trt.BuilderFlag, name):
+            config.set_flag(getattr(trt.BuilderFlag, name))
+        elif hasattr(trt.BuilderFlag, 'FP16'):  # before 11: a precision that is too new for this version
+            raise ParameterError(
+                f'precision: TensorRT {trt.__version__} does not have {options.precision}; '
+                f'use one of {", ".join(name for name in PRECISIONS if name != options.precision)}'
+            )
+    if options.precision == 'fp32' and hasattr(trt.BuilderFlag, 'TF32'):
+        config.clear_flag(trt.BuilderFlag.TF32)  # it rounds to ten bits, which is not what was asked for
+
+
+def _set_options(trt: ModuleType, builder: Any, config: Any, options: BuildOptions) -> None:
+    if options.workspace_mib:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * MIB)
+    if options.optimization_level >= 0:
+        _require(hasattr(config, 'builder_optimization_level'), trt, 'optimization_level', '8.6')
+        config.builder_optimization_level = options.optimization_level
+    if options.version_compatible:
+        _require(hasattr(trt.BuilderFlag, 'VERSION_COMPATIBLE'), trt, 'version_compatible', '8.6')
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        _require(hasattr(trt, 'HardwareCompatibilityLevel'), trt, 'hardware_compatible', '8.6')
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.tactic_sources:
+        mask = 0
+        for name in options.tactic_sources:
+            source = getattr(trt.TacticSource, name.upper(), None)
+            if source is None:
+                known = ', '.join(trt.TacticSource.__members__)
+                raise ParameterError(f'tactic_sources: expected some of {known}, got {name!r}')
+            mask |= 1 << int(source)
+        config.set_tactic_sources(mask)
+    if options.dla_core >= 0:
+        if options.dla_core >= builder.num_DLA_cores:
+            raise ParameterError(f'dla_core: this board has {builder.num_DLA_cores}, got {options.dla_core}')
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.dla_core
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+
+
+def _require(is_there: bool, trt: ModuleType, option: str, since: str) -> None:
+    if not is_there:
+        raise ParameterError(f'{option}: TensorRT {trt.__version__} does not have it; {since} and newer do')
+
+
+def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
+    """Make the profile of the inputs whose size is open; None where all are fixed."""
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    known = {tensor.name for tensor in inputs}
+    unknown = [name for name in options.shapes if name not in known]
+    if unknown:
+        raise ParameterError(
+            f'shapes: the model has no input {", ".join(unknown)}; it has {", ".join(known)}'
+        )
+    profile, is_dynamic = builder.create_optimization_profile(), False
+    for tensor in inputs:
+        if -1 not in tuple(tensor.shape):
+            continue
+        is_dynamic = True
+        if tensor.name not in options.shapes:
+            raise ParameterError(
+                f'shapes: input {tensor.name} is open ({list(tensor.shape)}): give its smallest, usual and '
+                'largest shape'
+            )
+        profile.set_shape(tensor.name, *options.shapes[tensor.name])
+    return profile if is_dynamic else None
+
+
+def _calibrator(trt: ModuleType, request: Request, options: BuildOptions) -> Any:
+    """Make TensorRT's own calibrator, where it still has one and it was asked for."""
+    if options.precision != 'int8' or options.calibration == 'qdq':
+        return None
+    names = {'entropy': 'IInt8EntropyCalibrator2', 'minmax': 'IInt8MinMaxCalibrator'}
+    base = getattr(trt, names[options.calibration], None)
+    _require(base is not None, trt, f'calibration {options.calibration}', 'up to 10.x; use qdq: 8.5')
+    import numpy as np
+
+    from isaac_infer.engine.cuda import Upload
+
+    with np.load(request.batches) as stored:
+        batches = [
+            {name.split('/', 1)[1]: stored[name] for name in stored.files if name.startswith(f'{index}/')}
+            for index in range(1 + max(int(name.split('/', 1)[0]) for name in stored.files))
+        ]
+    cache = Path(request.calibration_cache) if request.calibration_cache else None
+
+    class Calibrator(base):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self._left, self._upload = iter(batches), Upload()
+
+        def get_batch_size(self) -> int:
+            return 1
+
+        def get_batch(self, wanted: list[str], *_: Any) -> list[int] | None:
+            batch = next(self._left, None)
+            return None if batch is None else [self._upload(name, batch[name]) for name in wanted]
+
+        def read_calibration_cache(self) -> bytes | None:
+            return cache.read_bytes() if cache and cache.exists() else None
+
+        def write_calibration_cache(self, content: Any) -> None:
+            if cache:
+                cache.write_bytes(bytes(content))
+
+    return Calibrator()
+
+
+def _load_timing_cache(config: Any, path: str) -> Any:
+    content = Path(path).read_bytes() if path and Path(path).exists() else b''
+    cache = config.create_timing_cache(content)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b'')  # of another GPU or version
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    return cache
+
+
+def _save_timing_cache(cache: Any, path: str) -> None:
+    if not path:
+        return
+    unfinished = Path(f'{path}.{os.getpid()}')
+    unfinished.write_bytes(bytes(cache.serialize()))
+    os.replace(unfinished, path)
+
+
+def _progress_monitor(trt: ModuleType, say: Say) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self._steps[name] = steps
+            if parent is None:
+                say(name)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            steps = self._steps.get(name, 0)
+            if steps >= 10 and step % (steps // 10) == 0:
+                say(f'{name}: {100 * step // steps} %')
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            self._steps.pop(name, None)
+
+    return Monitor()
+
+
+def _latency_ms(path: Path, options: BuildOptions) -> float:
+    """Median of some runs with copies, at the usual shapes."""
+    from isaac_infer.engine.trt import TrtSession
+
+    with TrtSession(path, dla_core=options.dla_core) as session:
+        for spec in session.inputs:
+            shape = options.shapes[spec.name][1] if spec.name in options.shapes else spec.shape
+            session.input_buffer(spec.name, tuple(shape))
+        times = []
+        for _ in range(LATENCY_RUNS):
+            begin = perf_counter()
+            session.run()
+            times.append((perf_counter() - begin) * 1e3)
+    return median(times[LATENCY_RUNS // 3 :])
+
+
+if __name__ == '__main__':
+    sys.exit(main())

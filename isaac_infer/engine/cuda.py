@@ -1,0 +1,264 @@
+"""Cuda: the device's primary context, graphs, kernels, and host buffers paired with device buffers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from isaac_infer.core.errors import SessionError
+
+ALIGNMENT = 256  # bytes, as cudaMalloc aligns
+MIB = 1 << 20
+
+_allocations = 0
+_held_bytes: dict[str, int] = {}  # device memory that this process' arenas hold, by their owner
+
+
+def device_problem() -> str:
+    """Say why there is no usable GPU, and the way out; empty where there is one.
+
+    Ask before TensorRT is touched: without a device it ends the process instead of raising.
+    """
+    try:
+        import pycuda.driver as driver
+    except ImportError as error:  # of the module, or of libcuda.so.1
+        return f'pycuda cannot be imported ({error}); install the NVIDIA driver and "pip install pycuda"'
+    try:
+        driver.init()
+        count = driver.Device.count()
+    except driver.Error as error:
+        return f'CUDA does not start ({error}); check the driver, with "nvidia-smi" where there is one'
+    return '' if count else 'CUDA finds no GPU; check the driver with "nvidia-smi"'
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What an engine depends on, and what decides how memory is used."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    is_integrated: bool  # shares its memory with the CPU, as on a Jetson
+    total_bytes: int
+
+
+class Gpu:
+    """The primary context of one device: what PyTorch, OpenCV and other sessions of the process use too.
+
+    It is pushed for each block of calls and popped after it, so that any thread may be the next one, and no
+    thread is left with a context at exit, which would abort the process.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        """Retain the context.
+
+        Raises:
+            SessionError: there is no such device, or no driver.
+        """
+        problem = device_problem()
+        if problem:
+            raise SessionError(problem)
+        import pycuda.driver as driver
+
+        if not 0 <= index < driver.Device.count():
+            raise SessionError(f'device: expected 0 to {driver.Device.count() - 1}, got {index}')
+        self.driver: Any = driver
+        self._device = driver.Device(index)
+        self._context: Any = self._device.retain_primary_context()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context current in this thread for a block."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self.driver.Context.pop()
+
+    @property
+    def facts(self) -> DeviceFacts:
+        attribute = self.driver.device_attribute
+        return DeviceFacts(
+            name=self._device.name(),
+            compute_capability=self._device.compute_capability(),
+            is_integrated=bool(self._device.get_attribute(attribute.INTEGRATED)),
+            total_bytes=self._device.total_memory(),
+        )
+
+    def free_bytes(self) -> int:
+        """Device memory that nobody holds."""
+        free, _ = self.driver.mem_get_info()
+        return int(free)
+
+    def out_of_memory(self, needed: int, what: str) -> SessionError:
+        """Say how much was needed, how much is free, and how much our other models hold."""
+        held = sum(_held_bytes.values())
+        others = f', of which our other models hold {held / MIB:.0f}' if held else ''
+        total = self.facts.total_bytes
+        used = (total - self.free_bytes()) / MIB
+        return SessionError(
+            f'{what}: out of GPU memory: {needed / MIB:.1f} MiB needed, {self.free_bytes() / MIB:.1f} of '
+            f'{total / MIB:.0f} MiB free, {used:.0f} in use{others}; close other programs or models, or '
+            'build with a smaller input or batch'
+        )
+
+
+@dataclass
+class Buffer:
+    """A pinned or mapped host array and the device memory that belongs to it."""
+
+    host: np.ndarray  # (nbytes,) uint8
+    address: int  # on the device
+    is_mapped: bool  # host and device are the same memory: nothing is copied
+
+    def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """The host's array of a shape, as a view of the beginning."""
+        count = int(np.prod(shape, dtype=np.int64))
+        return self.host[: count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+class Arena:
+    """All buffers of one session in one block of pinned host memory and one of device memory."""
+
+    def __init__(self, gpu: Gpu, sizes: Sequence[int], *, owner: str, mapped: bool | None = None) -> None:
+        """Allocate; with the context current.
+
+        Args:
+            sizes: of the buffers, in bytes.
+            owner: for messages.
+            mapped: whether the device reads and writes host memory; None: where it is integrated.
+
+        Raises:
+            SessionError: there is not enough memory.
+        """
+        global _allocations
+        driver = gpu.driver
+        starts = np.cumsum([0, *(-(-max(size, 1) // ALIGNMENT) * ALIGNMENT for size in sizes)]).tolist()
+        total = starts[-1]
+        is_mapped = gpu.facts.is_integrated if mapped is None else mapped
+        flags = driver.host_alloc_flags.DEVICEMAP if is_mapped else 0
+        self._driver, self._owner = driver, owner
+        self._device: Any = None
+        try:
+            self._host: Any = driver.pagelocked_zeros(total, np.uint8, mem_flags=flags)
+            if is_mapped:
+                base = int(self._host.base.get_device_pointer())
+            else:
+                self._device = driver.mem_alloc(total)
+                base = int(self._device)
+        except driver.MemoryError as error:
+            raise gpu.out_of_memory(total, owner) from error
+        _allocations += 2
+        self._key = f'{owner} {id(self)}'
+        _held_bytes[self._key] = total
+        self.buffers = tuple(
+            Buffer(self._host[start : start + size], base + start, is_mapped)
+            for start, size in zip(starts, sizes)
+        )
+
+    def close(self) -> None:
+        """Free the device's memory, with the context current, and the host's when its last view is gone."""
+        self.buffers = ()
+        _held_bytes.pop(self._key, None)
+        device, self._device, self._host = self._device, None, None
+        if device is not None:
+            device.free()
+
+
+def allocations() -> int:
+    """How often this process has allocated through here: does not grow while frames are answered."""
+    return _allocations
+
+
+# ---- graphs: PyCUDA has none, so these few calls go to the driver itself ----------------------------
+
+_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED: other threads may allocate meanwhile
+
+
+@lru_cache(maxsize=1)
+def _libcuda() -> ctypes.CDLL:
+    return ctypes.CDLL('libcuda.so.1')
+
+
+def _call(name: str, *arguments: Any) -> None:
+    code = getattr(_libcuda(), name)(*arguments)
+    if code:
+        raise SessionError(f'{name} failed with CUDA error {code}')
+
+
+class Graph:
+    """What a function enqueues on a stream, recorded once and launched with one call."""
+
+    def __init__(self, stream: Any, enqueue: Callable[[], None]) -> None:
+        """Record; with the context current.
+
+        Raises:
+            SessionError: something in it cannot be recorded.
+        """
+        self._stream = ctypes.c_void_p(stream.handle)
+        graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        _call('cuStreamBeginCapture_v2', self._stream, _RELAXED)
+        try:
+            enqueue()
+        finally:
+            # Also where recording failed: or the stream would stay in this mode.
+            code = _libcuda().cuStreamEndCapture(self._stream, ctypes.byref(graph))
+        if code or not graph:
+            raise SessionError(f'cuStreamEndCapture failed with CUDA error {code}')
+        try:
+            _call('cuGraphInstantiateWithFlags', ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
+        finally:
+            _call('cuGraphDestroy', graph)
+        self._launch = _libcuda().cuGraphLaunch
+
+    def launch(self) -> None:
+        """Enqueue everything that was recorded."""
+        code = self._launch(self._executable, self._stream)
+        if code:
+            raise SessionError(f'cuGraphLaunch failed with CUDA error {code}')
+
+    def close(self) -> None:
+        """Release it; safe to call twice."""
+        executable, self._executable = self._executable, ctypes.c_void_p()
+        if executable:
+            _call('cuGraphExecDestroy', executable)
+
+
+# ---- kernels ----------------------------------------------------------------------------------------
+
+
+def compile_kernel(source: str, name: str) -> Any:
+    """Compile a kernel with nvcc, or take it from PyCUDA's cache; with the context current.
+
+    Raises:
+        SessionError: there is no compiler, or it refuses.
+    """
+    from pycuda import compiler
+
+    try:
+        module = compiler.SourceModule(source, no_extern_c=False, options=['-O3', '--use_fast_math'])
+    except Exception as error:  # of several kinds: no nvcc, no host compiler, a refusal
+        reason = str(error).strip().splitlines()
+        raise SessionError(f'nvcc cannot be used: {reason[0] if reason else type(error).__name__}') from error
+    return module.get_function(name)
+
+
+class Upload:
+    """Device copies of host arrays by name, as TensorRT's calibrators want them; with the context current."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Any] = {}
+
+    def __call__(self, name: str, array: np.ndarray) -> int:
+        """Copy an array and return its address; the next one of that name takes its place."""
+        import pycuda.driver as driver
+
+        if name not in self._memory:
+            self._memory[name] = driver.mem_alloc(array.nbytes)
+        driver.memcpy_htod(self._memory[name], np.ascontiguousarray(array))
+        return int(self._memory[name])

@@ -1,0 +1,314 @@
+"""Engines: the TensorRT engine of an ONNX model, from the cache or built now, and how it is fed and read."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isaac_infer.core.build_options import BuildOptions, EngineOptions
+from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.decode.document import SUFFIXES
+from isaac_infer.core.errors import ModelError, ParameterError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.source import is_picture, read_picture
+from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides
+from isaac_infer.engine.build import Request, build_plan
+from isaac_infer.engine.cache import BuildKey, cached_plan, default_folder, model_digest, read_sidecar
+from isaac_infer.engine.cuda import Gpu
+from isaac_infer.engine.ort import OrtSession
+from isaac_infer.engine.trt import TrtSession, find_tensorrt, installed_version
+
+RECIPE = '1'  # counts up when what is done to models before they are built changes
+CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
+MOST_CALIBRATED = 500  # pictures; more change nothing but the time
+CLOSE = 1e-2  # pixels, and scores, that a changed model may be off
+
+Say = Callable[[str], None]
+FindSpec = Callable[[Any, Path, Overrides], ModelSpec]
+
+
+def open_engine(
+    model: Path,
+    options: EngineOptions,
+    overrides: Overrides,
+    find_spec: FindSpec,
+    *,
+    say: Say,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[TrtSession, ModelSpec | None]:
+    """Open the engine of a model, built if there is none of this key yet.
+
+    Args:
+        model: the ONNX file.
+        overrides: what the user says of the model: a part of the key, since it may be built in.
+        find_spec: finds out how a session is fed and read; `engine.load.find_spec`.
+        say: takes a sentence for the log: why it is built, how far it is.
+        is_cancelled: asked several times a second while it is built.
+
+    Returns:
+        The session, and how it is fed and read: None where the model is not understood.
+
+    Raises:
+        ModelError: it cannot be built.
+        SessionError: there is no GPU or no TensorRT, not enough memory, or it was cancelled.
+    """
+    build = options.build
+    pictures = _calibration_pictures(options) if build.precision == 'int8' else ()
+    trt, gpu = find_tensorrt(), Gpu(options.device)
+    key = _key(model, build, overrides, pictures, installed_version(trt), gpu)
+    folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
+    opened: list[TrtSession] = []
+
+    def check(path: Path) -> None:
+        while opened:
+            opened.pop().close()
+        opened.append(TrtSession(path, device=options.device, dla_core=build.dla_core))
+
+    def make(into: Path) -> Mapping[str, Any]:
+        return _make(model, into, build, overrides, find_spec, pictures, key, say, is_cancelled)
+
+    cached = cached_plan(folder, model.stem, key, build=make, check=check, say=say, is_cancelled=is_cancelled)
+    return opened[0], spec_of(cached.path, overrides)
+
+
+def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
+    """Give how an engine is fed and read, as its build has written it; None where it has not."""
+    sidecar = read_sidecar(engine)
+    said = sidecar['facts'].get('spec') if sidecar else None
+    if said is None:
+        return None
+    try:
+        spec = _spec_from(said)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f'{engine.with_suffix(".json")}: cannot be understood: {error}; remove it'
+        ) from error
+    names = overrides.class_names
+    if names and spec.num_classes and len(names) != spec.num_classes:
+        raise ModelError(
+            f'{engine.name}: expected {spec.num_classes} class names, as the model has classes, '
+            f'got {len(names)}'
+        )
+    return replace(spec, class_names=names) if names else spec
+
+
+# ---- the key --------------------------------------------------------------------------------------
+
+
+def _key(
+    model: Path,
+    build: BuildOptions,
+    overrides: Overrides,
+    pictures: Sequence[Path],
+    version: tuple[int, ...],
+    gpu: Gpu,
+) -> BuildKey:
+    from isaac_infer.engine.quantise import calibration_digest
+
+    facts = gpu.facts
+    parts = {
+        'model': model_digest(model),
+        'tensorrt': '.'.join(map(str, version)),
+        'gpu': facts.name,
+        'compute capability': '.'.join(map(str, facts.compute_capability)),
+        **build.words(),
+        'recipe': RECIPE,
+    }
+    # What is said of the model may be built in: its normalisation, its decoder. Names are not.
+    said = {
+        name: value
+        for name, value in asdict(overrides).items()
+        if value not in ('', None, ()) and name != 'class_names'
+    }
+    if said:
+        parts['overrides'] = json.dumps(said)
+    sidecars = [file for suffix in SUFFIXES if (file := model.with_suffix(suffix)).is_file()]
+    if sidecars:
+        parts['sidecar'] = calibration_digest(sidecars[:1])
+    if pictures:
+        parts['calibration pictures'] = calibration_digest(pictures)
+    return BuildKey(parts)
+
+
+def _calibration_pictures(options: EngineOptions) -> tuple[Path, ...]:
+    folder = Path(options.calibration).expanduser()
+    if not options.calibration or not folder.is_dir():
+        raise ParameterError(
+            'calibration: int8 needs a folder of pictures as the robot sees them, some hundred, '
+            f'got {options.calibration!r}'
+        )
+    pictures = tuple(path for path in sorted(folder.iterdir()) if is_picture(path))[:MOST_CALIBRATED]
+    if not pictures:
+        raise ParameterError(f'calibration: expected pictures, the folder {folder} has none')
+    return pictures
+
+
+# ---- the build ------------------------------------------------------------------------------------
+
+
+def _make(
+    model: Path,
+    into: Path,
+    build: BuildOptions,
+    overrides: Overrides,
+    find_spec: FindSpec,
+    pictures: Sequence[Path],
+    key: BuildKey,
+    say: Say,
+    is_cancelled: Callable[[], bool],
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix='isaac_infer_model_') as folder:
+        source, spec, metadata = _changed(model, Path(folder), build, overrides, find_spec, pictures, say)
+        machine = re.sub(r'[^\w.]+', '-', f'{key.parts["tensorrt"]}-{key.parts["gpu"]}')
+        batches = ''
+        if build.precision == 'int8' and build.calibration != 'qdq':
+            batches = _stored_batches(pictures, spec, Path(folder, 'batches.npz'))
+        request = Request(
+            model=str(source),
+            into=str(into),
+            options=asdict(build),
+            timing_cache=str(into.parent / f'timing-{machine}.cache'),
+            batches=batches,
+            calibration_cache=f'{into}.calibration' if batches else '',
+        )
+        facts = build_plan(request, say=say, is_cancelled=is_cancelled)
+    for warning in facts['warnings']:
+        say(f'TensorRT: {warning}')
+    say(f'{model.name}: built in {facts["build_s"]:.0f} s; a run takes {facts["latency_ms"]:.2f} ms')
+    return {
+        **facts,
+        'source': str(model),
+        'metadata': metadata,
+        **({'spec': _spec_to(spec)} if spec else {}),
+    }
+
+
+def _changed(
+    model: Path,
+    folder: Path,
+    build: BuildOptions,
+    overrides: Overrides,
+    find_spec: FindSpec,
+    pictures: Sequence[Path],
+    say: Say,
+) -> tuple[Path, ModelSpec | None, dict[str, str]]:
+    """Do to a model what is done before it is built: the file, how it is fed and read, its metadata."""
+    from isaac_infer.engine import surgery
+    from isaac_infer.engine.quantise import calibration_batches, quantise
+
+    with OrtSession(model) as session:
+        metadata = dict(session.metadata)
+        try:
+            spec = find_spec(session, model, overrides)
+        except ModelError as error:
+            if build.precision == 'int8':
+                raise
+            say(f'built as it is, since it is not understood: {error}'.split('\n')[0])
+            return model, None, metadata
+    source, frames = model, [Frame(draw_scene(seed).image) for seed in range(CHECK_SCENES)]
+    if build.precision == 'int8' and build.calibration == 'qdq':
+        say(f'{model.name}: calibrating on {len(pictures)} pictures')
+        source = folder / 'int8.onnx'
+        quantise(model, source, calibration_batches(_frames(pictures), spec))
+    changed, changed_spec = surgery.load_model(source), spec
+    if build.uint8_input and spec.image.dtype.kind == 'f':
+        image = surgery.checked(changed, spec.image, frames, uint8_input=True, others=_sizes(spec))
+        changed, changed_spec = image.model, replace(spec, image=image.image)
+    if build.best_class and _has_class_rows(spec):
+        changed = surgery.to_best_class(changed, spec.outputs[0], num_classes=spec.num_classes)
+        changed_spec = replace(changed_spec, decoder='ultralytics_best', row_length=6)
+    if changed_spec is spec and source is model:
+        return model, spec, metadata  # as it is, with its weights wherever they are
+    place = folder / 'changed.onnx'
+    surgery.save_model(changed, place)
+    _check_same(source, spec, place, changed_spec, frames)
+    return place, changed_spec, metadata
+
+
+def _has_class_rows(spec: ModelSpec) -> bool:
+    return spec.decoder == 'ultralytics' and spec.row_length == 4 + spec.num_classes and spec.num_classes > 1
+
+
+def _check_same(
+    original: Path, spec: ModelSpec, changed: Path, changed_spec: ModelSpec, frames: Iterable[Frame]
+) -> None:
+    """See that a changed model says of pictures what its original says; both on the CPU."""
+    limits = Limits(confidence_threshold=0.05)
+    with OrtSession(original) as first, OrtSession(changed) as second:
+        pipelines = Pipeline(first, spec, limits), Pipeline(second, changed_spec, limits)
+        for frame in frames:
+            want, got = (pipeline(frame) for pipeline in pipelines)
+            same = len(want) == len(got) and (want.class_id == got.class_id).all()
+            if not same or not (
+                np.allclose(want.xyxy, got.xyxy, atol=CLOSE)
+                and np.allclose(want.score, got.score, atol=CLOSE)
+            ):
+                raise ModelError(
+                    f'{original.name}: expected the same {len(want)} objects after it was changed for '
+                    f'TensorRT, got {len(got)} others; build it with uint8_input and best_class off'
+                )
+
+
+def _sizes(spec: ModelSpec) -> dict[str, np.ndarray]:
+    if not spec.size_input:
+        return {}
+    return {spec.size_input: np.array([spec.image.size_hw[::-1]], np.int64)}
+
+
+def _frames(pictures: Iterable[Path]) -> Iterable[Frame]:
+    return (Frame(read_picture(path).image) for path in pictures)
+
+
+def _stored_batches(pictures: Sequence[Path], spec: ModelSpec | None, place: Path) -> str:
+    """Keep prepared pictures for TensorRT's own calibrators, which run in the child."""
+    from isaac_infer.engine.quantise import calibration_batches
+
+    assert spec is not None  # int8 asks for it
+    stored = {
+        f'{index}/{name}': array
+        for index, batch in enumerate(calibration_batches(_frames(pictures), spec))
+        for name, array in batch.items()
+    }
+    np.savez(place, **stored)  # type: ignore[arg-type]
+    return str(place)
+
+
+# ---- a spec as JSON -------------------------------------------------------------------------------
+
+
+def _spec_to(spec: ModelSpec) -> dict[str, Any]:
+    values = asdict(spec)
+    values['image']['dtype'] = spec.image.dtype.name
+    values['unsettled'] = sorted(spec.unsettled)
+    return values
+
+
+def _spec_from(values: Mapping[str, Any]) -> ModelSpec:
+    image = {**values['image'], 'dtype': np.dtype(values['image']['dtype'])}
+    spec = {**values, 'unsettled': frozenset(values['unsettled'])}
+    if spec['decoder'] not in DECODERS:
+        raise ValueError(f'there is no decoder {spec["decoder"]!r}')
+    spec['image'] = ImageSpec(**_with_tuples(image, ImageSpec))
+    return ModelSpec(**_with_tuples(spec, ModelSpec))
+
+
+def _with_tuples(values: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """What JSON has lists for; unknown names are an error of the dataclass."""
+    known = {each.name for each in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f'unknown {", ".join(unknown)}')
+    return {name: _tupled(value) for name, value in values.items()}
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value

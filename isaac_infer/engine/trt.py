@@ -1,0 +1,531 @@
+"""TrtSession: an engine run by TensorRT 8.5 to 11, full, lean or dispatch, by named tensors only."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter_ns
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
+from isaac_infer.core.tensor import TensorSpec, fits
+from isaac_infer.engine.cache import read_sidecar
+from isaac_infer.engine.cuda import Arena, Buffer, Gpu, Graph, device_problem
+from isaac_infer.engine.plan import Plan, check_version, plan_bytes, read_plan
+
+# The full one also builds; the others only run what is version compatible.
+RUNTIMES = ('tensorrt', 'tensorrt_lean', 'tensorrt_dispatch')
+GROWTH = 2  # of the memory for an output whose size only a run tells
+
+# By TensorRT's names, because its own table breaks with new versions of NumPy.
+_DTYPES: dict[str, Any] = {
+    'FLOAT': np.float32,
+    'HALF': np.float16,
+    'INT8': np.int8,
+    'INT32': np.int32,
+    'INT64': np.int64,
+    'UINT8': np.uint8,
+    'BOOL': np.bool_,
+}
+
+
+@lru_cache(maxsize=1)
+def find_tensorrt() -> ModuleType:
+    """Import TensorRT, or one of its runtimes.
+
+    Raises:
+        SessionError: there is no usable GPU, with which TensorRT would crash; or none of them is installed.
+    """
+    problem = device_problem()
+    if problem:
+        raise SessionError(f'TensorRT needs a GPU: {problem}; or set backend to onnxruntime')
+    reasons = []
+    for name in RUNTIMES:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            reasons.append(f'{name}: {error}')
+    raise SessionError(
+        f'TensorRT cannot be imported ({"; ".join(reasons)}); on a Jetson install python3-libnvinfer, '
+        'elsewhere "pip install tensorrt"; or set backend to onnxruntime'
+    )
+
+
+def installed_version(tensorrt: ModuleType) -> tuple[int, ...]:
+    """The version of a runtime's library, (10, 3, 0); that of its Python module may differ a little."""
+    library = 'libnvinfer' + tensorrt.__name__.removeprefix('tensorrt').removesuffix('_bindings') + '.so'
+    for line in Path('/proc/self/maps').read_text().splitlines():
+        path = line.rsplit(maxsplit=1)[-1]
+        if Path(path).name.startswith(library):
+            number = int(ctypes.CDLL(path).getInferLibVersion())
+            base = 10000 if number >= 100000 else 1000  # from version 10 on, and before
+            return number // base, number % base // 100, number % 100
+    return tuple(int(part) for part in tensorrt.__version__.split('.')[:3])
+
+
+class Messages:
+    """What TensorRT says: errors are kept for the exception to come, a warning is passed on once."""
+
+    def __init__(self, tensorrt: ModuleType) -> None:
+        self.errors: list[str] = []
+        self.warnings: dict[str, None] = {}
+        severity = tensorrt.ILogger
+        keep = self
+
+        class Logger(tensorrt.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                tensorrt.ILogger.__init__(self)
+
+            def log(self, level: Any, text: str) -> None:
+                if level in (severity.INTERNAL_ERROR, severity.ERROR):
+                    keep.errors.append(text)
+                elif level == severity.WARNING:
+                    keep.warnings[text] = None
+
+        self.logger = Logger()
+
+    def reason(self) -> str:
+        """Why the last call failed, in TensorRT's words; forgets them."""
+        said = ' / '.join(dict.fromkeys(self.errors)) or 'TensorRT gives no reason'
+        self.errors.clear()
+        return said
+
+
+class _Engine:
+    """A deserialised engine, shared by the sessions that run it; freed with the last of them."""
+
+    def __init__(self, gpu: Gpu, tensorrt: ModuleType, plan: Plan, *, dla_core: int) -> None:
+        self.gpu, self.tensorrt, self.plan = gpu, tensorrt, plan
+        self.messages = Messages(tensorrt)
+        check_version(
+            plan,
+            installed_version(tensorrt),
+            is_lean=tensorrt.__name__ != RUNTIMES[0],
+            model=plan.path.stem,
+        )
+        if hasattr(tensorrt, 'init_libnvinfer_plugins'):
+            tensorrt.init_libnvinfer_plugins(self.messages.logger, '')
+        runtime = tensorrt.Runtime(self.messages.logger)
+        if hasattr(runtime, 'engine_host_code_allowed'):
+            runtime.engine_host_code_allowed = True  # version-compatible plans carry some
+        if dla_core >= 0:
+            runtime.DLA_core = dla_core
+        before = gpu.free_bytes()
+        self.cuda_engine = runtime.deserialize_cuda_engine(plan_bytes(plan))
+        if self.cuda_engine is None:
+            reason = self.messages.reason()
+            if 'memory' in reason.lower() and before < 2 * plan.size:
+                raise gpu.out_of_memory(plan.size, plan.path.name)
+            raise ModelError(
+                f'{plan.path}: TensorRT {tensorrt.__version__} cannot load this engine: {reason}; build it '
+                f'on this machine: isaac-infer build {plan.path.stem}.onnx'
+            )
+        self._runtime = runtime  # freed after the engine
+
+
+class TrtSession:
+    """A network loaded by TensorRT: write into its input buffers, run, read its outputs.
+
+    All memory is taken when the session is opened. A run copies in, computes and copies out on one stream and
+    synchronises once; where the shapes are fixed, it is one launch of a recorded graph.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: int = 0,
+        profile: int = 0,
+        dla_core: int = -1,
+        use_graph: bool = True,
+    ) -> None:
+        """Load an engine.
+
+        Args:
+            path: a plan, also with Ultralytics' JSON in front.
+            device: index of the GPU.
+            profile: index of the optimisation profile.
+            dla_core: which deep-learning accelerator runs it; -1: none.
+            use_graph: whether runs with fixed shapes are recorded and replayed.
+
+        Raises:
+            ModelError: the file is no engine, or not one for this TensorRT or this GPU.
+            SessionError: there is no GPU, no TensorRT, or not enough memory.
+        """
+        plan = read_plan(path)
+        tensorrt = find_tensorrt()
+        gpu = Gpu(device)
+        with gpu.current():
+            self._open(_Engine(gpu, tensorrt, plan, dla_core=dla_core), profile, use_graph)
+
+    def twin(self) -> TrtSession:
+        """Open another session on the same engine, with buffers and a stream of its own."""
+        twin = object.__new__(TrtSession)
+        engine = self._engine
+        if engine is None:
+            raise SessionError(f'{self.backend}: the session is closed; open the model again')
+        with engine.gpu.current():
+            twin._open(engine, self._profile, self._use_graph)
+        return twin
+
+    def _open(self, engine: _Engine, profile: int, use_graph: bool) -> None:
+        self._engine: _Engine | None = engine
+        gpu, trt, cuda_engine = engine.gpu, engine.tensorrt, engine.cuda_engine
+        self.fallbacks: tuple[str, ...] = ()
+        self.backend = f'{trt.__name__} {trt.__version__} {gpu.facts.name}'
+        self.path = engine.plan.path
+        sidecar = read_sidecar(engine.plan.path) or {'facts': {}, 'key': {}}
+        self.metadata: Mapping[str, str] = {
+            **{key: str(value) for key, value in sidecar['facts'].get('metadata', {}).items()},
+            **engine.plan.metadata,
+            **({'precision': sidecar['key']['precision']} if 'precision' in sidecar['key'] else {}),
+        }
+        self._profile, self._use_graph = profile, use_graph
+        self._stream: Any = gpu.driver.Stream()
+        before = gpu.free_bytes()
+        self._context: Any = cuda_engine.create_execution_context()
+        if self._context is None:
+            needed, reason = _working_bytes(cuda_engine), engine.messages.reason()
+            if needed > before or 'memory' in reason.lower():
+                raise gpu.out_of_memory(needed, engine.plan.path.name)
+            raise SessionError(f'{engine.plan.path}: TensorRT cannot run this engine: {reason}')
+        self._select_profile()
+        names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
+        specs = {name: _tensor_spec(engine, name) for name in names}
+        is_input = {name: cuda_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
+        self.inputs = tuple(specs[name] for name in names if is_input[name])
+        self.outputs = tuple(specs[name] for name in names if not is_input[name])
+        self._largest = {spec.name: self._largest_input(spec) for spec in self.inputs}
+        sizes = [_bytes_of(self._largest[spec.name], spec) for spec in self.inputs]
+        sizes += self._output_sizes()
+        self._arena = Arena(gpu, sizes, owner=engine.plan.path.name)
+        self._memory: dict[str, Buffer] = dict(
+            zip((spec.name for spec in (*self.inputs, *self.outputs)), self._arena.buffers)
+        )
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._buffers: dict[str, np.ndarray] = {}
+        self._results: dict[str, np.ndarray] = {}
+        self._allocators: dict[str, Any] = {}
+        self._copies_in: list[tuple[Buffer, np.ndarray]] = []
+        self._copies_out: list[tuple[np.ndarray, Buffer]] = []
+        self._at_close: list[Callable[[], None]] = []
+        self._is_bound = False
+        self._runs = 0  # since the shapes changed
+        self._graph: Graph | None = None
+        self._graphs: dict[frozenset[str], Graph] = {}  # by the inputs that are not copied
+        self._on_device: set[str] = set()  # inputs that something else than the host has filled
+        for spec in (*self.inputs, *self.outputs):
+            if not self._context.set_tensor_address(spec.name, self._memory[spec.name].address):
+                raise SessionError(f'{spec}: TensorRT refuses its memory: {engine.messages.reason()}')
+
+    def _select_profile(self) -> None:
+        engine = self._engine
+        assert engine is not None
+        count = engine.cuda_engine.num_optimization_profiles
+        if not 0 <= self._profile < count:
+            raise SessionError(f'profile: expected 0 to {count - 1}, got {self._profile}')
+        if self._profile:
+            self._context.set_optimization_profile_async(self._profile, self._stream.handle)
+            self._stream.synchronize()
+
+    def _largest_input(self, spec: TensorSpec) -> tuple[int, ...]:
+        if not spec.is_dynamic:
+            return spec.shape
+        assert self._engine is not None
+        shapes = self._engine.cuda_engine.get_tensor_profile_shape(spec.name, self._profile)
+        return tuple(shapes[2])
+
+    def _output_sizes(self) -> list[int]:
+        """Bytes that each output needs with the largest inputs; of what only a run tells, an upper bound."""
+        for spec in self.inputs:
+            if spec.is_dynamic and not self._context.set_input_shape(spec.name, self._largest[spec.name]):
+                raise SessionError(f'{spec}: TensorRT refuses the largest shape of its own profile')
+        self._context.infer_shapes()
+        sizes = []
+        for spec in self.outputs:
+            shape = tuple(self._context.get_tensor_shape(spec.name))
+            if -1 in shape:
+                # Where even the bound is unknown: a start, from which the output allocator grows.
+                size = int(getattr(self._context, 'get_max_output_size', lambda _: 0)(spec.name))
+                sizes.append(size if 0 < size < 1 << 28 else 1 << 16)
+            else:
+                sizes.append(_bytes_of(shape, spec))
+        return sizes
+
+    # --- the protocol --------------------------------------------------------------------------------------
+
+    def input_buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Give the array that the next `run` reads; the same array for the same shape, every time."""
+        spec = next((spec for spec in self.inputs if spec.name == name), None)
+        if spec is None:
+            known = ', '.join(str(spec) for spec in self.inputs)
+            raise TensorError(f'{name}: the model has no such input; it has {known}')
+        engine = self._check_open()
+        if self._shapes.get(name) == shape:
+            return self._buffers[name]
+        if not fits(shape, spec.shape):
+            raise TensorError(f'{name}: expected {spec.layout}, got shape {list(shape)}')
+        with engine.gpu.current():
+            if spec.is_dynamic and not self._context.set_input_shape(name, shape):
+                low, _, high = engine.cuda_engine.get_tensor_profile_shape(name, self._profile)
+                engine.messages.reason()
+                raise TensorError(
+                    f'{name}: expected a shape from {list(low)} to {list(high)}, which the engine was built '
+                    f'for, got {list(shape)}; build it with other shapes'
+                )
+            self._forget_graph()
+        self._shapes[name] = shape
+        self._buffers[name] = self._memory[name].view(shape, spec.dtype)
+        self._is_bound, self._runs = False, 0
+        return self._buffers[name]
+
+    def run(self) -> Mapping[str, np.ndarray]:
+        """Run the network on what its input buffers hold; the outputs are valid until the next run."""
+        self.start()
+        return self.finish()
+
+    def start(self) -> None:
+        """Begin a run; its input buffers must not change before `finish`."""
+        engine = self._check_open()
+        with engine.gpu.current():
+            if not self._is_bound:
+                self._bind(engine)
+            if self._graph is None and self._use_graph and self._runs and not self._allocators:
+                self._graph = self._record()
+            if self._graph is not None:
+                self._graph.launch()
+            else:
+                self._enqueue()  # the first run after a change sets things up, which a graph must not record
+                self._runs += 1
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """Wait for the run that was begun and give its outputs, valid until the next one."""
+        engine = self._check_open()
+        with engine.gpu.current():
+            try:
+                self._stream.synchronize()
+            except engine.gpu.driver.Error as error:
+                raise SessionError(f'{self.backend}: the network failed: {error}') from error
+            for name, allocator in self._allocators.items():
+                self._results[name] = allocator.fetch(self._stream)
+        return self._results
+
+    @property
+    def gpu(self) -> Gpu:
+        """Where it runs, for those who fill its inputs there."""
+        return self._check_open().gpu
+
+    @property
+    def stream(self) -> Any:
+        """The stream of its runs."""
+        return self._stream
+
+    def at_close(self, release: Callable[[], None]) -> None:
+        """Have something called when the session is closed, with the context current."""
+        self._at_close.append(release)
+
+    def device_address(self, name: str) -> int:
+        """Where an input lies on the device."""
+        return self._memory[name].address
+
+    def feed_from_device(self, name: str, is_fed: bool) -> None:
+        """Tell whether an input is filled on the device, by work on `stream`: then it is not copied there."""
+        if is_fed != (name in self._on_device):
+            self._on_device ^= {name}
+            self._keep_graph()
+            self._is_bound = False
+
+    def run_timed(self) -> Mapping[str, float]:
+        """Run without a graph and give milliseconds: h2d, compute and d2h on the device, enqueue, total."""
+        engine = self._check_open()
+        with engine.gpu.current():
+            if not self._is_bound:
+                self._bind(engine)
+            events = [engine.gpu.driver.Event() for _ in range(4)]
+            begin = perf_counter_ns()
+            events[0].record(self._stream)
+            self._copy_in()
+            events[1].record(self._stream)
+            before = perf_counter_ns()
+            self._execute()
+            enqueued = perf_counter_ns()
+            events[2].record(self._stream)
+            self._copy_out()
+            events[3].record(self._stream)
+            self._stream.synchronize()
+            end = perf_counter_ns()
+            h2d, compute, d2h = (a.time_till(b) for a, b in pairwise(events))
+        return {
+            'h2d': h2d,
+            'compute': compute,
+            'd2h': d2h,
+            'enqueue': (enqueued - before) / 1e6,
+            'total': (end - begin) / 1e6,
+        }
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        # All of it with the context current: what PyCUDA frees later, in another thread, it cannot free.
+        with engine.gpu.current():
+            self._stream.synchronize()
+            for release in self._at_close:
+                release()
+            self._at_close.clear()
+            self._forget_graph()
+            self._allocators.clear()
+            self._context = None  # before the engine
+            self._buffers, self._results, self._memory = {}, {}, {}
+            self._copies_in, self._copies_out = [], []
+            self._arena.close()
+            self._stream = None
+
+    def __enter__(self) -> TrtSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- a run ---------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> _Engine:
+        if self._engine is None:
+            raise SessionError(f'{self.backend}: the session is closed; open the model again')
+        return self._engine
+
+    def _bind(self, engine: _Engine) -> None:
+        """Settle the shapes of the outputs, now that those of the inputs are known."""
+        missing = [str(spec) for spec in self.inputs if spec.name not in self._shapes]
+        if missing:
+            raise SessionError(
+                f'{", ".join(missing)}: no input buffer yet; ask for it and fill it before run'
+            )
+        unknown = self._context.infer_shapes()
+        if unknown:
+            raise SessionError(f'{", ".join(unknown)}: TensorRT cannot tell its shape')
+        self._results, self._allocators = {}, {}
+        for spec in self.outputs:
+            shape = tuple(self._context.get_tensor_shape(spec.name))
+            if -1 in shape:
+                allocator = _output_allocator(engine, spec, self._memory[spec.name])
+                self._allocators[spec.name] = allocator
+                self._context.set_output_allocator(spec.name, allocator)
+            else:
+                self._results[spec.name] = self._memory[spec.name].view(shape, spec.dtype)
+        self._copies_in = [
+            (self._memory[spec.name], self._buffers[spec.name])
+            for spec in self.inputs
+            if spec.name not in self._on_device and not self._memory[spec.name].is_mapped
+        ]
+        self._copies_out = [
+            (array, self._memory[name])
+            for name, array in self._results.items()
+            if not self._memory[name].is_mapped
+        ]
+        self._is_bound = True
+
+    def _enqueue(self) -> None:
+        self._copy_in()
+        self._execute()
+        self._copy_out()
+
+    def _copy_in(self) -> None:
+        assert self._engine is not None
+        copy = self._engine.gpu.driver.memcpy_htod_async
+        for memory, array in self._copies_in:
+            copy(memory.address, array, self._stream)
+
+    def _copy_out(self) -> None:
+        assert self._engine is not None
+        copy = self._engine.gpu.driver.memcpy_dtoh_async
+        for array, memory in self._copies_out:
+            copy(array, memory.address, self._stream)
+
+    def _execute(self) -> None:
+        assert self._engine is not None
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise SessionError(f'{self.backend}: the network failed: {self._engine.messages.reason()}')
+
+    def _record(self) -> Graph | None:
+        """Record a run as a graph; where that cannot be done, runs stay as they are."""
+        try:
+            graph = self._graphs[frozenset(self._on_device)] = Graph(self._stream, self._enqueue)
+        except SessionError as error:
+            self._use_graph = False
+            self.fallbacks += (f'runs are not replayed as a CUDA graph: {error}',)
+            return None
+        return graph
+
+    def _keep_graph(self) -> None:
+        """Take the graph that belongs to the inputs that are copied now; one is kept for each such set."""
+        self._graph = self._graphs.get(frozenset(self._on_device))
+
+    def _forget_graph(self) -> None:
+        for graph in self._graphs.values():
+            graph.close()
+        self._graphs, self._graph = {}, None
+
+
+def _bytes_of(shape: tuple[int, ...], spec: TensorSpec) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
+
+
+def _working_bytes(cuda_engine: Any) -> int:
+    for name in ('device_memory_size_v2', 'device_memory_size'):
+        if hasattr(cuda_engine, name):
+            return int(getattr(cuda_engine, name))
+    return 0
+
+
+def _tensor_spec(engine: _Engine, name: str) -> TensorSpec:
+    kind = engine.cuda_engine.get_tensor_dtype(name).name
+    if kind not in _DTYPES:
+        raise ModelError(
+            f'{engine.plan.path}: {name}: expected one of {", ".join(_DTYPES)}, got {kind}; build the engine '
+            'with float32 inputs and outputs'
+        )
+    return TensorSpec(name, tuple(engine.cuda_engine.get_tensor_shape(name)), np.dtype(_DTYPES[kind]))
+
+
+def _output_allocator(engine: _Engine, spec: TensorSpec, memory: Buffer) -> Any:
+    """Make what TensorRT asks for memory of an output whose size only a run tells."""
+    driver = engine.gpu.driver
+
+    class OutputAllocator(engine.tensorrt.IOutputAllocator):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            engine.tensorrt.IOutputAllocator.__init__(self)
+            self.address, self.size = memory.address, memory.host.nbytes
+            self.shape: tuple[int, ...] = ()
+            self.more: Any = None  # device memory beyond the arena's
+
+        def reallocate_output(self, name: str, current: int, size: int, alignment: int) -> int:
+            if size > self.size:
+                try:
+                    self.more = driver.mem_alloc(size * GROWTH)
+                except driver.MemoryError:
+                    return 0  # TensorRT reports it
+                self.address, self.size = int(self.more), size * GROWTH
+            return self.address
+
+        def notify_shape(self, name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+        def fetch(self, stream: Any) -> np.ndarray:
+            """Copy what the run has found; with the context current, after the run."""
+            result = np.empty(self.shape, spec.dtype)
+            if result.nbytes:
+                driver.memcpy_dtoh(result, self.address)
+            return result
+
+    return OutputAllocator()

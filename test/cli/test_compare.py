@@ -1,0 +1,324 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from isaac_infer.cli.main import main
+from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.shapes import CLASS_NAMES
+from models import (
+    save_colour_detector,
+    save_constant_detector,
+    save_model,
+    ultralytics_metadata,
+    ultralytics_output,
+)
+
+MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx'
+FEW = 3  # pictures
+
+
+def save_perturbed(path: Path, *, noise: float) -> Path:
+    """Write the shipped detector with every weight of its convolutions off by this share."""
+    rng = np.random.default_rng(0)
+    model = onnx.load(MODEL)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.ndim == 4:
+            wrong = values * (1 + noise * rng.standard_normal(values.shape))
+            tensor.CopyFrom(numpy_helper.from_array(wrong.astype(np.float32), tensor.name))
+    onnx.save(model, path)
+    return path
+
+
+def save_nan_where_bright(path: Path) -> Path:
+    """Write a model of one class that finds nothing in dark pictures and answers NaN to white ones."""
+    output = ultralytics_output([], classes=1)
+    return save_model(
+        path,
+        [
+            helper.make_node('ReduceMean', ['images'], ['mean'], axes=[1, 2, 3], keepdims=0),
+            helper.make_node('Sub', ['limit', 'mean'], ['room']),
+            helper.make_node('Sqrt', ['room'], ['number']),  # NaN of what is below 0
+            helper.make_node('Mul', ['number', 'value'], ['output0']),
+        ],
+        {'images': (TensorProto.FLOAT, (1, 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, output.shape)},
+        constants={'limit': np.array([0.6], np.float32), 'value': output},
+        metadata=ultralytics_metadata(['thing']),
+    )
+
+
+@pytest.fixture(scope='module')
+def near(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_perturbed(tmp_path_factory.mktemp('near') / 'near.onnx', noise=0.001)
+
+
+@pytest.fixture(scope='module')
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_perturbed(tmp_path_factory.mktemp('broken') / 'broken.onnx', noise=0.5)
+
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of drawn scenes, and truth.json beside it in COCO's form, with gaps in the numbers."""
+    place = tmp_path_factory.mktemp('scenes')
+    folder = place / 'pictures'
+    folder.mkdir()
+    images, annotations = [], []
+    for number in range(FEW):
+        scene = draw_scene(FIRST_HELD_OUT_SEED + number)
+        name = f'{number}.png'
+        assert cv2.imwrite(str(folder / name), scene.image)
+        images.append({'id': 100 + number, 'file_name': f'val/{name}'})
+        for class_id, (left, top, right, bottom) in zip(
+            scene.class_id.tolist(), scene.boxes_xyxy.tolist(), strict=True
+        ):
+            box = [left, top, right - left, bottom - top]
+            annotations.append({'image_id': 100 + number, 'category_id': 7 + 2 * class_id, 'bbox': box})
+    categories = [{'id': 7 + 2 * number, 'name': name} for number, name in enumerate(CLASS_NAMES)]
+    truth = {'images': images, 'annotations': annotations, 'categories': categories[::-1]}
+    (place / 'truth.json').write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture
+def dark_and_white(tmp_path: Path) -> Path:
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for name, value in (('dark', 0), ('white', 255)):
+        assert cv2.imwrite(str(folder / f'{name}.png'), np.full((64, 64, 3), value, np.uint8))
+    return folder
+
+
+def compare(*arguments: object) -> int:
+    return main(['compare', *map(str, arguments)])
+
+
+def report_of(code: int, out: Path, *arguments: object) -> dict[str, Any]:
+    file = out / 'report.json'
+    assert compare(*arguments, '--json', file) == code
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
+
+
+def test_a_model_agrees_with_itself_perfectly(scenes: Path, tmp_path: Path) -> None:
+    report = report_of(
+        0, tmp_path, MODEL, MODEL, '--source', scenes, '--min-iou', 1, '--max-score-difference', 0
+    )
+    assert (report['pictures'], report['holds'], report['truth']) == (FEW, True, None)
+    for variant in report['variants']:
+        agreed = variant['agreement']
+        assert agreed['expected'] == agreed['found'] > 0
+        assert (agreed['extra'], agreed['share'], agreed['worst_iou']) == (0, 1, 1)
+        assert agreed['worst_score_difference'] == 0
+        assert variant['run_ms']['count'] == variant['picture_ms']['count'] == FEW
+        assert variant['score'] is None
+    assert report['variants'][0]['speed_up'] == 1
+
+
+def test_a_near_variant_holds_and_a_broken_one_does_not(
+    near: Path, broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(1, tmp_path, MODEL, near, broken, '--source', 'synthetic', '--scenes', FEW)
+    missed = {check['model'] for check in report['checks'] if not check['holds']}
+    assert missed == {'broken.onnx'}
+    assert {check['model'] for check in report['checks']} == {'near.onnx', 'broken.onnx'}
+    usual, close, wrong = (variant['score']['ap50_95'] for variant in report['variants'])
+    assert usual > 0.85 and close > 0.85 and wrong < 0.5
+    shown = capsys.readouterr().out
+    for text in ('mAP50-95', 'missed', 'verdict', 'thresholds missed'):
+        assert text in shown
+
+
+def test_a_near_variant_alone_holds(near: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(MODEL, near, '--source', scenes) == 0
+    assert 'verdict: all thresholds hold' in capsys.readouterr().out
+
+
+def test_truth_of_a_file_is_the_truth_of_the_scenes_it_was_made_of(scenes: Path, tmp_path: Path) -> None:
+    of_file = report_of(0, tmp_path, MODEL, '--source', scenes, '--truth', scenes.parent / 'truth.json')
+    drawn = report_of(0, tmp_path, MODEL, '--source', 'synthetic', '--scenes', FEW)
+    assert of_file['pictures_with_truth'] == drawn['pictures_with_truth'] == FEW
+    assert of_file['variants'][0]['score'] == pytest.approx(drawn['variants'][0]['score'])
+    assert of_file['variants'][0]['score']['ap50'] > 0.9
+
+
+def test_the_metric_is_evaluate_s(tmp_path: Path) -> None:
+    evaluated = tmp_path / 'evaluate.json'
+    assert main(['evaluate', '--model', str(MODEL), '--scenes', str(FEW), '--json', str(evaluated)]) == 0
+    score = report_of(0, tmp_path, MODEL, '--source', 'synthetic', '--scenes', FEW)['variants'][0]['score']
+    wanted = json.loads(evaluated.read_text())
+    assert score == pytest.approx({name: wanted[name] for name in ('ap50', 'ap50_95')})
+
+
+@pytest.mark.parametrize(
+    'threshold',
+    [('--min-iou', 0.9999), ('--max-score-difference', 0), ('--min-speed-up', 1000)],
+)
+def test_a_threshold_that_is_asked_for_is_checked(
+    threshold: tuple[str, float], near: Path, scenes: Path, tmp_path: Path
+) -> None:
+    report = report_of(1, tmp_path, MODEL, near, '--source', scenes, *threshold)
+    (missed,) = (check for check in report['checks'] if not check['holds'])
+    assert missed['model'] == 'near.onnx'
+    assert missed['wanted'].endswith(f' {threshold[1]:g}')
+
+
+def test_a_reference_that_finds_nothing_proves_nothing(scenes: Path) -> None:
+    blind = '--source', scenes, '--confidence-threshold', 1
+    assert compare(MODEL, MODEL, *blind) == 1
+
+
+def test_a_variant_that_does_not_open_fails_and_the_others_are_compared(
+    near: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / 'cut.onnx'
+    cut.write_bytes(MODEL.read_bytes()[:1000])
+    report = report_of(1, tmp_path, MODEL, cut, near, '--source', scenes)
+    assert [bool(variant['failure']) for variant in report['variants']] == [False, True, False]
+    assert [check['model'] for check in report['checks'] if not check['holds']] == ['cut.onnx']
+    assert 'cut.onnx' in capsys.readouterr().err
+
+
+def test_a_variant_that_fails_in_the_middle_is_out(dark_and_white: Path, tmp_path: Path) -> None:
+    fine = save_constant_detector(
+        tmp_path / 'fine.onnx',
+        {'output0': ultralytics_output([(32, 32, 8, 8, 0, 0.9)], classes=1)},
+        metadata=ultralytics_metadata(['thing']),
+    )
+    fragile = save_nan_where_bright(tmp_path / 'fragile.onnx')
+    report = report_of(1, tmp_path, fine, fragile, '--source', dark_and_white)
+    assert 'white.png' in report['variants'][1]['failure']
+    assert report['variants'][1]['run_ms'] is None
+    assert report['variants'][0]['agreement']['found'] == 2
+    assert compare(fragile, fine, '--source', dark_and_white) == 1  # nothing to compare with
+
+
+def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_compared(
+    dark_and_white: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (dark_and_white / 'no.png').write_bytes(b'not a picture')
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    report = report_of(1, tmp_path, model, model, '--source', dark_and_white)
+    assert (report['pictures'], report['unread'], report['holds']) == (2, 1, True)
+    assert 'no.png' in capsys.readouterr().err
+
+
+def test_the_plot_is_a_picture_with_a_dot_for_each_variant(near: Path, scenes: Path, tmp_path: Path) -> None:
+    one, two = tmp_path / 'new' / 'one.png', tmp_path / 'two.png'
+    assert compare(MODEL, '--source', scenes, '--plot', one) == 0
+    assert compare(MODEL, near, '--source', scenes, '--plot', two) == 0
+    coloured = [int((np.ptp(cv2.imread(str(path)), axis=2) > 60).sum()) for path in (one, two)]
+    assert 0 < coloured[0] < coloured[1]
+
+
+def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(MODEL, '--source', scenes, '--json', '-') == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)['pictures'] == FEW
+    assert 'nothing to compare' in printed.err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'complaint'),
+    [
+        (['--source', 'synthetic', '--scenes', '0'], 'scenes: expected at least 1, got 0'),
+        (['--source', 'synthetic', '--iou', '0'], 'iou: expected more than 0'),
+        (['--source', 'synthetic', '--iou', '1.5'], 'iou: expected 0 to 1, got 1.5'),
+        (['--source', 'synthetic', '--min-agreement', 'nan'], 'min-agreement: expected 0 to 1, got nan'),
+        (['--source', 'synthetic', '--min-speed-up', '-1'], 'min-speed-up: expected a number of at least 0'),
+        (['--source', 'synthetic', '--truth', 'x.json'], 'truth: drawn scenes bring their own'),
+        (
+            ['--source', 'synthetic', '--class-filter', 'mug'],
+            'class_filter: expected none where truth is known',
+        ),
+        (['--source', 'synthetic', '--model', 'x.onnx'], 'expected the models as arguments'),
+        (['--source', 'synthetic', '--plot', 'x.jpg'], '--plot x.jpg: expected a name that ends in .png'),
+        (['--source', 'synthetic', '--json', '/'], '--json /: expected a file, got a folder'),
+    ],
+)
+def test_a_bad_option_is_refused_in_one_line(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(MODEL, *arguments) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('text', 'complaint'),
+    [
+        (None, 'cannot be read: No such file'),
+        ('no json', 'expected JSON with lists of images, annotations, categories'),
+        ('[]', 'expected JSON with lists of images, annotations, categories'),
+        ('{"images": []}', 'expected JSON with lists of images, annotations, categories'),
+        ('{"images": [], "annotations": {}, "categories": []}', 'expected a list of annotations'),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', 'expected entries as COCO has them'),
+        (
+            '{"images": [], "annotations": [{"image_id": 9, "bbox": [0, 0, 1, 1]}], "categories": []}',
+            'expected entries as COCO has them',
+        ),
+        (
+            json.dumps(
+                {
+                    'images': [{'id': 1, 'file_name': 'a/x.png'}, {'id': 2, 'file_name': 'b/x.png'}],
+                    'annotations': [],
+                    'categories': [],
+                }
+            ),
+            'expected different file names',
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "other.png"}], "annotations": [], "categories": []}',
+            'names none of the pictures',
+        ),
+    ],
+)
+def test_truth_that_is_none_is_refused_in_one_line(
+    text: str | None, complaint: str, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / 'truth.json'
+    if text is not None:
+        truth.write_text(text)
+    assert compare(MODEL, '--source', scenes, '--truth', truth) == 2
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count('\n') == 1
+
+
+def test_truth_of_other_classes_is_refused(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    assert compare(model, '--source', scenes, '--truth', scenes.parent / 'truth.json') == 2
+    assert 'got red, green, blue' in capsys.readouterr().err
+
+
+def test_neither_model_nor_picture_nor_truth_is_overwritten(scenes: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(scenes.parent, tmp_path / 'copy'))
+    model = Path(shutil.copy(MODEL, place / 'copy.onnx'))
+    before = {path: path.read_bytes() for path in place.rglob('*') if path.is_file()}
+    usual = model, '--source', place / 'pictures', '--truth', place / 'truth.json'
+    for option, file in (
+        ('--json', model),
+        ('--json', place / 'copy.json'),  # the model's sidecar
+        ('--json', place / 'truth.json'),
+        ('--json', place / 'pictures' / '0.png'),
+        ('--plot', place / 'pictures' / '0.png'),
+        ('--plot', place / 'pictures' / 'new.png'),
+    ):
+        assert compare(*usual, option, file) == 2
+    assert {path: path.read_bytes() for path in place.rglob('*') if path.is_file()} == before
+
+
+def test_a_model_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(MODEL, 'nowhere.onnx', '--source', 'synthetic') == 1
+    assert 'nowhere.onnx: no such model file' in capsys.readouterr().err

@@ -1,0 +1,142 @@
+"""What is done to a model before it is built, and how its engine is read: on ONNX Runtime, without a GPU."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from isaac_infer.core.build_options import BuildOptions, EngineOptions
+from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.errors import ModelError, ParameterError, SessionError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.spec import Limits, Overrides
+from isaac_infer.engine import engines
+from isaac_infer.engine.build import Request, build_plan
+from isaac_infer.engine.cuda import device_problem
+from isaac_infer.engine.load import find_spec
+from isaac_infer.engine.ort import OrtSession
+from models import save_colour_detector
+
+MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx'
+NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
+
+
+def changed(folder, **options):
+    return engines._changed(
+        MODEL, folder, BuildOptions(**options), Overrides(), find_spec, (), lambda text: None
+    )
+
+
+@pytest.mark.parametrize(
+    ('options', 'decoder', 'dtype'),
+    [
+        ({'uint8_input': False, 'best_class': False}, 'ultralytics', 'float32'),
+        ({'best_class': False}, 'ultralytics', 'uint8'),
+        ({'uint8_input': False}, 'ultralytics_best', 'float32'),
+        ({}, 'ultralytics_best', 'uint8'),
+    ],
+)
+def test_a_changed_model_says_the_same_of_pictures(tmp_path, options, decoder, dtype):
+    place, spec, metadata = changed(tmp_path, **options)
+    assert (spec.decoder, spec.image.dtype.name) == (decoder, dtype)
+    assert 'mug' in metadata['names']
+    with OrtSession(MODEL) as first, OrtSession(place) as second:
+        original = find_spec(first, MODEL, Overrides())
+        pipelines = Pipeline(first, original, Limits()), Pipeline(second, spec, Limits())
+        for seed in range(100, 110):
+            want, got = (pipeline(Frame(draw_scene(seed).image)) for pipeline in pipelines)
+            np.testing.assert_array_equal(want.class_id, got.class_id)
+            np.testing.assert_allclose(want.xyxy, got.xyxy, atol=0.01)
+            np.testing.assert_allclose(want.score, got.score, atol=1e-4)
+
+
+def test_a_model_that_nothing_is_done_to_stays_where_it_is(tmp_path):
+    place, _, _ = changed(tmp_path, uint8_input=False, best_class=False)
+    assert place == MODEL and not list(tmp_path.iterdir())
+
+
+def test_a_change_that_is_not_true_to_the_model_is_refused(tmp_path):
+    place, spec, _ = changed(tmp_path)
+    with OrtSession(MODEL) as session:
+        original = find_spec(session, MODEL, Overrides())
+    wrong = engines.replace(spec, image=engines.replace(spec.image, channel_order='bgr'))
+    frames = [Frame(draw_scene(seed).image) for seed in range(3)]
+    with pytest.raises(ModelError, match='expected the same .* objects after it was changed'):
+        engines._check_same(MODEL, original, place, wrong, frames)
+
+
+def test_how_an_engine_is_read_survives_json(tmp_path):
+    _, spec, _ = changed(tmp_path)
+    assert engines._spec_from(json.loads(json.dumps(engines._spec_to(spec)))) == spec
+    assert spec.decoder in DECODERS
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        {'decoder': 'yolov99'},
+        {'image': {}},
+        {'surprise': 1},
+    ],
+)
+def test_a_sidecar_that_says_something_impossible_is_an_error(tmp_path, damage):
+    _, spec, _ = changed(tmp_path)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        engines._spec_from({**engines._spec_to(spec), **damage})
+
+
+@pytest.mark.parametrize('folder', ['', 'nowhere', 'empty'])
+def test_int8_without_pictures_to_calibrate_on_is_refused(tmp_path, folder):
+    (tmp_path / 'empty').mkdir()
+    options = EngineOptions(BuildOptions(precision='int8'), calibration=folder and str(tmp_path / folder))
+    with pytest.raises(ParameterError, match='calibration: '):
+        engines._calibration_pictures(options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'complaint'),
+    [
+        ({'precision': 'fp12'}, 'precision: expected one of fp32, fp16'),
+        ({'calibration': 'guess'}, 'calibration: expected one of qdq'),
+        ({'shapes': {'x': ((1, 3), (1, 2), (1, 4))}}, 'shapes of x: expected min <= opt <= max'),
+        ({'shapes': {'x': ((1,), (1, 2), (1, 4))}}, 'shapes of x: expected min <= opt <= max'),
+    ],
+)
+def test_impossible_options_are_refused(options, complaint):
+    with pytest.raises(ParameterError, match=complaint):
+        BuildOptions(**options)
+
+
+def test_every_option_is_a_part_of_the_key():
+    assert len(BuildOptions(precision='int8').words()) == len(asdict(BuildOptions()))
+    assert 'calibration' not in BuildOptions().words()
+
+
+@NO_GPU
+def test_a_build_without_a_gpu_is_one_clear_error(tmp_path):
+    request = Request(model=str(MODEL), into=str(tmp_path / 'plan'), options=asdict(BuildOptions()))
+    with pytest.raises(ModelError, match='TensorRT needs a GPU'):
+        build_plan(request, say=lambda text: None)
+    assert not list(tmp_path.iterdir())
+
+
+@NO_GPU
+def test_a_cancelled_build_ends_its_child(tmp_path):
+    request = Request(model=str(MODEL), into=str(tmp_path / 'plan'), options=asdict(BuildOptions()))
+    with pytest.raises(SessionError, match='cancelled'):
+        build_plan(request, say=lambda text: None, is_cancelled=lambda: True)
+
+
+@NO_GPU
+def test_the_build_command_without_a_gpu_is_one_clear_error(tmp_path):
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    command = [sys.executable, '-m', 'isaac_infer.cli.main', 'build', str(model)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'isaac-infer: error: TensorRT needs a GPU' in done.stderr and 'Traceback' not in done.stderr

@@ -1,0 +1,256 @@
+"""TrtSession: shapes, buffers, memory and ends, on engines of small networks."""
+
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import onnx
+import pytest
+from gpu.conftest import QUICK
+from onnx import TensorProto, helper
+
+from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.prepare import Preparer
+from isaac_infer.core.spec import ImageSpec
+from isaac_infer.engine import cuda
+from isaac_infer.engine.build import Request, build_plan
+from isaac_infer.engine.device_prepare import DevicePreparer
+from isaac_infer.engine.trt import TrtSession
+
+FLOAT = TensorProto.FLOAT
+
+
+def network(nodes, inputs, outputs, initializers=()):
+    graph = helper.make_graph(
+        [helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes],
+        'network',
+        [helper.make_tensor_value_info(*each) for each in inputs],
+        [helper.make_tensor_value_info(*each) for each in outputs],
+        list(initializers),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 13)], ir_version=8)
+
+
+@pytest.fixture(scope='session')
+def plans(tmp_path_factory):
+    """Engines by what they were built of: a build takes seconds."""
+    folder, built = tmp_path_factory.mktemp('networks'), {}
+
+    def plan(model, options):
+        key = model.SerializeToString(), repr(sorted(options.items()))
+        if key not in built:
+            source, engine = folder / f'{len(built)}.onnx', folder / f'{len(built)}.engine'
+            onnx.save(model, source)
+            build = replace(QUICK, precision='fp32', **options)
+            request = Request(model=str(source), into=str(engine), options=asdict(build), latency=False)
+            build_plan(request, say=lambda text: None)
+            built[key] = engine.read_bytes()
+        return built[key]
+
+    return plan
+
+
+@pytest.fixture
+def open_network(tmp_path, plans):
+    opened = []
+
+    def open_it(model, **options):
+        engine = tmp_path / 'network.engine'
+        engine.write_bytes(plans(model, options))
+        opened.append(TrtSession(engine))
+        return opened[-1]
+
+    yield open_it
+    for session in opened:
+        session.close()
+
+
+def doubler(shape=(1, 3, 8, 8)):
+    return network([('Add', ['x', 'x'], ['y'])], [('x', FLOAT, shape)], [('y', FLOAT, shape)])
+
+
+def test_what_goes_in_comes_out_in_every_run(open_network):
+    session = open_network(doubler())
+    buffer = session.input_buffer('x', (1, 3, 8, 8))
+    for value in range(5):  # the first as it is, then from a graph
+        buffer[...] = value
+        assert (session.run()['y'] == 2 * value).all()
+    assert session.fallbacks == ()
+
+
+def test_a_thousand_frames_allocate_nothing(open_network):
+    session = open_network(doubler((1, 3, 320, 320)))
+    buffer = session.input_buffer('x', (1, 3, 320, 320))
+    session.run()
+    session.run()
+    with session.gpu.current():
+        free = session.gpu.free_bytes()
+    before = cuda.allocations()
+    outputs = {id(session.run()['y']) for _ in range(1000)}
+    assert cuda.allocations() == before and len(outputs) == 1
+    assert session.input_buffer('x', (1, 3, 320, 320)) is buffer
+    with session.gpu.current():
+        assert session.gpu.free_bytes() == free
+
+
+def test_open_sizes_are_run_within_what_the_engine_was_built_for(open_network):
+    shapes = {'x': ((1, 3, 4, 4), (1, 3, 8, 8), (2, 3, 16, 16))}
+    session = open_network(doubler((-1, 3, -1, -1)), shapes=shapes)
+    for shape in ((1, 3, 4, 4), (2, 3, 16, 16), (1, 3, 7, 9), (1, 3, 4, 4)):
+        for value in (1, 2, 3):
+            session.input_buffer('x', shape)[...] = value
+            answer = session.run()['y']
+            assert answer.shape == shape and (answer == 2 * value).all()
+    with pytest.raises(TensorError, match=r'from \[1, 3, 4, 4\] to \[2, 3, 16, 16\]'):
+        session.input_buffer('x', (1, 3, 32, 32))
+    session.input_buffer('x', (1, 3, 4, 4))[...] = 5
+    assert (session.run()['y'] == 10).all()
+
+
+def test_outputs_whose_size_only_a_run_tells(open_network):
+    nodes = [
+        ('Relu', ['x'], ['r']),
+        ('NonZero', ['r'], ['i']),
+        ('Cast', ['i'], ['f'], {'to': FLOAT}),
+        ('Add', ['f', 'f'], ['y']),
+    ]
+    session = open_network(network(nodes, [('x', FLOAT, (4, 600))], [('y', FLOAT, (2, None))]))
+    buffer = session.input_buffer('x', (4, 600))
+    for count in (0, 3, 2400, 5):
+        buffer[...] = 0
+        buffer.reshape(-1)[:count] = 1
+        answer = session.run()['y']
+        assert answer.shape == (2, count)
+        assert (answer == 2 * np.stack(np.nonzero(buffer))).all()
+
+
+def test_twins_share_the_engine_and_nothing_else(open_network):
+    first = open_network(doubler())
+    second = first.twin()
+    a, b = (session.input_buffer('x', (1, 3, 8, 8)) for session in (first, second))
+    for value in range(4):
+        a[...], b[...] = value, value + 10
+        first.start()
+        second.start()
+        assert (first.finish()['y'] == 2 * value).all() and (second.finish()['y'] == 2 * value + 20).all()
+    first.close()
+    b[...] = 7
+    assert (second.run()['y'] == 14).all()
+    second.close()
+    second.close()
+    with pytest.raises(SessionError, match='closed'):
+        second.run()
+
+
+def test_the_times_of_a_run_are_told(open_network):
+    session = open_network(doubler())
+    session.input_buffer('x', (1, 3, 8, 8))
+    times = session.run_timed()
+    assert set(times) == {'h2d', 'compute', 'd2h', 'enqueue', 'total'}
+    assert all(value >= 0 for value in times.values())
+
+
+@pytest.mark.parametrize('size_hw', [(48, 64), (108, 192), (7, 333), (320, 320), (640, 640), (1, 1), (2, 1)])
+@pytest.mark.parametrize('kind', ['float32', 'uint8', 'nhwc'])
+def test_pictures_prepared_on_the_gpu_agree_to_one_level(open_network, size_hw, kind):
+    image = ImageSpec('x', (64, 96))
+    if kind != 'float32':
+        image = replace(image, layout='nhwc')
+    shape, dtype = image.shape, FLOAT
+    model = network([('Add', ['x', 'x'], ['y'])], [('x', dtype, shape)], [('y', dtype, shape)])
+    if kind == 'uint8':
+        image = replace(image, dtype=np.dtype(np.uint8), scale=1.0)
+        nodes = [('Cast', ['x'], ['f'], {'to': FLOAT}), ('Add', ['f', 'f'], ['y'])]
+        model = network(nodes, [('x', TensorProto.UINT8, shape)], [('y', FLOAT, shape)])
+    session = open_network(model)
+    picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+    want = np.empty(shape, image.dtype)
+    level = 1 if kind == 'uint8' else 1 / 255
+    for order in ('bgr', 'rgb'):
+        frame = Frame(picture, channel_order=order)
+        fit = Preparer(image)(frame, into=want)
+        device = DevicePreparer(session, image)
+        for first in (False, True):
+            session.feed_from_device('x', True)
+            assert device(frame, resize_first=first) == fit
+            got = session.run()['y'] / 2
+            assert np.abs(got - want.astype(np.float32)).max() <= (1e-6 if first else level * 1.001)
+
+
+def test_too_little_memory_is_an_error_that_says_how_much(open_network):
+    session = open_network(doubler())
+    with session.gpu.current(), pytest.raises(SessionError, match='out of GPU memory: .* MiB needed'):
+        cuda.Arena(session.gpu, [1 << 50], owner='monster')
+    assert session.run() if session.input_buffer('x', (1, 3, 8, 8)) is not None else {}
+
+
+LEAVE = """
+import sys, threading, signal, os
+from pathlib import Path
+from isaac_infer.engine.trt import TrtSession
+session = TrtSession(Path(sys.argv[1]))
+session.input_buffer('x', (1, 3, 8, 8))[...] = 1
+how = sys.argv[2]
+if how == 'exception':
+    session.run()
+    raise RuntimeError('of the user')
+if how == 'thread':
+    thread = threading.Thread(target=session.run)
+    thread.start(); thread.join()
+if how == 'interrupt':
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    while True:
+        session.run()
+session.run()
+"""
+
+
+@pytest.mark.parametrize(('how', 'code'), [('open', 0), ('exception', 1), ('thread', 0), ('interrupt', -2)])
+def test_a_process_that_leaves_a_session_open_ends_in_order(open_network, tmp_path, how, code):
+    open_network(doubler()).close()
+    ended = subprocess.run(
+        [sys.executable, '-c', LEAVE, str(tmp_path / 'network.engine'), how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert 'context stack' not in ended.stderr
+
+
+LEAN = """
+import sys, json
+try:
+    import tensorrt_lean
+except ImportError:  # the wheel of the bindings alone
+    import tensorrt_lean_bindings
+    sys.modules['tensorrt_lean'] = tensorrt_lean_bindings
+sys.modules['tensorrt'] = None
+from pathlib import Path
+import numpy as np
+from isaac_infer.engine.trt import TrtSession
+with TrtSession(Path(sys.argv[1])) as session:
+    for value in range(4):
+        session.input_buffer('x', (1, 3, 8, 8))[...] = value
+        assert (session.run()['y'] == 2 * value).all()
+    print(session.backend)
+"""
+
+
+def test_a_version_compatible_engine_runs_on_the_lean_runtime(open_network, tmp_path):
+    open_network(doubler(), version_compatible=True).close()
+    found = subprocess.run(
+        [sys.executable, '-c', 'import tensorrt_lean_bindings'], capture_output=True, check=False
+    )
+    if found.returncode:
+        pytest.skip('the lean runtime is not installed')
+    ended = subprocess.run(
+        [sys.executable, '-c', LEAN, str(tmp_path / 'network.engine')],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert 'tensorrt_lean' in ended.stdout
