@@ -86,10 +86,6 @@ def model_digest(path: Path) -> str:
         ModelError: the file is no ONNX model, or one of its weight files is missing or outside its folder.
         SessionError: the package onnx is not installed.
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise SessionError(f'onnx cannot be imported ({error}); install it: pip install onnx') from error
 
     from isaac_infer.engine.load import file_sha256
 
@@ -98,13 +94,13 @@ def model_digest(path: Path) -> str:
     try:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        locations = sorted(set(_weight_locations(onnx.ModelProto.FromString(content))))
+        locations = _locations(content)
         del content
         weights = [_weights_file(path, location) for location in locations]
         lines = [f'{file_sha256(file)}  {location}' for file, location in zip(weights, locations)]
     except OSError as error:
         raise ModelError(f'{error.filename}: cannot be read: {error.strerror}') from error
-    except ModelError:
+    except (ModelError, SessionError):
         raise
     except Exception as error:  # which ones protobuf raises depends on its implementation
         raise ModelError(
@@ -112,6 +108,21 @@ def model_digest(path: Path) -> str:
             f'export or copy it again'
         ) from error
     return hashlib.sha256('\n'.join([digest, *lines]).encode()).hexdigest() if lines else digest
+
+
+def pictures_digest(pictures: Iterable[Path]) -> str:
+    """Hash what is calibrated on, by content and in order: a part of the key of what is built with it.
+
+    Raises:
+        ModelError: one of them cannot be read.
+    """
+    digest = hashlib.sha256()
+    for picture in pictures:
+        try:
+            digest.update(hashlib.sha256(picture.read_bytes()).digest())
+        except OSError as error:
+            raise ModelError(f'{picture}: cannot be read for calibration: {error.strerror}') from error
+    return digest.hexdigest()
 
 
 def read_sidecar(engine: Path) -> Mapping[str, Any] | None:
@@ -413,6 +424,18 @@ def _folder_error(folder: Path, error: OSError) -> ModelError:
         f'{folder}: expected a folder that engines can be written to, got: {error.strerror}; '
         f'make it writable or make room in it, or set {FOLDER_VARIABLE} to another folder'
     )
+
+
+def _locations(content: bytes) -> list[str]:
+    """The weight files of a model."""
+    # The key under which a tensor names its file: where it is missing, importing onnx is not worth its time.
+    if b'location' not in content:
+        return []
+    try:
+        import onnx
+    except ImportError as error:
+        raise SessionError(f'onnx cannot be imported ({error}); install it: pip install onnx') from error
+    return sorted(set(_weight_locations(onnx.ModelProto.FromString(content))))
 
 
 def _weight_locations(message: Any) -> Iterator[str]:

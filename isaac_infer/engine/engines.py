@@ -22,9 +22,15 @@ from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.source import is_picture, read_picture
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides
 from isaac_infer.engine.build import Request, build_plan
-from isaac_infer.engine.cache import BuildKey, cached_plan, default_folder, model_digest, read_sidecar
+from isaac_infer.engine.cache import (
+    BuildKey,
+    cached_plan,
+    default_folder,
+    model_digest,
+    pictures_digest,
+    read_sidecar,
+)
 from isaac_infer.engine.cuda import Gpu
-from isaac_infer.engine.ort import OrtSession
 from isaac_infer.engine.trt import TrtSession, find_tensorrt, installed_version
 
 RECIPE = '1'  # counts up when what is done to models before they are built changes
@@ -112,8 +118,6 @@ def _key(
     version: tuple[int, ...],
     gpu: Gpu,
 ) -> BuildKey:
-    from isaac_infer.engine.quantise import calibration_digest
-
     facts = gpu.facts
     parts = {
         'model': model_digest(model),
@@ -133,9 +137,9 @@ def _key(
         parts['overrides'] = json.dumps(said)
     sidecars = [file for suffix in SUFFIXES if (file := model.with_suffix(suffix)).is_file()]
     if sidecars:
-        parts['sidecar'] = calibration_digest(sidecars[:1])
+        parts['sidecar'] = pictures_digest(sidecars[:1])
     if pictures:
-        parts['calibration pictures'] = calibration_digest(pictures)
+        parts['calibration pictures'] = pictures_digest(pictures)
     return BuildKey(parts)
 
 
@@ -203,6 +207,7 @@ def _changed(
 ) -> tuple[Path, ModelSpec | None, dict[str, str]]:
     """Do to a model what is done before it is built: the file, how it is fed and read, its metadata."""
     from isaac_infer.engine import surgery
+    from isaac_infer.engine.ort import OrtSession
     from isaac_infer.engine.quantise import calibration_batches, quantise
 
     with OrtSession(model) as session:
@@ -242,6 +247,8 @@ def _check_same(
     original: Path, spec: ModelSpec, changed: Path, changed_spec: ModelSpec, frames: Iterable[Frame]
 ) -> None:
     """See that a changed model says of pictures what its original says; both on the CPU."""
+    from isaac_infer.engine.ort import OrtSession
+
     limits = Limits(confidence_threshold=0.05)
     with OrtSession(original) as first, OrtSession(changed) as second:
         pipelines = Pipeline(first, spec, limits), Pipeline(second, changed_spec, limits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,23 +40,6 @@ def calibration_batches(frames: Iterable[Frame], spec: ModelSpec) -> Iterator[di
         if spec.size_input:
             batch[spec.size_input] = np.array([spec.image.size_hw[::-1]], np.int64)
         yield batch
-
-
-def calibration_digest(pictures: Iterable[Path | np.ndarray]) -> str:
-    """Hash what is calibrated on, files by content, in order: a part of the key of what is built with it."""
-    digest = hashlib.sha256()
-    for picture in pictures:
-        one = hashlib.sha256()
-        if isinstance(picture, np.ndarray):
-            one.update(f'{picture.dtype.str}{picture.shape}'.encode())
-            one.update(np.ascontiguousarray(picture).tobytes())
-        else:
-            try:
-                one.update(picture.read_bytes())
-            except OSError as error:
-                raise ModelError(f'{picture}: cannot be read for calibration: {error.strerror}') from error
-        digest.update(one.digest())
-    return digest.hexdigest()
 
 
 def quantise(

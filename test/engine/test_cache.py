@@ -23,6 +23,7 @@ from isaac_infer.engine.cache import (
     cached_plan,
     default_folder,
     model_digest,
+    pictures_digest,
     read_sidecar,
 )
 from isaac_infer.engine.load import file_sha256
@@ -655,13 +656,14 @@ def test_without_the_package_onnx_there_is_one_clear_error(
 ) -> None:
     monkeypatch.setitem(sys.modules, 'onnx', None)
     with pytest.raises(SessionError, match='pip install onnx'):
-        model_digest(save_colour_detector(tmp_path / 'model.onnx'))
+        model_digest(save_with_weights(tmp_path))
 
 
 def test_what_is_no_model_has_no_digest(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe')
-    (tmp_path / 'text').write_text('hello\n' * 9)
-    (tmp_path / 'cut').write_bytes(save_colour_detector(tmp_path / 'model').read_bytes()[:-100])
+    (tmp_path / 'text').write_text('location\n' * 9)
+    (tmp_path / 'weights').mkdir()
+    (tmp_path / 'cut').write_bytes(save_with_weights(tmp_path / 'weights').read_bytes()[:-3])
     for name in ('', 'missing', 'pipe', 'text', 'cut'):
         with pytest.raises(ModelError, match=f'{tmp_path / name}: expected an ONNX '):
             model_digest(tmp_path / name)
@@ -687,3 +689,42 @@ def test_the_environment_says_where_engines_are_kept(
     for name, value in {'HOME': '/home/me', **environment}.items():
         monkeypatch.setenv(name, value)
     assert default_folder(Path('/models/yolo.onnx')) == Path(expected)
+
+
+def test_a_model_without_weight_files_is_hashed_without_the_package_onnx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    path = save_colour_detector(tmp_path / 'model.onnx')
+    assert model_digest(path) == file_sha256(path)
+
+
+def test_the_digest_of_pictures_follows_contents_not_names(tmp_path: Path) -> None:
+    for name, content in {'a': b'1', 'b': b'2', 'c': b'1'}.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (tmp_path / name for name in 'abc')
+    assert pictures_digest([a, b]) == pictures_digest([c, b])
+    assert len({pictures_digest(paths) for paths in ([], [a], [b], [a, b], [b, a], [a, a])}) == 6
+    with pytest.raises(ModelError, match='nowhere: cannot be read for calibration'):
+        pictures_digest([tmp_path / 'nowhere'])
+
+
+def test_an_engine_whose_content_has_changed_is_built_again(tmp_path: Path) -> None:
+    made, said = [], []
+
+    def build(into: Path) -> dict[str, object]:
+        made.append(into)
+        into.write_bytes(b'engine' * 1000)
+        return {}
+
+    def get() -> Path:
+        return cached_plan(
+            tmp_path, 'yolo', BuildKey({'model': 'x'}), build=build, check=lambda path: None, say=said.append
+        ).path
+
+    engine = get()
+    content = bytearray(engine.read_bytes())
+    content[2000] ^= 1  # one bit, which TensorRT would not notice
+    engine.write_bytes(content)
+    assert get().read_bytes() == b'engine' * 1000
+    assert len(made) == 2 and any('set aside' in text for text in said)

@@ -16,7 +16,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.engine.load import open_pipeline
-from isaac_infer.engine.quantise import calibration_batches, calibration_digest, head_nodes, quantise
+from isaac_infer.engine.quantise import calibration_batches, head_nodes, quantise
 from isaac_infer.engine.surgery import load_model, surgeries
 from models import save_model
 
@@ -286,15 +286,3 @@ def test_batches_of_another_model_are_refused_in_words(tmp_path: Path) -> None:
 def test_a_quantised_model_is_not_quantised_again(tmp_path: Path, quantised: Path) -> None:
     with pytest.raises(ModelError, match='quantised already'):
         quantise(quantised, tmp_path / 'q.onnx', calibration_batches(scenes(1), SPEC))
-
-
-def test_the_digest_follows_contents_not_names(tmp_path: Path) -> None:
-    for name, content in {'a': b'1', 'b': b'2', 'c': b'1'}.items():
-        (tmp_path / name).write_bytes(content)
-    a, b, c = (tmp_path / name for name in 'abc')
-    assert calibration_digest([a, b]) == calibration_digest([c, b])
-    assert len({calibration_digest(paths) for paths in ([], [a], [b], [a, b], [b, a], [a, a])}) == 6
-    arrays = [np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), np.zeros((2, 3), np.int8)]
-    assert len({calibration_digest([array]) for array in arrays}) == 3
-    with pytest.raises(ModelError, match='nowhere: cannot be read for calibration'):
-        calibration_digest([tmp_path / 'nowhere'])
