@@ -295,7 +295,9 @@ def bench_path(rounds: int, size_hw: Size, *, target_ms: float | None = None) ->
 def bench_node(frames: int, size_hw: Size, *, target_ms: float | None = None) -> Row:
     """Run the real node with a network that answers at once, on pictures of another process."""
     pipeline = Pipeline(NullSession(crowded_output()), SPEC, LIMITS)
-    detector = replace(DETECTOR, load=lambda params: Loaded(pipeline, {'model': 'null', 'sha256': ''}))
+    detector = replace(
+        DETECTOR, load=lambda params, is_cancelled: Loaded(pipeline, {'model': 'null', 'sha256': ''})
+    )
     values = with_pictures(frames, size_hw, lambda: PerceptionNode(detector))
     stages = {name: float(values[name]) for name in values if '_ms_p' in name}
     p50, p95 = (stages[f'wait_ms_p{p}'] + stages[f'total_ms_p{p}'] - stages[f'run_ms_p{p}'] for p in (50, 95))

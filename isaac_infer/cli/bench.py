@@ -30,7 +30,7 @@ from isaac_infer.core.session import Session
 from isaac_infer.core.source import SYNTHETIC, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
-from isaac_infer.engine.load import file_sha256, find_model, find_spec
+from isaac_infer.engine.load import file_sha256, find_model, find_spec, make_pipeline
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
 MOST_PICTURES = 32  # of a source, which are held in memory and measured in turn
@@ -223,7 +223,7 @@ def _pipeline(session: Session, params: DetectionParams) -> tuple[Pipeline | Non
             f'the network alone is measured, it is not understood as a detector: {_first_line(error)}'
         ]
     limits = params.limits(spec.class_names, spec.num_classes)
-    return Pipeline(session, spec, limits), []
+    return make_pipeline(session, spec, limits, params.engine_options()), []
 
 
 def _first_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from isaac_infer.cli.evaluate import CUSTOMARY, average_precision
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.core.decode.document import read_text
 from isaac_infer.core.draw import class_colour
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
@@ -40,6 +41,7 @@ from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams
 
 PLOT_SUFFIX = '.png'
+MAX_TRUTH_BYTES = 1 << 30
 TRUTH_KEYS = 'images', 'annotations', 'categories'
 
 Object = dict[str, Any]  # of the truth or of an answer, in COCO's form
@@ -202,13 +204,14 @@ def run(args: argparse.Namespace) -> int:
         if source.is_live:
             raise ParameterError(f'source: expected pictures that come to an end, got {args.source}')
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
+        read += [find_model(model_path(variant)) for variant in variants]
         for variant in variants:
             check_report(args.json, variant, read)
         known = truth.objects if truth and args.truth else None
         if known is not None and not any(path.name in known for path in source.paths):
             raise ParameterError(f'truth {args.truth}: names none of the pictures of {args.source}')
         if args.plot:
-            _check_plot(args.plot, args.source, read)
+            _check_plot(args.plot, args.source, [*read, Path(args.json)] if args.json else read)
         at_work = [_open(variant, stack, is_reference=number == 0) for number, variant in enumerate(variants)]
         pictures = _work(at_work, args, source, truth, out)
         rows = _rows(at_work, truth, pictures, args)
@@ -299,11 +302,13 @@ def read_truth(path: Path) -> Truth:
         ParameterError: the file cannot be read, or has another form.
     """
     try:
-        content = json.loads(path.read_text())
+        text = read_text(path, max_bytes=MAX_TRUTH_BYTES)
+    except ValueError as error:
+        raise ParameterError(f'truth {path}: cannot be read: {error}') from error
+    try:
+        content = json.loads(text)
         missing = [key for key in TRUTH_KEYS if not isinstance(content[key], list)]
-    except OSError as error:
-        raise ParameterError(f'truth {path}: cannot be read: {error.strerror}') from error
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise ParameterError(
             f'truth {path}: expected JSON with lists of {", ".join(TRUTH_KEYS)}, as COCO has: {error}'
         ) from error
@@ -330,7 +335,7 @@ def read_truth(path: Path) -> Truth:
                 }
             )
         return Truth(tuple(str(category['name']) for category in categories), objects)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ParameterError(
             f'truth {path}: expected entries as COCO has them: {type(error).__name__} {error}'
         ) from error
@@ -604,6 +609,8 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
             values += [row.score.ap50, row.score.ap50_95] if row.score else [None, None]
         accuracy.add_row(name, f'{one.found}/{one.expected}', str(one.extra), *map(_number, values))
     out.print(speed, accuracy)
+    if pictures.unread:
+        out.print(f'verdict: {pictures.unread} pictures could not be read', style='bold red')
     if not checks:
         out.print('verdict: nothing to compare, give a second model', style='bold')
         return
@@ -616,6 +623,7 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
     out.print(verdict)
     missed = sum(not check.holds for check in checks)
     words = f'{missed} of {len(checks)} thresholds missed' if missed else 'all thresholds hold'
+    words += ' for the other pictures' if pictures.unread else ''
     out.print(f'verdict: {words}', style='bold', highlight=False)
 
 

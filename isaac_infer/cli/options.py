@@ -74,7 +74,7 @@ def _boolean(text: str) -> bool:
 def _flat(texts: list[str], parameter: Parameter) -> list[Any]:
     """Read `1 2 3` and `1,2,3` alike; among several texts a comma belongs to the text."""
     if parameter.type == list[str]:
-        if len(texts) > 1 or Path(texts[0]).is_file():
+        if len(texts) > 1 or '=' in texts[0] or Path(texts[0]).is_file():  # shapes have commas
             return texts
         return [text.strip() for text in texts[0].split(',') if text.strip()]
     numbers = [text for entry in texts for text in entry.split(',') if text.strip()]

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -175,7 +176,8 @@ def cached_plan(
     with _errors_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / f'.{stem}.lock', engine, say=say, is_cancelled=is_cancelled):
-        _remove_unfinished(folder, stem)
+        with _errors_of(folder):
+            _remove_unfinished(folder, stem)
         try:
             facts = _usable_facts(engine, key, check)
         except ModelError as error:
@@ -184,7 +186,9 @@ def cached_plan(
         else:
             if facts is not None:
                 return CachedPlan(engine, facts, was_built=False)
-            say(f'{engine.name}: building it, {_why(folder, name, key)}')
+            with _errors_of(folder):
+                why = _why(folder, name, key)
+            say(f'{engine.name}: building it, {why}')
         facts = _build(engine, key, build)
         try:
             check(engine)
@@ -253,7 +257,11 @@ def _known_facts(engine: Path, key: BuildKey) -> Mapping[str, Any]:
         raise ModelError(f'what it was made of is unknown: {error}') from error
     if sidecar['digest'] != key.digest:
         raise ModelError(f'{engine.with_suffix(".json").name} belongs to another engine')
-    if sidecar.get('crc32') != _crc32(engine):
+    try:
+        is_same = sidecar.get('crc32') == _crc32(engine)
+    except OSError as error:
+        raise ModelError(f'it cannot be read: {error.strerror}') from error
+    if not is_same:
         raise ModelError('its content is not what was built')
     facts: Mapping[str, Any] = sidecar['facts']
     return facts
@@ -285,10 +293,11 @@ def _read_sidecar(engine: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise ValueError(f'{path.name}: {printable(str(error))}') from error
     try:
-        size = engine.stat().st_size
+        status = engine.stat()
     except OSError as error:
         raise ValueError(f'{engine.name}: {error.strerror}') from error
-    if content.get('bytes') != size:
+    size = status.st_size
+    if not stat.S_ISREG(status.st_mode) or content.get('bytes') != size:
         raise ValueError(f'{path.name}: expected an engine of {content.get("bytes")!r} bytes, got {size}')
     return content
 

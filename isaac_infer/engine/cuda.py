@@ -27,12 +27,12 @@ def device_problem() -> str:
     """
     try:
         import pycuda.driver as driver
-    except ImportError as error:  # of the module, or of libcuda.so.1
+    except Exception as error:  # of the module, of libcuda.so.1, or of what it does on import
         return f'pycuda cannot be imported ({error}); install the NVIDIA driver and "pip install pycuda"'
     try:
         driver.init()
         count = driver.Device.count()
-    except driver.Error as error:
+    except Exception as error:  # of several kinds
         return f'CUDA does not start ({error}); check the driver, with "nvidia-smi" where there is one'
     return '' if count else 'CUDA finds no GPU; check the driver with "nvidia-smi"'
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.build_options import BuildOptions, EngineOptions
+from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ModelError, ParameterError
@@ -31,11 +31,13 @@ from isaac_infer.engine.cache import (
     read_sidecar,
 )
 from isaac_infer.engine.cuda import Gpu
+from isaac_infer.engine.trial import try_model
 from isaac_infer.engine.trt import TrtSession, find_tensorrt, installed_version
 
 RECIPE = '1'  # counts up when what is done to models before they are built changes
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
+DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
 CLOSE = 1e-2  # pixels, and scores, that a changed model may be off
 
 Say = Callable[[str], None]
@@ -94,7 +96,7 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
         return None
     try:
         spec = _spec_from(said)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise ModelError(
             f'{engine.with_suffix(".json")}: cannot be understood: {error}; remove it'
         ) from error
@@ -179,7 +181,7 @@ def _make(
         request = Request(
             model=str(source),
             into=str(into),
-            options=asdict(build),
+            options=asdict(replace(build, shapes=_fed_shapes(build, spec))),
             timing_cache=str(into.parent / f'timing-{machine}.cache'),
             batches=batches,
             calibration_cache=f'{into}.calibration' if batches else '',
@@ -210,6 +212,7 @@ def _changed(
     from isaac_infer.engine.ort import OrtSession
     from isaac_infer.engine.quantise import calibration_batches, quantise
 
+    try_model(model)
     with OrtSession(model) as session:
         metadata = dict(session.metadata)
         try:
@@ -225,10 +228,12 @@ def _changed(
         source = folder / 'int8.onnx'
         quantise(model, source, calibration_batches(_frames(pictures), spec))
     changed, changed_spec = surgery.load_model(source), spec
-    if build.uint8_input and spec.image.dtype.kind == 'f':
+    # In half precision even a change that only moves work moves the values: such models stay as they are.
+    is_single = spec.image.dtype == np.float32
+    if build.uint8_input and is_single:
         image = surgery.checked(changed, spec.image, frames, uint8_input=True, others=_sizes(spec))
         changed, changed_spec = image.model, replace(spec, image=image.image)
-    if build.best_class and _has_class_rows(spec):
+    if build.best_class and is_single and _has_class_rows(spec) and surgery.can_best_class(changed):
         changed = surgery.to_best_class(changed, spec.outputs[0], num_classes=spec.num_classes)
         changed_spec = replace(changed_spec, decoder='ultralytics_best', row_length=6)
     if changed_spec is spec and source is model:
@@ -237,6 +242,18 @@ def _changed(
     surgery.save_model(changed, place)
     _check_same(source, spec, place, changed_spec, frames)
     return place, changed_spec, metadata
+
+
+def _fed_shapes(build: BuildOptions, spec: ModelSpec | None) -> dict[str, tuple[Shape, Shape, Shape]]:
+    """The shapes that the user gave for the model, as its inputs are after it was changed."""
+    shapes = dict(build.shapes)
+    if spec and spec.image.name in shapes and spec.image.layout == 'nhwc' and spec.image.dtype == np.uint8:
+        low, usual, high = shapes[spec.image.name]
+        channels = spec.image.channels
+        if len(low) == 4 and {low[1], usual[1], high[1]} == {channels} and low[3] != channels:
+            first, second, third = ((n, h, w, c) for n, c, h, w in (low, usual, high))
+            shapes[spec.image.name] = first, second, third
+    return shapes
 
 
 def _has_class_rows(spec: ModelSpec) -> bool:
@@ -263,6 +280,26 @@ def _check_same(
                     f'{original.name}: expected the same {len(want)} objects after it was changed for '
                     f'TensorRT, got {len(got)} others; build it with uint8_input and best_class off'
                 )
+            _check_rows(original, first.run(), second.run(), spec, changed_spec)
+
+
+def _check_rows(
+    original: Path,
+    want: Mapping[str, np.ndarray],
+    got: Mapping[str, np.ndarray],
+    spec: ModelSpec,
+    changed_spec: ModelSpec,
+) -> None:
+    """See that the best class of every box is that, also of those that nobody would call an object."""
+    if changed_spec.decoder != 'ultralytics_best':
+        return
+    rows, best = want[spec.outputs[0]], got[spec.outputs[0]]
+    expected = np.concatenate((rows[:, :4], rows[:, 4:].max(axis=1, keepdims=True)), axis=1)
+    if not np.allclose(best[:, :5], expected, atol=CLOSE):
+        raise ModelError(
+            f'{original.name}: expected the best class of each box after it was changed for TensorRT, got '
+            'something else; build it with best_class off'
+        )
 
 
 def _sizes(spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -300,12 +337,39 @@ def _spec_to(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _spec_from(values: Mapping[str, Any]) -> ModelSpec:
+    if values['image']['dtype'] not in DTYPES:
+        raise ValueError(f'there is no input of type {values["image"]["dtype"]!r}')
     image = {**values['image'], 'dtype': np.dtype(values['image']['dtype'])}
     spec = {**values, 'unsettled': frozenset(values['unsettled'])}
     if spec['decoder'] not in DECODERS:
         raise ValueError(f'there is no decoder {spec["decoder"]!r}')
     spec['image'] = ImageSpec(**_with_tuples(image, ImageSpec))
-    return ModelSpec(**_with_tuples(spec, ModelSpec))
+    made = ModelSpec(**_with_tuples(spec, ModelSpec))
+    _check_types(made)
+    return made
+
+
+def _check_types(spec: ModelSpec) -> None:
+    """Raise TypeError where a sidecar holds something else than its build writes."""
+    image = spec.image
+    texts: tuple[object, ...] = (
+        *(spec.task, spec.box_unit, spec.size_input, *spec.outputs, *spec.class_names, *spec.notes),
+        *(image.name, image.layout, image.channel_order, image.resize),
+    )
+    numbers = (spec.num_classes, spec.row_length, spec.first_class, image.pad_value, *image.size_hw)
+    reals = (image.scale, *image.mean, *image.std)
+    is_right = (
+        all(
+            isinstance(text, str)
+            for text in (*texts, image.resize, *spec.outputs, *spec.class_names, *spec.notes)
+        )
+        and all(isinstance(number, int) for number in (*numbers, *spec.strides))
+        and all(isinstance(number, (int, float)) for number in reals)
+        and len(image.size_hw) == 2
+        and len(spec.outputs) > 0
+    )
+    if not is_right:
+        raise TypeError('a value has another type than its build writes')
 
 
 def _with_tuples(values: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:

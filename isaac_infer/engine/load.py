@@ -148,17 +148,24 @@ def open_pipeline(
         session, spec = _open_on_tensorrt(path, backend, engine, overrides, say, is_cancelled)
     else:
         session = _open_on_onnxruntime(path, providers, num_threads)
+        if backend == 'auto' and not providers and _has_tensorrt():
+            session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
         spec = spec or find_spec(session, path, overrides)
-        prepare = _preparer(session, spec, engine)
-        pipeline = Pipeline(session, spec, limits(spec), prepare=prepare)
-        pipeline.twins = _twins(pipeline, engine)
+        pipeline = make_pipeline(session, spec, limits(spec), engine)
         with _naming(path):
             for each in (pipeline, *pipeline.twins):
                 each.warm_up()
     except BaseException:
         session.close()
         raise
+    return pipeline
+
+
+def make_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: EngineOptions) -> Pipeline:
+    """Put a pipeline around a session, with what feeds engines and with as many twins as were asked for."""
+    pipeline = Pipeline(session, spec, limits, prepare=_preparer(session, spec, engine))
+    pipeline.twins = _twins(pipeline, engine)
     return pipeline
 
 
@@ -199,15 +206,26 @@ def runs_on_tensorrt(path: Path, backend: str, providers: Sequence[str] = ()) ->
         raise SessionError(f'backend: expected one of {", ".join(BACKENDS)}, got {backend!r}')
     if is_engine(path) or backend == 'tensorrt':
         return True
-    if (
-        backend != 'auto'
-        or providers
-        or not all(importlib.util.find_spec(name) for name in ('tensorrt', 'pycuda'))
-    ):
+    if backend != 'auto' or providers or not _has_tensorrt():
         return False
-    from isaac_infer.engine.cuda import device_problem
+    return not tensorrt_problem()
 
-    return not device_problem()
+
+def _has_tensorrt() -> bool:
+    """Tell whether TensorRT and PyCUDA are installed, without importing them."""
+    found = [importlib.util.find_spec(name) for name in ('tensorrt', 'pycuda')]
+    return all(spec is not None and spec.origin is not None for spec in found)  # a mere folder has none
+
+
+def tensorrt_problem() -> str:
+    """Say why engines cannot be built although TensorRT and PyCUDA are installed; empty if they can."""
+    from isaac_infer.engine.trt import RUNTIMES, find_tensorrt
+
+    try:
+        name = find_tensorrt().__name__
+    except SessionError as error:
+        return str(error)
+    return '' if name == RUNTIMES[0] else f'{name} only runs engines; the whole of TensorRT builds them'
 
 
 def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) -> ModelSpec:
@@ -217,6 +235,13 @@ def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) 
         ModelError: it cannot be understood without help.
         SessionError: it fails, or answers with NaN or Inf.
     """
+    if 'tensorrt' in session.backend:
+        from isaac_infer.engine.engines import spec_of
+        from isaac_infer.engine.trt import TrtSession
+
+        # What was done to the model before it was built is known to its build alone.
+        if isinstance(session, TrtSession) and (spec := spec_of(session.path, overrides)):
+            return spec
     with _naming(path):
         return _find_spec(session, path, overrides)
 

@@ -211,6 +211,12 @@ def to_class_map(model: onnx.ModelProto, output: str, *, axis: int) -> onnx.Mode
     return copy
 
 
+def can_best_class(model: onnx.ModelProto) -> bool:
+    """Tell whether a model's operators are new enough for `to_best_class`."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx')]
+    return bool(versions) and max(versions) >= 10  # Slice and TopK with their settings as inputs
+
+
 def to_best_class(model: onnx.ModelProto, output: str, *, num_classes: int) -> onnx.ModelProto:
     """Make a copy that answers each box with its best class only: [1, 6, boxes] for [1, 4 + classes, boxes].
 

@@ -50,7 +50,7 @@ def find_tensorrt() -> ModuleType:
     for name in RUNTIMES:
         try:
             return importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # of the module, or of what it does on import
             reasons.append(f'{name}: {error}')
     raise SessionError(
         f'TensorRT cannot be imported ({"; ".join(reasons)}); on a Jetson install python3-libnvinfer, '
@@ -183,7 +183,7 @@ class TrtSession:
         self.path = engine.plan.path
         sidecar = read_sidecar(engine.plan.path) or {'facts': {}, 'key': {}}
         self.metadata: Mapping[str, str] = {
-            **{key: str(value) for key, value in sidecar['facts'].get('metadata', {}).items()},
+            **_texts(sidecar['facts'].get('metadata')),
             **engine.plan.metadata,
             **({'precision': sidecar['key']['precision']} if 'precision' in sidecar['key'] else {}),
         }
@@ -475,6 +475,10 @@ class TrtSession:
         for graph in self._graphs.values():
             graph.close()
         self._graphs, self._graph = {}, None
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(key): str(item) for key, item in value.items()} if isinstance(value, Mapping) else {}
 
 
 def _bytes_of(shape: tuple[int, ...], spec: TensorSpec) -> int:

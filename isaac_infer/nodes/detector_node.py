@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 from rclpy.logging import get_logger
@@ -24,7 +25,7 @@ NAME = 'detector_node'
 CDR_FITS = fits_message()
 
 
-def load(params: DetectorParams) -> Loaded:
+def load(params: DetectorParams, is_cancelled: Callable[[], bool]) -> Loaded:
     """Open the model that the parameters name."""
     path = find_model(params.engine_file_path or params.model_file_path)
     pipeline = open_pipeline(
@@ -36,6 +37,7 @@ def load(params: DetectorParams) -> Loaded:
         num_threads=params.num_threads,
         engine=params.engine_options(),
         say=get_logger(NAME).info,
+        is_cancelled=is_cancelled,
     )
     # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
     writer = 'cdr' if CDR_FITS else 'rclpy'

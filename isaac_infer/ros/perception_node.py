@@ -87,7 +87,8 @@ class Perception:
 
     name: str  # of the node
     params: type[Any]  # a set that includes PerceptionNodeParams
-    load: Callable[[Any], Loaded]  # slow; called in the thread that will use the model
+    # Of the parameters, and of what says that it is not wanted any more; slow. In the thread of the model.
+    load: Callable[[Any, Callable[[], bool]], Loaded]
     limits: Callable[[Any, ModelSpec], Limits]
     topic: str
     message: type[Any]
@@ -144,6 +145,7 @@ class PerceptionNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._facts: Mapping[str, str] = {}
         self._loading: Future[Loaded] | None = None
+        self._is_unwanted = threading.Event()  # what is being opened
         self._is_starting = False  # by itself: configured and activated in one go
         self._failure = ''
         self._topic = ''
@@ -296,7 +298,8 @@ class PerceptionNode(LifecycleNode):
         return int(self._state_machine.current_state[0])
 
     def _load(self) -> Future[Loaded]:
-        return self._worker.call(partial(self._perception.load, self.params))
+        self._is_unwanted = threading.Event()
+        return self._worker.call(partial(self._perception.load, self.params, self._is_unwanted.is_set))
 
     def _deactivate(self) -> None:
         """Unsubscribe; nothing is published any more from here on."""
@@ -306,15 +309,21 @@ class PerceptionNode(LifecycleNode):
             self._health.dropped(INACTIVE)
         if subscription is not None:
             self.destroy_subscription(subscription)
+            self._worker.call(self._end_begun)
+
+    def _end_begun(self) -> None:
+        """Let pictures come to their end that were begun, and that nobody wants any more."""
+        while self._begun:
+            with self._living_on():
+                self._answer(*self._begun.popleft())
 
     def _release(self) -> None:
+        self._is_unwanted.set()
         loading, self._loading = self._loading, None
         pipeline, self._pipeline, self._facts = self._pipeline, None, {}
 
         def close_model() -> None:
-            while self._begun:
-                self._begun.popleft()
-                self._health.dropped(INACTIVE)
+            self._end_begun()
             if pipeline is not None:
                 pipeline.close()
             if loading is not None and loading.exception() is None:

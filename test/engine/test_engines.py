@@ -140,3 +140,31 @@ def test_the_build_command_without_a_gpu_is_one_clear_error(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert 'isaac-infer: error: TensorRT needs a GPU' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_shapes_given_for_the_model_are_those_of_its_changed_input(tmp_path):
+    _, spec, _ = changed(tmp_path)
+    given = ((1, 3, 320, 320), (1, 3, 320, 320), (2, 3, 320, 320))
+    build = BuildOptions(shapes={spec.image.name: given})
+    fed = ((1, 320, 320, 3), (1, 320, 320, 3), (2, 320, 320, 3))
+    assert engines._fed_shapes(build, spec) == {spec.image.name: fed}
+    as_it_is = engines.replace(spec, image=engines.replace(spec.image, layout='nchw'))
+    assert engines._fed_shapes(build, as_it_is) == {spec.image.name: given}
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        {'dtype': 'f4,('},
+        {'dtype': None},
+        {'size_hw': 5},
+        {'size_hw': [1, 2, 3]},
+        {'scale': 'x'},
+        {'mean': ['x']},
+    ],
+)
+def test_a_picture_that_cannot_be_is_an_error(tmp_path, image):
+    _, spec, _ = changed(tmp_path)
+    values = engines._spec_to(spec)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        engines._spec_from({**values, 'image': {**values['image'], **image}})
