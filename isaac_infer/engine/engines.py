@@ -359,10 +359,7 @@ def _check_types(spec: ModelSpec) -> None:
     numbers = (spec.num_classes, spec.row_length, spec.first_class, image.pad_value, *image.size_hw)
     reals = (image.scale, *image.mean, *image.std)
     is_right = (
-        all(
-            isinstance(text, str)
-            for text in (*texts, image.resize, *spec.outputs, *spec.class_names, *spec.notes)
-        )
+        all(isinstance(text, str) for text in texts)
         and all(isinstance(number, int) for number in (*numbers, *spec.strides))
         and all(isinstance(number, (int, float)) for number in reals)
         and len(image.size_hw) == 2
