@@ -409,6 +409,9 @@ class PerceptionNodeParams(Params):
     autostart: bool = param(
         True, 'Configure and activate by itself; false where a lifecycle manager does it.'
     )
+    build_only: bool = param(
+        False, 'Open the model, which builds its engine where there is none, and end; needs autostart.'
+    )
     transport: str = param(
         'raw', 'Subscribe to image (raw) or image/compressed (compressed).', choices=('raw', 'compressed')
     )

@@ -296,7 +296,7 @@ def bench_node(frames: int, size_hw: Size, *, target_ms: float | None = None) ->
     """Run the real node with a network that answers at once, on pictures of another process."""
     pipeline = Pipeline(NullSession(crowded_output()), SPEC, LIMITS)
     detector = replace(
-        DETECTOR, load=lambda params, is_cancelled: Loaded(pipeline, {'model': 'null', 'sha256': ''})
+        DETECTOR, load=lambda params, say, is_cancelled: Loaded(pipeline, {'model': 'null', 'sha256': ''})
     )
     values = with_pictures(frames, size_hw, lambda: PerceptionNode(detector))
     stages = {name: float(values[name]) for name in values if '_ms_p' in name}

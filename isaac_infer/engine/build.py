@@ -21,6 +21,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError,
 
 MIB = 1 << 20
 POLL_S = 0.2
+SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
 LAST_WORDS = 2000  # characters of what a crashed child printed
 
@@ -38,6 +39,7 @@ class Request:
     batches: str = ''  # a .npz file of calibration batches, for the calibrators
     calibration_cache: str = ''
     latency: bool = True  # measured once it is built
+    expected_s: float = 0.0  # how long the last such build took; 0: unknown
 
 
 def build_plan(
@@ -67,7 +69,7 @@ def build_plan(
                 text=True,
             )
         try:
-            answer = _follow(child, say, is_cancelled)
+            answer = _follow(child, request, say, is_cancelled)
         finally:
             if child.poll() is None:
                 child.kill()
@@ -82,17 +84,23 @@ def build_plan(
 
 
 def _follow(
-    child: subprocess.Popen[str], say: Say, is_cancelled: Callable[[], bool]
+    child: subprocess.Popen[str], request: Request, say: Say, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Pass on what the child says until its answer; None where it ended without one."""
     import selectors
 
     assert child.stdout is not None
+    begin = last_word = monotonic()
+    expected = f' of about {request.expected_s:.0f} s' if request.expected_s else ''
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
             if is_cancelled():
                 raise SessionError('the build was cancelled')
+            # Before version 10 TensorRT does not say how far it is.
+            if monotonic() - last_word > SILENCE_S:
+                last_word = monotonic()
+                say(f'building for {last_word - begin:.0f} s{expected}')
             if not selector.select(POLL_S):
                 continue
             line = child.stdout.readline()
@@ -101,6 +109,7 @@ def _follow(
             message: dict[str, Any] = json.loads(line)
             if 'say' not in message:
                 return message
+            last_word = monotonic()
             say(message['say'])
 
 

@@ -137,6 +137,22 @@ def read_sidecar(engine: Path) -> Mapping[str, Any] | None:
         return None
 
 
+def last_build_s(folder: Path, name: str) -> float:
+    """How long the newest engine of a model took to build, in seconds; 0 where nobody knows."""
+    newest, seconds = 0, 0.0
+    with suppress(OSError):
+        for path in folder.glob(f'{glob.escape(_file_stem(name))}-*.engine'):
+            sidecar, written = read_sidecar(path), path.stat().st_mtime_ns
+            took = sidecar['facts'].get('build_s') if sidecar else None
+            if written > newest and isinstance(took, (int, float)):
+                newest, seconds = written, float(took)
+    return seconds
+
+
+def _file_stem(name: str) -> str:
+    return re.sub('[^A-Za-z0-9_.-]', '_', name)[:MAX_NAME_CHARACTERS] or 'model'
+
+
 def cached_plan(
     folder: Path,
     name: str,
@@ -165,7 +181,7 @@ def cached_plan(
         ModelError: the new engine cannot be used, or the folder cannot be written.
         SessionError: cancelled while another process was building.
     """
-    name = re.sub('[^A-Za-z0-9_.-]', '_', name)[:MAX_NAME_CHARACTERS] or 'model'
+    name = _file_stem(name)
     stem = f'{name}-{key.digest}'
     engine = folder / f'{stem}.engine'
     # Without the lock first: where all is well nothing is written, so a read-only folder will do.

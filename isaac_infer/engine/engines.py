@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from isaac_infer.engine.cache import (
     BuildKey,
     cached_plan,
     default_folder,
+    last_build_s,
     model_digest,
     pictures_digest,
     read_sidecar,
@@ -38,7 +39,18 @@ RECIPE = '1'  # counts up when what is done to models before they are built chan
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
 DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
-CLOSE = 1e-2  # pixels, and scores, that a changed model may be off
+
+
+class Tolerance(NamedTuple):
+    """How far the objects of a changed model may be off."""
+
+    pixels: float
+    score: float
+    threshold: float  # of the objects that are compared
+
+
+SINGLE_CLOSE = Tolerance(pixels=1e-2, score=1e-2, threshold=0.05)
+HALF_CLOSE = Tolerance(pixels=4.0, score=0.05, threshold=0.5)
 
 Say = Callable[[str], None]
 FindSpec = Callable[[Any, Path, Overrides], ModelSpec]
@@ -75,6 +87,7 @@ def open_engine(
     key = _key(model, build, overrides, pictures, installed_version(trt), gpu)
     folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
     opened: list[TrtSession] = []
+    expected_s = last_build_s(folder, model.stem)
 
     def check(path: Path) -> None:
         while opened:
@@ -82,7 +95,7 @@ def open_engine(
         opened.append(TrtSession(path, device=options.device, dla_core=build.dla_core))
 
     def make(into: Path) -> Mapping[str, Any]:
-        return _make(model, into, build, overrides, find_spec, pictures, key, say, is_cancelled)
+        return _make(model, into, build, overrides, find_spec, pictures, key, expected_s, say, is_cancelled)
 
     cached = cached_plan(folder, model.stem, key, build=make, check=check, say=say, is_cancelled=is_cancelled)
     return opened[0], spec_of(cached.path, overrides)
@@ -169,11 +182,15 @@ def _make(
     find_spec: FindSpec,
     pictures: Sequence[Path],
     key: BuildKey,
+    expected_s: float,
     say: Say,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix='isaac_infer_model_') as folder:
-        source, spec, metadata = _changed(model, Path(folder), build, overrides, find_spec, pictures, say)
+        has_flag = hasattr(find_tensorrt().BuilderFlag, 'FP16')
+        source, spec, metadata = _changed(
+            model, Path(folder), build, overrides, find_spec, pictures, say, has_fp16_flag=has_flag
+        )
         machine = re.sub(r'[^\w.]+', '-', f'{key.parts["tensorrt"]}-{key.parts["gpu"]}')
         batches = ''
         if build.precision == 'int8' and build.calibration != 'qdq':
@@ -185,6 +202,7 @@ def _make(
             timing_cache=str(into.parent / f'timing-{machine}.cache'),
             batches=batches,
             calibration_cache=f'{into}.calibration' if batches else '',
+            expected_s=expected_s,
         )
         facts = build_plan(request, say=say, is_cancelled=is_cancelled)
     for warning in facts['warnings']:
@@ -206,6 +224,8 @@ def _changed(
     find_spec: FindSpec,
     pictures: Sequence[Path],
     say: Say,
+    *,
+    has_fp16_flag: bool = True,
 ) -> tuple[Path, ModelSpec | None, dict[str, str]]:
     """Do to a model what is done before it is built: the file, how it is fed and read, its metadata."""
     from isaac_infer.engine import surgery
@@ -222,25 +242,32 @@ def _changed(
                 raise
             say(f'built as it is, since it is not understood: {error}'.split('\n')[0])
             return model, None, metadata
+    tolerance = SINGLE_CLOSE
     source, frames = model, [Frame(draw_scene(seed).image) for seed in range(CHECK_SCENES)]
     if build.precision == 'int8' and build.calibration == 'qdq':
         say(f'{model.name}: calibrating on {len(pictures)} pictures')
         source = folder / 'int8.onnx'
         quantise(model, source, calibration_batches(_frames(pictures), spec))
     changed, changed_spec = surgery.load_model(source), spec
+    exactly = surgery.EXACT
+    if build.precision == 'fp16' and not has_fp16_flag:  # TensorRT 11: the model itself says the types
+        changed, exactly, tolerance = surgery.to_float16(changed), surgery.HALF, HALF_CLOSE
     # In half precision even a change that only moves work moves the values: such models stay as they are.
     is_single = spec.image.dtype == np.float32
     if build.uint8_input and is_single:
-        image = surgery.checked(changed, spec.image, frames, uint8_input=True, others=_sizes(spec))
+        others = _sizes(spec)
+        image = surgery.checked(
+            changed, spec.image, frames, uint8_input=True, tolerance=exactly, others=others
+        )
         changed, changed_spec = image.model, replace(spec, image=image.image)
     if build.best_class and is_single and _has_class_rows(spec) and surgery.can_best_class(changed):
         changed = surgery.to_best_class(changed, spec.outputs[0], num_classes=spec.num_classes)
         changed_spec = replace(changed_spec, decoder='ultralytics_best', row_length=6)
-    if changed_spec is spec and source is model:
+    if changed_spec is spec and source is model and tolerance is SINGLE_CLOSE:
         return model, spec, metadata  # as it is, with its weights wherever they are
     place = folder / 'changed.onnx'
     surgery.save_model(changed, place)
-    _check_same(source, spec, place, changed_spec, frames)
+    _check_same(source, spec, place, changed_spec, frames, tolerance)
     return place, changed_spec, metadata
 
 
@@ -261,41 +288,39 @@ def _has_class_rows(spec: ModelSpec) -> bool:
 
 
 def _check_same(
-    original: Path, spec: ModelSpec, changed: Path, changed_spec: ModelSpec, frames: Iterable[Frame]
+    original: Path,
+    spec: ModelSpec,
+    changed: Path,
+    changed_spec: ModelSpec,
+    frames: Iterable[Frame],
+    tolerance: Tolerance,
 ) -> None:
     """See that a changed model says of pictures what its original says; both on the CPU."""
     from isaac_infer.engine.ort import OrtSession
 
-    limits = Limits(confidence_threshold=0.05)
+    limits = Limits(confidence_threshold=tolerance.threshold)
     with OrtSession(original) as first, OrtSession(changed) as second:
         pipelines = Pipeline(first, spec, limits), Pipeline(second, changed_spec, limits)
         for frame in frames:
             want, got = (pipeline(frame) for pipeline in pipelines)
-            same = len(want) == len(got) and (want.class_id == got.class_id).all()
-            if not same or not (
-                np.allclose(want.xyxy, got.xyxy, atol=CLOSE)
-                and np.allclose(want.score, got.score, atol=CLOSE)
+            is_same = len(want) == len(got) and (want.class_id == got.class_id).all()
+            if not is_same or not (
+                np.allclose(want.xyxy, got.xyxy, atol=tolerance.pixels)
+                and np.allclose(want.score, got.score, atol=tolerance.score)
             ):
                 raise ModelError(
                     f'{original.name}: expected the same {len(want)} objects after it was changed for '
-                    f'TensorRT, got {len(got)} others; build it with uint8_input and best_class off'
+                    f'TensorRT, got {len(got)} others; build it in fp32, or with uint8_input and '
+                    'best_class off'
                 )
-            _check_rows(original, first.run(), second.run(), spec, changed_spec)
+            if changed_spec.decoder == 'ultralytics_best' and tolerance is SINGLE_CLOSE:
+                _check_rows(original, first.run()[spec.outputs[0]], second.run()[spec.outputs[0]])
 
 
-def _check_rows(
-    original: Path,
-    want: Mapping[str, np.ndarray],
-    got: Mapping[str, np.ndarray],
-    spec: ModelSpec,
-    changed_spec: ModelSpec,
-) -> None:
+def _check_rows(original: Path, rows: np.ndarray, best: np.ndarray) -> None:
     """See that the best class of every box is that, also of those that nobody would call an object."""
-    if changed_spec.decoder != 'ultralytics_best':
-        return
-    rows, best = want[spec.outputs[0]], got[spec.outputs[0]]
     expected = np.concatenate((rows[:, :4], rows[:, 4:].max(axis=1, keepdims=True)), axis=1)
-    if not np.allclose(best[:, :5], expected, atol=CLOSE):
+    if not np.allclose(best[:, :5], expected, atol=SINGLE_CLOSE.pixels):
         raise ModelError(
             f'{original.name}: expected the best class of each box after it was changed for TensorRT, got '
             'something else; build it with best_class off'

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
-from rclpy.logging import get_logger
 from vision_msgs.msg import Detection2DArray
 
 from isaac_infer.core.decode.names import read_class_names
@@ -25,7 +24,7 @@ NAME = 'detector_node'
 CDR_FITS = fits_message()
 
 
-def load(params: DetectorParams, is_cancelled: Callable[[], bool]) -> Loaded:
+def load(params: DetectorParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]) -> Loaded:
     """Open the model that the parameters name."""
     path = find_model(params.engine_file_path or params.model_file_path)
     pipeline = open_pipeline(
@@ -36,7 +35,7 @@ def load(params: DetectorParams, is_cancelled: Callable[[], bool]) -> Loaded:
         providers=params.providers,
         num_threads=params.num_threads,
         engine=params.engine_options(),
-        say=get_logger(NAME).info,
+        say=say,
         is_cancelled=is_cancelled,
     )
     # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
@@ -81,7 +80,7 @@ DETECTOR = Perception(
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C; the exit code is 1 where its parameters are wrong."""
-    return run_node(NAME, DetectorParams, lambda stop: PerceptionNode(DETECTOR), args)
+    return run_node(NAME, DetectorParams, lambda stop: PerceptionNode(DETECTOR, stop), args)
 
 
 if __name__ == '__main__':

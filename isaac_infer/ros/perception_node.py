@@ -87,8 +87,8 @@ class Perception:
 
     name: str  # of the node
     params: type[Any]  # a set that includes PerceptionNodeParams
-    # Of the parameters, and of what says that it is not wanted any more; slow. In the thread of the model.
-    load: Callable[[Any, Callable[[], bool]], Loaded]
+    # Of the parameters, of what takes a sentence about it, and of what tells that it is not wanted any more.
+    load: Callable[[Any, Callable[[str], None], Callable[[], bool]], Loaded]  # slow; in the model's thread
     limits: Callable[[Any, ModelSpec], Limits]
     topic: str
     message: type[Any]
@@ -137,15 +137,17 @@ class PerceptionNode(LifecycleNode):
     A transition never waits for a picture that is being worked on: its answer comes too late and is dropped.
     """
 
-    def __init__(self, perception: Perception) -> None:
+    def __init__(self, perception: Perception, stop: Callable[[], None] = lambda: None) -> None:
+        """Declare the parameters and begin; `stop` ends the process, which `build_only` asks for."""
         super().__init__(perception.name)
         self.exit_code = 0
-        self._perception = perception
+        self._perception, self._stop = perception, stop
         self._health = Health()
         self._pipeline: Pipeline | None = None
         self._facts: Mapping[str, str] = {}
         self._loading: Future[Loaded] | None = None
         self._is_unwanted = threading.Event()  # what is being opened
+        self._progress = ''  # of that
         self._is_starting = False  # by itself: configured and activated in one go
         self._failure = ''
         self._topic = ''
@@ -274,7 +276,10 @@ class PerceptionNode(LifecycleNode):
             self.trigger_configure()
         finally:
             self._is_starting = False
-        if self._state() == State.PRIMARY_STATE_INACTIVE:
+        if self.params.build_only:
+            self.exit_code = 1 if self._failure else 0
+            self._stop()
+        elif self._state() == State.PRIMARY_STATE_INACTIVE:
             self.trigger_activate()
 
     def _on_change_state(self, change_state: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
@@ -299,7 +304,14 @@ class PerceptionNode(LifecycleNode):
 
     def _load(self) -> Future[Loaded]:
         self._is_unwanted = threading.Event()
-        return self._worker.call(partial(self._perception.load, self.params, self._is_unwanted.is_set))
+        self._progress = ''
+        load, is_unwanted = self._perception.load, self._is_unwanted.is_set
+        return self._worker.call(partial(load, self.params, self._note_progress, is_unwanted))
+
+    def _note_progress(self, text: str) -> None:
+        """Say how far the opening of a model is: in the log, and in diagnostics meanwhile."""
+        self._progress = text
+        self.get_logger().info(text)
 
     def _deactivate(self) -> None:
         """Unsubscribe; nothing is published any more from here on."""
@@ -543,7 +555,7 @@ class PerceptionNode(LifecycleNode):
     def _judge(self, report: Report) -> tuple[bytes, str]:
         """Give the level of the node's health, and why."""
         if self._loading is not None:
-            return OK, 'opening the model'
+            return OK, f'opening the model: {self._progress}' if self._progress else 'opening the model'
         if not self._is_active:
             return (ERROR, self._failure) if self._failure else (OK, self._state_machine.current_state[1])
         recent, params = report.recent, self.params

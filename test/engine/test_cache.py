@@ -22,6 +22,7 @@ from isaac_infer.engine.cache import (
     CachedPlan,
     cached_plan,
     default_folder,
+    last_build_s,
     model_digest,
     pictures_digest,
     read_sidecar,
@@ -728,3 +729,16 @@ def test_an_engine_whose_content_has_changed_is_built_again(tmp_path: Path) -> N
     engine.write_bytes(content)
     assert get().read_bytes() == b'engine' * 1000
     assert len(made) == 2 and any('set aside' in text for text in said)
+
+
+def test_how_long_the_last_build_took_is_known(tmp_path: Path) -> None:
+    assert last_build_s(tmp_path, 'yolo') == 0
+
+    def build(into: Path) -> dict[str, object]:
+        into.write_bytes(b'engine')
+        return {'build_s': 42.0}
+
+    key = BuildKey({'model': 'x'})
+    cached_plan(tmp_path, 'yolo', key, build=build, check=lambda path: None, say=lambda text: None)
+    assert last_build_s(tmp_path, 'yolo') == 42
+    assert last_build_s(tmp_path, 'yo') == last_build_s(tmp_path / 'nowhere', 'yolo') == 0

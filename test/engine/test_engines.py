@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from isaac_infer.core.build_options import BuildOptions, EngineOptions
@@ -16,7 +17,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.spec import Limits, Overrides
-from isaac_infer.engine import engines
+from isaac_infer.engine import build, engines
 from isaac_infer.engine.build import Request, build_plan
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import find_spec
@@ -27,9 +28,16 @@ MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
 
 
-def changed(folder, **options):
+def changed(folder, *, has_fp16_flag=True, **options):
     return engines._changed(
-        MODEL, folder, BuildOptions(**options), Overrides(), find_spec, (), lambda text: None
+        MODEL,
+        folder,
+        BuildOptions(**options),
+        Overrides(),
+        find_spec,
+        (),
+        lambda text: None,
+        has_fp16_flag=has_fp16_flag,
     )
 
 
@@ -68,7 +76,7 @@ def test_a_change_that_is_not_true_to_the_model_is_refused(tmp_path):
     wrong = engines.replace(spec, image=engines.replace(spec.image, channel_order='bgr'))
     frames = [Frame(draw_scene(seed).image) for seed in range(3)]
     with pytest.raises(ModelError, match='expected the same .* objects after it was changed'):
-        engines._check_same(MODEL, original, place, wrong, frames)
+        engines._check_same(MODEL, original, place, wrong, frames, engines.SINGLE_CLOSE)
 
 
 def test_how_an_engine_is_read_survives_json(tmp_path):
@@ -168,3 +176,25 @@ def test_a_picture_that_cannot_be_is_an_error(tmp_path, image):
     values = engines._spec_to(spec)
     with pytest.raises((KeyError, TypeError, ValueError)):
         engines._spec_from({**values, 'image': {**values['image'], **image}})
+
+
+def test_half_precision_is_in_the_model_where_tensorrt_has_no_flag_for_it(tmp_path):
+    place, spec, _ = changed(tmp_path, has_fp16_flag=False)
+    model = onnx.load(place)
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert (spec.decoder, spec.image.dtype.name) == ('ultralytics_best', 'uint8')
+    (tmp_path / 'fp32').mkdir()
+    place, _, _ = changed(tmp_path / 'fp32', has_fp16_flag=False, precision='fp32')
+    assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in onnx.load(place).graph.initializer}
+
+
+def test_a_build_that_says_nothing_tells_its_time(monkeypatch, tmp_path):
+    program = 'import time; time.sleep(1.2); print(\'{"done": 1}\')'
+    child = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
+    monkeypatch.setattr(build, 'SILENCE_S', 0.3)
+    said = []
+    request = Request(model='m.onnx', into='m.engine', options={}, expected_s=60.0)
+    assert build._follow(child, request, said.append, lambda: False) == {'done': 1}
+    assert said and all(text.endswith('of about 60 s') for text in said)
+    child.wait()

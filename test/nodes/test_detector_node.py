@@ -355,6 +355,13 @@ def test_a_model_that_cannot_be_opened_is_said_and_another_one_can_follow(
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads memory and threads from /proc')
+@pytest.mark.parametrize(('is_there', 'code'), [(True, 0), (False, 1)])
+def test_a_node_that_only_builds_ends_with_the_model(start, tmp_path, is_there, code):
+    model = save_detector(tmp_path / 'a.onnx') if is_there else tmp_path / 'nowhere.onnx'
+    process = start('detector_node', *parameters(model_file_path=model, build_only='true'))
+    assert process.wait() == code
+
+
 def test_a_hundred_reconfigurations_leave_neither_memory_nor_threads(start, tmp_path, camera):
     models = [save_detector(tmp_path / 'a.onnx'), save_detector(tmp_path / 'b.onnx', OBJECTS[:1])]
     detector = start('detector_node', *parameters(model_file_path=models[0]))

@@ -51,7 +51,7 @@ def make(ros):
     def make(load=None):
         opened = []
 
-        def pretend(params, is_cancelled):
+        def pretend(params, say, is_cancelled):
             opened.append(PretendedPipeline())
             return Loaded(opened[-1], {'model': 'pretended'})
 
@@ -120,7 +120,7 @@ def test_a_model_that_was_opened_for_a_start_that_never_came_is_closed_too(make)
 
 @pytest.mark.parametrize('error', [ModelError('no such model'), KeyError('a mistake in the code')])
 def test_a_failed_start_leaves_the_node_unconfigured(make, error):
-    def load(params, is_cancelled):
+    def load(params, say, is_cancelled):
         raise error
 
     node, _ = make(load)
@@ -141,7 +141,7 @@ def test_a_model_that_does_not_return_is_left_behind(make, monkeypatch):
     monkeypatch.setattr(perception_node, 'CLOSE_TIMEOUT_S', 0.2)
     release = threading.Event()
 
-    def load(params, is_cancelled):
+    def load(params, say, is_cancelled):
         release.wait(20)
         raise ModelError('too late')
 
@@ -279,7 +279,7 @@ def test_a_picture_that_waits_is_begun_by_the_twin(make):
 def test_what_is_being_opened_is_told_when_nobody_wants_it_any_more(make):
     asked = []
 
-    def load(params, is_cancelled):
+    def load(params, say, is_cancelled):
         assert wait_until(is_cancelled)
         asked.append(True)
         raise ModelError('the build was cancelled')
