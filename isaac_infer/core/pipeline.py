@@ -45,6 +45,10 @@ class Pipeline:
         """Put the steps together; `prepare` fills the image input, None: on the CPU, from here."""
         self.session, self.spec, self.limits = session, spec, limits
         self.times = StageTimes()
+        # Looked up once: to ask a protocol for every frame takes longer than to enqueue a run.
+        self._start, self._finish = _nothing, session.run
+        if isinstance(session, AsyncSession):
+            self._start, self._finish = session.start, session.finish
         self._fit: Fit
         self._prepare_ms, self._prepared_ns = 0.0, 0
         self._decode = DECODERS[spec.decoder]
@@ -71,12 +75,11 @@ class Pipeline:
         self._fit = self.prepare(frame)
         self._prepared_ns = perf_counter_ns()
         self._prepare_ms = (self._prepared_ns - start) / 1e6
-        if isinstance(self.session, AsyncSession):
-            self.session.start()
+        self._start()
 
     def end(self) -> Detections:
         """Give what is in the frame that was begun."""
-        outputs = self.session.finish() if isinstance(self.session, AsyncSession) else self.session.run()
+        outputs = self._finish()
         ran = perf_counter_ns()
         found = self._decode(outputs, self._fit, self.spec, self.limits)
         decoded = perf_counter_ns()
@@ -94,6 +97,10 @@ class Pipeline:
             twin.close()
         self.prepare = _closed  # it may hold memory of the session
         self.session.close()
+
+
+def _nothing() -> None:
+    """What a session that runs all at once has to begin."""
 
 
 def _closed(frame: Frame) -> Fit:

@@ -76,3 +76,12 @@ class AsyncSession(Protocol):
     def finish(self) -> Mapping[str, np.ndarray]:
         """Wait for the run that was begun and give its outputs, valid until the next one."""
         ...
+
+
+@runtime_checkable
+class TimedSession(Protocol):
+    """A session that can tell where the time of a run goes."""
+
+    def run_timed(self) -> Mapping[str, float]:
+        """Run with all copies, and give milliseconds by name: h2d, compute, d2h, enqueue, total."""
+        ...
