@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from time import perf_counter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import model_path, open_network
+from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_model
@@ -26,7 +27,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError,
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
-from isaac_infer.core.session import Session
+from isaac_infer.core.session import Session, TimedSession
 from isaac_infer.core.source import SYNTHETIC, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
@@ -46,15 +47,6 @@ QUANTITIES = {
     'compute': 'GPU compute time',
     'd2h': 'D2H latency',
 }
-
-
-@runtime_checkable
-class TimedSession(Protocol):
-    """A session that can tell where the time of a run goes."""
-
-    def run_timed(self) -> Mapping[str, float]:
-        """Run as `run` does, and give milliseconds by name: some of `QUANTITIES`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Runs a network again and again, one run after the other, and prints throughput and '
         'latency as trtexec does; then, of a detector, the whole way from the picture to what is found.',
     )
-    parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+    add_model_argument(parser)
     parser.add_argument(
         '--source',
         metavar='PICTURES',
@@ -133,9 +125,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a network, and the pipeline around it where it is a detector."""
-    if args.model and (args.model_file_path or args.engine_file_path):
-        raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
-    args.model_file_path = args.model_file_path or args.model
+    take_model_argument(args)
     params = params_from(args, DetectionParams)
     plan = _plan(args)
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
@@ -143,9 +133,11 @@ def run(args: argparse.Namespace) -> int:
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     path = find_model(model_path(params))
     frames = _frames(args, params)
-    with open_network(params) as session:
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(open_network(params))
         pipeline, notes = _pipeline(session, params)
         if pipeline:
+            stack.callback(pipeline.close)  # its twins too
             show_model(pipeline, out)
             pipeline(frames[0])  # so that the network is measured on a picture
             whole = {'way': 'picture to detections'}

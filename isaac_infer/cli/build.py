@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from isaac_infer.cli.models import model_path
+from isaac_infer.cli.models import add_model_argument, model_path, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Builds the engine that nodes and commands with the same parameters then find in the '
         'cache. Nothing is built where it is there already.',
     )
-    parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+    add_model_argument(parser)
     add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
@@ -36,9 +36,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Build an engine, or find it."""
-    if args.model and args.model_file_path:
-        raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
-    args.model_file_path = args.model_file_path or args.model
+    take_model_argument(args)
     params = params_from(args, ModelParams)
     path = find_model(model_path(params))
     if is_engine(path):

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import model_path, open_network
+from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='show what a model file holds and how it will be used',
         description='Shows tensors and metadata of a model, its decoder, and how pictures are fed to it.',
     )
-    parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+    add_model_argument(parser)
     add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
@@ -46,9 +46,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Show a model; its tensors also where it is not understood, before the error that says why."""
-    if args.model and (args.model_file_path or args.engine_file_path):
-        raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
-    args.model_file_path = args.model_file_path or args.model
+    take_model_argument(args)
     params = params_from(args, ModelParams)
     overrides = params.overrides(read_class_names(params.class_names))
     path = find_model(model_path(params))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import ModelError
+from isaac_infer.core.errors import ModelError, ParameterError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.text import without_commands
@@ -13,6 +14,22 @@ from isaac_infer.engine.load import open_pipeline, open_session
 from isaac_infer.params import DetectionParams, ModelParams
 
 DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, which means the same as --model."""
+    parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+
+
+def take_model_argument(args: argparse.Namespace) -> None:
+    """Put MODEL where the parameters are read from.
+
+    Raises:
+        ParameterError: an option names a model too.
+    """
+    if args.model and (args.model_file_path or args.engine_file_path):
+        raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
+    args.model_file_path = args.model_file_path or args.model
 
 
 def open_detector(params: DetectionParams) -> Pipeline:
