@@ -76,7 +76,8 @@ def build_plan(
             child.wait()
         if answer is None:
             raise SessionError(
-                f'{request.model}: the build ended {_how(child.returncode)}\n{log.read_text()[-2000:]}'
+                f'{request.model}: the build ended {_how(child.returncode)}\n'
+                f'{log.read_text(errors="replace")[-LAST_WORDS:]}'
             )
     if 'error' in answer:
         raise ModelError(answer['error'])
@@ -208,10 +209,8 @@ def _network_flags(trt: ModuleType, options: BuildOptions) -> int:
     flags, names = 0, ['EXPLICIT_BATCH']  # which later versions do without
     if options.strongly_typed:
         names.append('STRONGLY_TYPED')
-        if not hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED'):
-            raise ParameterError(
-                f'strongly_typed: TensorRT {trt.__version__} does not have it; 10.0 and newer do'
-            )
+        has_it = hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED')
+        _require(has_it, trt, 'strongly_typed', '10.0')
     for name in names:
         if hasattr(trt.NetworkDefinitionCreationFlag, name):
             flags |= 1 << int(getattr(trt.NetworkDefinitionCreationFlag, name))

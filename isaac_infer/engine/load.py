@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +28,7 @@ from isaac_infer.core.session import Session
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.trial import try_model
-
-if TYPE_CHECKING:
-    from isaac_infer.engine.trt import TrtSession
+from isaac_infer.engine.trt import RUNTIMES, TrtSession, find_tensorrt
 
 BACKENDS = ('auto', 'onnxruntime', 'tensorrt')
 ENGINE_SUFFIXES = ('.engine', '.plan', '.trt')
@@ -109,7 +107,6 @@ def _open_on_tensorrt(
     if backend == 'onnxruntime':
         raise SessionError(f'{path}: a TensorRT engine cannot run on onnxruntime; give the ONNX model')
     from isaac_infer.engine.engines import open_engine, spec_of
-    from isaac_infer.engine.trt import TrtSession
 
     if is_engine(path):
         return TrtSession(path, device=engine.device), spec_of(path, overrides)
@@ -171,22 +168,17 @@ def make_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: Eng
 
 def _preparer(session: Session, spec: ModelSpec, engine: EngineOptions) -> Callable[[Frame], Fit] | None:
     """Who prepares pictures for a session on the GPU; None: the CPU, as everywhere."""
-    if 'tensorrt' not in session.backend:
+    if not isinstance(session, TrtSession):
         return None
     from isaac_infer.engine.device_prepare import ChosenPreparer
-    from isaac_infer.engine.trt import TrtSession
 
-    assert isinstance(session, TrtSession)
     return ChosenPreparer(session, spec.image, way=engine.prepare)
 
 
 def _twins(pipeline: Pipeline, engine: EngineOptions) -> tuple[Pipeline, ...]:
     """Further pipelines on the same engine, as many as frames may be under way besides the first."""
-    if engine.pipeline_depth < 2 or 'tensorrt' not in pipeline.session.backend:
+    if not isinstance(pipeline.session, TrtSession):
         return ()
-    from isaac_infer.engine.trt import TrtSession
-
-    assert isinstance(pipeline.session, TrtSession)
     twins = []
     for _ in range(engine.pipeline_depth - 1):
         session = pipeline.session.twin()
@@ -219,8 +211,6 @@ def _has_tensorrt() -> bool:
 
 def tensorrt_problem() -> str:
     """Say why engines cannot be built although TensorRT and PyCUDA are installed; empty if they can."""
-    from isaac_infer.engine.trt import RUNTIMES, find_tensorrt
-
     try:
         name = find_tensorrt().__name__
     except SessionError as error:
@@ -235,12 +225,11 @@ def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) 
         ModelError: it cannot be understood without help.
         SessionError: it fails, or answers with NaN or Inf.
     """
-    if 'tensorrt' in session.backend:
+    if isinstance(session, TrtSession):
         from isaac_infer.engine.engines import spec_of
-        from isaac_infer.engine.trt import TrtSession
 
         # What was done to the model before it was built is known to its build alone.
-        if isinstance(session, TrtSession) and (spec := spec_of(session.path, overrides)):
+        if spec := spec_of(session.path, overrides):
             return spec
     with _naming(path):
         return _find_spec(session, path, overrides)

@@ -409,9 +409,7 @@ class PerceptionNode(LifecycleNode):
             self._health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
             self._note_error(error)
 
-    def _begin(
-        self, pipeline: Pipeline, arrival: _Arrival
-    ) -> tuple[Pipeline, _Arrival, Frame, tuple[int, int]]:
+    def _begin(self, pipeline: Pipeline, arrival: _Arrival) -> _Begun:
         begun_ns = perf_counter_ns()
         if self.params.transport == 'compressed':
             frame = frame_from_compressed_cdr(arrival.cdr)
