@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.evaluate import CUSTOMARY, average_precision
+from isaac_infer.cli.evaluate import CUSTOMARY, average_precision, coco_entries
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
@@ -403,7 +403,7 @@ def _samples(
     if args.source == SYNTHETIC:
         for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + args.scenes):
             scene = draw_scene(seed)
-            objects = _objects(scene.class_id.tolist(), scene.boxes_xyxy)
+            objects = coco_entries(pictures.count, scene.class_id, scene.boxes_xyxy)
             yield Sample(f'{SYNTHETIC} {seed}', Frame(scene.image), objects)
         return
     while True:
@@ -438,9 +438,8 @@ def _answer(variant: Variant, sample: Sample, number: int, classes: Mapping[int,
         found = pipeline(sample.frame)
     finally:
         pipeline.limits = usual
-    numbers = [classes.get(class_id, -1) for class_id in found.class_id.tolist()]
-    answers = _objects(numbers, found.xyxy, found.score)
-    variant.answers += [{**entry, 'image_id': number} for entry in answers if entry['category_id'] >= 0]
+    numbers = np.array([classes.get(class_id, -1) for class_id in found.class_id.tolist()], np.int32)
+    variant.answers += coco_entries(number, numbers, found.xyxy, found.score)
 
 
 def _truth_classes(variant: Variant, reference: Variant, truth: Truth) -> dict[int, int]:
@@ -463,23 +462,6 @@ def _truth_classes(variant: Variant, reference: Variant, truth: Truth) -> dict[i
             f'got {", ".join(names) or "none"} from {variant.path}'
         )
     return shared
-
-
-def _objects(class_id: Sequence[int], xyxy: np.ndarray, score: np.ndarray | None = None) -> list[Object]:
-    """Boxes of one picture in COCO's form."""
-    scores = np.ones(len(xyxy)) if score is None else score
-    return [
-        {
-            'category_id': category,
-            'bbox': [left, top, right - left, bottom - top],
-            'area': (right - left) * (bottom - top),
-            'iscrowd': 0,
-            'score': sure,
-        }
-        for category, (left, top, right, bottom), sure in zip(
-            class_id, xyxy.tolist(), scores.tolist(), strict=True
-        )
-    ]
 
 
 # ---- what came of it -----------------------------------------------------------------------------

@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
         for seed in track(seeds, 'scenes', console=out, transient=True):
             scene = draw_scene(seed, size_hw=size_hw)
             found = pipeline(Frame(scene.image))
-            truth += _entries(seed, scene.class_id, scene.boxes_xyxy)
+            truth += coco_entries(seed, scene.class_id, scene.boxes_xyxy)
             classes = np.array([scene_class.get(index, -1) for index in found.class_id.tolist()], np.int32)
-            answers += _entries(seed, classes, found.xyxy, found.score)
+            answers += coco_entries(seed, classes, found.xyxy, found.score)
             times.append(pipeline.times)
         backend = pipeline.session.backend
     scores = average_precision(seeds, truth, answers)
@@ -159,14 +159,14 @@ def average_precision(
     ]
 
 
-def _entries(
-    seed: int, class_id: np.ndarray, xyxy: np.ndarray, score: np.ndarray | None = None
+def coco_entries(
+    image_id: int, class_id: np.ndarray, xyxy: np.ndarray, score: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
-    """Boxes of one picture in COCO's form."""
+    """Boxes of one picture in COCO's form; those of a negative class are left out."""
     scores = np.ones(len(xyxy)) if score is None else score
     return [
         {
-            'image_id': seed,
+            'image_id': image_id,
             'category_id': category,
             'bbox': [left, top, right - left, bottom - top],
             'area': (right - left) * (bottom - top),

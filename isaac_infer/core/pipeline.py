@@ -45,7 +45,7 @@ class Pipeline:
         """Put the steps together; `prepare` fills the image input, None: on the CPU, from here."""
         self.session, self.spec, self.limits = session, spec, limits
         self.times = StageTimes()
-        # Looked up once: to ask a protocol for every frame takes longer than to enqueue a run.
+        # Looked up once: to ask a protocol takes several microseconds, which every frame would pay twice.
         self._start, self._finish = _nothing, session.run
         if isinstance(session, AsyncSession):
             self._start, self._finish = session.start, session.finish
