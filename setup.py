@@ -32,10 +32,10 @@ setup(
     extras_require={
         'test': ['pytest'],  # colcon runs pytest only where this names it
         # Without ROS: what package.xml names for robots, by its names on PyPI.
-        'standalone': ['numpy', 'onnx', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich'],
+        'standalone': ['numpy', 'onnx', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich', 'rosbags'],
         # To build and run TensorRT engines; on a Jetson TensorRT comes with JetPack.
         'tensorrt': ['onnx', 'pycuda', 'tensorrt'],
-        'eval': ['pycocotools'],
+        'eval': ['matplotlib', 'pycocotools'],
         'train': ['onnx', 'torch'],
     },
     zip_safe=True,

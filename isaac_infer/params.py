@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOptions, EngineOptions, Shape
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import (
     BOX_UNITS,
     NETWORK_CHANNEL_ORDERS,
@@ -168,7 +168,9 @@ class ModelParams(Params):
         'fp16', 'What TensorRT computes in; int8 needs calibration_path.', choices=PRECISIONS
     )
     calibration_path: str = param(
-        '', 'A folder of some hundred pictures as the robot sees them, on which int8 is calibrated.'
+        '',
+        'What int8 is calibrated on: a folder of some hundred pictures as the robot sees them, or a rosbag2 '
+        'recording (PATH, or PATH::/topic where it has several topics of pictures).',
     )
     calibration: str = param(
         'qdq',
@@ -183,6 +185,9 @@ class ModelParams(Params):
         [],
         'Smallest, usual and largest shape of each input that the model leaves open: '
         'images=1x3x320x320,1x3x640x640,1x3x640x640.',
+    )
+    engine_profile: int = param(
+        0, 'Which optimisation profile is run, of engines that have several.', low=0, high=1000
     )
     workspace_mib: int = param(
         0, 'Temporary memory of an engine at most, in MiB; 0: what TensorRT wants.', low=0
@@ -315,6 +320,7 @@ class ModelParams(Params):
             calibration=self.calibration_path,
             prepare=self.prepare,
             device=self.device,
+            profile=self.engine_profile,
             pipeline_depth=self.pipeline_depth,
         )
 
@@ -448,12 +454,12 @@ class ImageSourceParams(Params):
 
     source: str = param(
         'synthetic',
-        'A picture, a folder, a video, a camera (/dev/video0), a stream (rtsp://...), or synthetic: '
-        'drawn table-top scenes.',
+        'A picture, a folder, a video, a rosbag2 recording (PATH or PATH::/topic), a camera (/dev/video0), a '
+        'stream (rtsp://...), or synthetic: drawn table-top scenes.',
     )
     rate: float = param(30.0, 'Pictures per second.', low=0.01, high=1000.0)
     frames: int = param(0, 'Stop after this many pictures; 0: never.', low=0)
-    loop: bool = param(True, 'Start again at the end of a folder or video.')
+    loop: bool = param(True, 'Start again at the end of a folder, video or recording.')
     width: int = param(640, 'Width of synthetic pictures.', low=1, high=8192)
     height: int = param(480, 'Height of synthetic pictures.', low=1, high=8192)
     seed: int = param(

@@ -28,13 +28,17 @@ ONLY_IN = {
     'pycuda': {'engine/cuda.py'},
     'rclpy': {'nodes', 'ros'},
     'rich': {'cli'},
+    'rosbags': {'core/bag.py'},
     'tensorrt': {'engine/trt.py'},
     'torch': set(),
     'tritonclient': {'engine/triton.py'},
     'ultralytics': set(),
 }
 CORE_HAS = {'cv2', 'numpy', *sys.stdlib_module_names}
-CORE_ADDS = {'core/decode/document.py': {'yaml'}}  # imported when a YAML file is read, not before
+CORE_ADDS = {  # imported when a file that needs it is read, not before
+    'core/bag.py': {'rosbags'},
+    'core/decode/document.py': {'yaml'},
+}
 
 
 def imported(source, package):

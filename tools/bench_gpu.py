@@ -27,8 +27,8 @@ from isaac_infer.core.build_options import BuildOptions, EngineOptions
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import agreement
 from isaac_infer.core.pipeline import Pipeline
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
-from isaac_infer.core.source import is_picture, read_picture
+from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED, is_picture, read_picture
 from isaac_infer.core.spec import Limits
 from isaac_infer.core.timing import summarise
 from isaac_infer.engine import cuda

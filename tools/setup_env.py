@@ -45,11 +45,13 @@ RUNTIME = {  # import name: requirement
     'numpy': 'numpy>=1.21.6,<3',
     'onnxruntime': 'onnxruntime>=1.16,<2',
     'rich': 'rich>=13,<16',
+    'rosbags': 'rosbags>=0.11.9,<0.12',
     'yaml': 'pyyaml>=5.4,<7',
 }
 DEVELOPMENT = [
     'colcon-common-extensions>=0.3,<0.4',
     'hypothesis>=6.90,<7',
+    'matplotlib>=3.5,<4',
     'mypy==2.4.1',
     'onnx>=1.15,<2',
     'psutil>=5.9,<8',

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -18,20 +19,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_model
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError, SourceError
+from isaac_infer.core.decode.resolve import input_shapes
+from isaac_infer.core.errors import (
+    IsaacInferError,
+    ModelError,
+    ParameterError,
+    SessionError,
+    SourceError,
+    TensorError,
+)
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
+from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.session import Session, TimedSession
-from isaac_infer.core.source import SYNTHETIC, open_source
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, open_source
+from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
-from isaac_infer.engine.load import file_sha256, find_model, find_spec, make_pipeline
+from isaac_infer.engine.load import (
+    file_sha256,
+    find_model,
+    find_spec,
+    is_engine,
+    make_pipeline,
+    runs_on_tensorrt,
+)
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
 MOST_PICTURES = 32  # of a source, which are held in memory and measured in turn
@@ -117,6 +135,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=200.0,
         help='milliseconds of running before the measurement (default: %(default)g)',
     )
+    parser.add_argument(
+        '--batch',
+        metavar='N[,N...]',
+        type=_batches,
+        default=[],
+        help='measure the network with so many pictures at once, too; the model must leave this open',
+    )
+    add_build_only_option(parser)
     add_json_option(parser)
     add_options(parser, DetectionParams)
     parser.set_defaults(run=run)
@@ -132,9 +158,13 @@ def run(args: argparse.Namespace) -> int:
     ImageSourceParams(width=args.width, height=args.height)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     path = find_model(model_path(params))
+    if args.build_only:
+        return build_only([params], args.json)
     frames = _frames(args, params)
+    _check_batches(args.batch, path, params)
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(open_network(params))
+        _check_open_batch(session, args.batch)
         pipeline, notes = _pipeline(session, params)
         if pipeline:
             stack.callback(pipeline.close)  # its twins too
@@ -148,6 +178,9 @@ def run(args: argparse.Namespace) -> int:
         with out.status('measuring'):
             network = _measure_network(session, plan)
             stages = _measure_pipeline(pipeline, frames, plan) if pipeline else None
+            # Last, because it changes the shapes of the session's buffers.
+            fed = _fed(session, pipeline, frames[0]) if args.batch else {}
+            batches = {number: _measure_batch(session, fed, number, plan) for number in args.batch}
         notes += _warnings(network)
         report: dict[str, Any] = {
             'model': str(path),
@@ -158,7 +191,17 @@ def run(args: argparse.Namespace) -> int:
             'transfers': _transfers(session, network),
             'throughput_qps': network.rate,
             'walltime_s': network.walltime_s,
-            'network_ms': {name: asdict(timings) for name, timings in network.timings().items()},
+            'network_ms': _as_dict(network),
+            'batches': [
+                {
+                    'batch': number,
+                    'pictures_per_s': number * measured.rate,
+                    'throughput_qps': measured.rate,
+                    'walltime_s': measured.walltime_s,
+                    'network_ms': _as_dict(measured),
+                }
+                for number, measured in batches.items()
+            ],
             'pipeline': None
             if stages is None
             else {
@@ -167,13 +210,24 @@ def run(args: argparse.Namespace) -> int:
                 'pictures': len(frames),
                 'sizes_wh': sorted({frame.size_hw[::-1] for frame in frames}),
                 'fps': stages.rate,
-                'stages_ms': {name: asdict(timings) for name, timings in stages.timings().items()},
+                'stages_ms': _as_dict(stages),
             },
             'notes': notes,
         }
     write_report(args.json, report)
-    _show(report, network, stages, out)
+    _show(report, network, batches, stages, out)
     return 0
+
+
+def _batches(text: str) -> list[int]:
+    """Read `1,4,8`; each once, in this order."""
+    try:
+        numbers = [int(part) for part in text.split(',')]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f'expected numbers of pictures such as 1,4,8, got {text!r}')
+    return list(dict.fromkeys(numbers))
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -222,15 +276,108 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
+def _noise(spec: TensorSpec) -> np.ndarray:
+    """What trtexec fills inputs with: numbers from 0 to 1, and whole ones with 0."""
+    array = np.zeros([max(length, 1) for length in spec.shape], spec.dtype)
+    if array.dtype.kind == 'f':
+        array[...] = np.random.default_rng(0).random(array.shape)
+    return array
+
+
 def _feed_noise(session: Session) -> None:
-    """Fill all inputs, as trtexec does: numbers from 0 to 1, and whole ones with 0."""
-    rng = np.random.default_rng(0)
     for spec in session.inputs:
+        array = _noise(spec)
         try:
-            buffer = session.input_buffer(spec.name, tuple(max(length, 1) for length in spec.shape))
+            session.input_buffer(spec.name, array.shape)[...] = array
         except IsaacInferError as error:
             raise ModelError(f'{spec}: cannot be fed: {error}; give --input-size') from error
-        buffer[...] = rng.random(buffer.shape) if buffer.dtype.kind == 'f' else 0
+
+
+# ---- batches -------------------------------------------------------------------------------------
+
+
+def _check_batches(batches: Sequence[int], path: Path, params: DetectionParams) -> None:
+    """See before an engine is built that it can take these batches.
+
+    Raises:
+        ParameterError: the engine's shapes do not hold them; says which do.
+    """
+    if not batches or is_engine(path) or not runs_on_tensorrt(path, params.backend, params.providers):
+        return
+    with open_network(params.changed(backend='onnxruntime', providers=[])) as session:
+        _check_open_batch(session, batches)
+        overrides = params.overrides(read_class_names(params.class_names))
+        known = input_shapes(session.inputs, session.metadata, overrides, file_name=path.name)
+        wanted = []
+        for spec in session.inputs:
+            if spec.shape[:1] != (-1,):
+                continue
+            rest = known.get(spec.name, tuple(max(length, 1) for length in spec.shape))[1:]
+            # One picture too: the whole way from picture to detections is measured with one.
+            wanted.append((spec.name, (1, *rest), (max(batches), *rest)))
+    given = params.engine_options().build.shapes
+    if all(
+        name in given and _fits_between(low, given[name]) and _fits_between(high, given[name])
+        for name, low, high in wanted
+    ):
+        return
+    texts = [f'{name}={_by(low)},{_by(high)},{_by(high)}' for name, low, high in wanted]
+    raise ParameterError(
+        f'batch: an engine takes the shapes that it is built for; give --engine-shapes {" ".join(texts)}'
+    )
+
+
+def _fits_between(shape: Sequence[int], shapes: tuple[Sequence[int], ...]) -> bool:
+    """Tell whether a shape lies between the smallest and the largest of a profile."""
+    low, _, high = shapes
+    return len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high))
+
+
+def _by(shape: Sequence[int]) -> str:
+    return 'x'.join(map(str, shape))
+
+
+def _check_open_batch(session: Session, batches: Sequence[int]) -> None:
+    """See that the first axis of an input is open, or that no other length is asked for than it has.
+
+    Raises:
+        ParameterError: it is not.
+    """
+    lengths = {spec.shape[0] for spec in session.inputs if spec.shape}
+    if -1 not in lengths and not set(batches) <= lengths:
+        inputs = ', '.join(str(spec) for spec in session.inputs)
+        raise ParameterError(
+            f'batch: expected a model that leaves the number of pictures open, got {inputs}; export it with '
+            'a dynamic batch'
+        )
+
+
+def _fed(session: Session, pipeline: Pipeline | None, frame: Frame) -> dict[str, np.ndarray]:
+    """What one picture's inputs hold, by name: of a detector a picture, else noise."""
+    fed = {spec.name: _noise(spec) for spec in session.inputs}
+    if pipeline:
+        image = pipeline.spec.image
+        fed[image.name] = np.zeros(image.shape, image.dtype)
+        Preparer(image)(frame, into=fed[image.name])
+        if pipeline.spec.size_input:
+            sizes = fed[pipeline.spec.size_input]
+            fed[pipeline.spec.size_input] = np.broadcast_to(image.size_hw[::-1], (1, 2)).astype(sizes.dtype)
+    return fed
+
+
+def _measure_batch(session: Session, fed: Mapping[str, np.ndarray], batch: int, plan: Plan) -> Measured:
+    """Run the network on so many pictures at once, all the same one."""
+    try:
+        for spec in session.inputs:
+            array = fed[spec.name]
+            is_open = spec.shape[:1] == (-1,)
+            shape = (batch, *array.shape[1:]) if is_open else array.shape
+            session.input_buffer(spec.name, shape)[...] = array
+        return _measure_network(session, plan)
+    except TensorError as error:
+        raise ParameterError(f'batch {batch}: {error}') from error
+    except SessionError as error:
+        raise SessionError(f'batch {batch}: {error}; was it exported with a dynamic batch?') from error
 
 
 def _measure_network(session: Session, plan: Plan) -> Measured:
@@ -278,6 +425,10 @@ def measure(once: Callable[[], Mapping[str, float]], plan: Plan) -> Measured:
     return Measured({name: [run[name] for run in runs] for name in runs[0]}, walltime_s)
 
 
+def _as_dict(measured: Measured) -> dict[str, dict[str, float]]:
+    return {name: asdict(timings) for name, timings in measured.timings().items()}
+
+
 def _timed(function: Callable[[], object]) -> float:
     """Run a function and give its milliseconds."""
     start = perf_counter()
@@ -321,10 +472,18 @@ def _warnings(network: Measured) -> list[str]:
     return notes
 
 
-def _show(report: Mapping[str, Any], network: Measured, stages: Measured | None, out: Console) -> None:
+def _show(
+    report: Mapping[str, Any],
+    network: Measured,
+    batches: Mapping[int, Measured],
+    stages: Measured | None,
+    out: Console,
+) -> None:
     out.print(_table('network, milliseconds', network))
     out.print(f'throughput: {network.rate:.1f} queries per second, one after the other', highlight=False)
     out.print(report['transfers'], highlight=False)
+    if batches:
+        out.print(_batch_table(batches))
     if stages:
         pipeline = report['pipeline']
         sizes = [f'{width}x{height}' for width, height in pipeline['sizes_wh']]
@@ -333,6 +492,22 @@ def _show(report: Mapping[str, Any], network: Measured, stages: Measured | None,
         out.print(f'{stages.rate:.1f} frames per second, one after the other', highlight=False)
     for note in report['notes']:
         out.print(f'note: {without_commands(note)}', highlight=False, markup=False, style='dim')
+
+
+def _batch_table(batches: Mapping[int, Measured]) -> Table:
+    """Throughput, and the medians of all quantities, by the number of pictures at once."""
+    title = Text('batches of the network, median milliseconds', style='bold')
+    table = Table(title=title, title_justify='left', box=SIMPLE_HEAD)
+    quantities = list(next(iter(batches.values())).times_ms)
+    for heading in ('batch', 'pictures/s', 'queries/s', *quantities, 'runs'):
+        table.add_column(heading, justify='right')
+    for number, measured in batches.items():
+        timings = measured.timings()
+        medians = [f'{timings[name].median:.3f}' for name in quantities]
+        runs = timings[quantities[0]].count
+        rates = f'{number * measured.rate:.1f}', f'{measured.rate:.1f}'
+        table.add_row(str(number), *rates, *medians, str(runs))
+    return table
 
 
 def _table(title: str, measured: Measured) -> Table:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from time import monotonic
+import sys
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
-from isaac_infer.cli.models import add_model_argument, model_path, take_model_argument
+from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.load import find_model, find_spec, is_engine
+from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
 
@@ -45,23 +46,55 @@ def run(args: argparse.Namespace) -> int:
     options, overrides = params.engine_options(), params.overrides(read_class_names(params.class_names))
     from isaac_infer.engine.engines import open_engine
 
-    out = Console(stderr=True)
-    begin = monotonic()
-    with out.status('looking for the engine'):
-
-        def say(text: str) -> None:
-            out.print(
-                f'{monotonic() - begin:6.1f} s  {without_commands(text)}', markup=False, highlight=False
-            )
-
+    with BuildProgress() as say:
         session, _ = open_engine(path, options, overrides, find_spec, say=say)
         session.close()
-    engine = session.path
-    sidecar = dict(read_sidecar(engine) or {})
-    if args.json:
-        write_report(
-            args.json, {'model': str(path), 'backend': session.backend, 'path': str(engine), **sidecar}
-        )
+    built = {'model': str(path), **_facts(session)}
+    write_report(args.json, built)
     if args.json != STANDARD_OUTPUT:
-        print(engine)
+        print(built['path'])
     return 0
+
+
+def _facts(session: TrtSession) -> dict[str, Any]:
+    """Where an engine is, and what its build wrote beside it."""
+    return {
+        'backend': session.backend,
+        'path': str(session.path),
+        **(read_sidecar(session.path) or {}),
+    }
+
+
+# ---- of other commands -----------------------------------------------------------------------------
+
+
+def add_build_only_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--build-only`, which means what the nodes' parameter of this name does."""
+    parser.add_argument(
+        '--build-only',
+        action='store_true',
+        help='open the model, which builds its engine where there is none, and end',
+    )
+
+
+def build_only(variants: Sequence[ModelParams], report: str) -> int:
+    """Open models, so that engines that are not there are built; 1: one cannot be opened, the others were."""
+    for params in variants:
+        check_report(report, params)
+    opened: list[dict[str, Any]] = []
+    for params in variants:
+        model = model_path(params)
+        try:
+            with open_network(params) as session:
+                facts = _facts(session) if isinstance(session, TrtSession) else {'backend': session.backend}
+        except ParameterError:
+            raise
+        except IsaacInferError as error:
+            facts = {'failure': str(error)}
+            print(f'isaac-infer: error: {without_commands(str(error))}', file=sys.stderr)
+        opened.append({'model': model, **facts})
+        if report != STANDARD_OUTPUT and 'failure' not in facts:
+            what = facts.get('path') or f'{model}: nothing to build, it runs on {facts["backend"]}'
+            print(without_commands(what))
+    write_report(report, {**opened[0], 'opened': opened})
+    return 1 if any('failure' in each for each in opened) else 0

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,23 +22,33 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.evaluate import CUSTOMARY, average_precision, coco_entries
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.decode.document import read_text
-from isaac_infer.core.draw import class_colour
+from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import Agreement, agreement
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.results import Detections
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES
-from isaac_infer.core.source import SYNTHETIC, Source, open_source
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
-from isaac_infer.engine.load import file_sha256, find_model
+from isaac_infer.engine.load import (
+    BACKENDS,
+    file_sha256,
+    find_model,
+    find_spec,
+    is_engine,
+    runs_on_tensorrt,
+)
+from isaac_infer.engine.variants import ONNX_PRECISIONS, save_variant
 from isaac_infer.params import DetectionParams
 
 PLOT_SUFFIX = '.png'
@@ -45,6 +56,9 @@ MAX_TRUTH_BYTES = 1 << 30
 TRUTH_KEYS = 'images', 'annotations', 'categories'
 
 Object = dict[str, Any]  # of the truth or of an answer, in COCO's form
+
+
+REFERENCE_BACKEND, REFERENCE_PRECISION = 'onnxruntime', 'fp32'  # where one model is compared with itself
 
 
 @dataclass(frozen=True)
@@ -83,11 +97,23 @@ class Check:
     holds: bool
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """One variant that is asked for."""
+
+    params: DetectionParams
+    precision: str = ''  # of a model that is given in several; empty: as its file is
+
+    @property
+    def path(self) -> str:
+        return model_path(self.params)
+
+
 class Variant:
     """One variant at work: what it found so far, and how long that took."""
 
-    def __init__(self, path: str, pipeline: Pipeline | None, failure: str = '') -> None:
-        self.path, self.pipeline = path, pipeline
+    def __init__(self, wanted: Wanted, pipeline: Pipeline | None, failure: str = '') -> None:
+        self.wanted, self.path, self.pipeline = wanted, wanted.path, pipeline
         self.failure = failure  # why it is out; empty: it is not
         self.found: list[Detections] = []  # picture by picture
         self.answers: list[Object] = []  # where truth is known
@@ -113,7 +139,7 @@ class Row:
     sha256: str
     failure: str
     backend: str
-    precision: str  # as the file tells it; empty where it does not
+    precision: str  # as it was asked for, or as the file tells it; empty where it does not
     run_ms: Timings | None
     picture_ms: Timings | None
     speed_up: float | None  # of the median from picture to detections
@@ -131,10 +157,29 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'Exit code 1: a variant misses a threshold, or fails.',
     )
     parser.add_argument(
-        'models', metavar='MODEL', nargs='+', help='the first is the reference, usually ONNX in float32'
+        'models',
+        metavar='MODEL',
+        nargs='*',
+        help='the first is the reference, usually ONNX in float32; that of --model comes before them',
     )
     parser.add_argument(
-        '--source', required=True, metavar='FOLDER', help=f'folder of pictures, picture, video or {SYNTHETIC}'
+        '--source', metavar='FOLDER', help=f'folder of pictures, picture, video or {SYNTHETIC}'
+    )
+    parser.add_argument(
+        '--precisions',
+        metavar='P[,P...]',
+        type=_words,
+        default=[],
+        help=f'compare ONNX models in these: {", ".join(PRECISIONS)}; the reference is the first model as it '
+        'is, which should be fp32, on ONNX Runtime',
+    )
+    parser.add_argument(
+        '--backends',
+        metavar='B[,B...]',
+        type=_words,
+        default=[],
+        help=f'compare ONNX models on these: {", ".join(BACKENDS)}; onnxruntime only has '
+        f'{", ".join(ONNX_PRECISIONS)}',
     )
     parser.add_argument(
         '--scenes', metavar='N', type=int, default=50, help='how many of synthetic (default: %(default)s)'
@@ -142,6 +187,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--truth', metavar='FILE', help='what is in the pictures, as JSON in the form of COCO'
     )
+    add_build_only_option(parser)
     add_json_option(parser)
     parser.add_argument(
         '--plot', metavar='FILE', type=Path, help='write speed against accuracy as a PNG picture'
@@ -193,9 +239,11 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError('compare: expected the models as arguments without an option, got --model too')
     _check_numbers(args)
     params = params_from(args, DetectionParams)
-    variants = [params.changed(model_file_path=model) for model in args.models]
-    for variant in variants:
-        find_model(model_path(variant))
+    variants = _wanted(args, params)
+    if args.build_only:
+        return build_only(_to_build(variants), args.json)
+    if not args.source:
+        raise ParameterError('source: expected pictures, got none; give --source')
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     truth = _truth(args, params)
@@ -204,9 +252,9 @@ def run(args: argparse.Namespace) -> int:
         if source.is_live:
             raise ParameterError(f'source: expected pictures that come to an end, got {args.source}')
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
-        read += [find_model(model_path(variant)) for variant in variants]
+        read += [find_model(variant.path) for variant in variants]
         for variant in variants:
-            check_report(args.json, variant, read)
+            check_report(args.json, variant.params, read)
         known = truth.objects if truth and args.truth else None
         if known is not None and not any(path.name in known for path in source.paths):
             raise ParameterError(f'truth {args.truth}: names none of the pictures of {args.source}')
@@ -234,12 +282,55 @@ def run(args: argparse.Namespace) -> int:
     write_report(args.json, report)
     _show(rows, checks, pictures, out)
     if args.plot:
-        args.plot.write_bytes(cv2.imencode(PLOT_SUFFIX, draw_plot(rows))[1].tobytes())
+        save_plot(rows, args.plot)
         out.print(f'written: {without_commands(str(args.plot))}', markup=False, highlight=False)
     return code
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
+
+
+def _words(text: str) -> list[str]:
+    """Read `fp32,fp16`; each once, in this order."""
+    return list(dict.fromkeys(word.strip() for word in text.split(',') if word.strip()))
+
+
+def _wanted(args: argparse.Namespace, params: DetectionParams) -> list[Wanted]:
+    """List the variants: the models as they are, or each ONNX model in all precisions on all backends.
+
+    Raises:
+        ModelError: a model is not there.
+        ParameterError: a precision or a backend is unknown, or the first model is no ONNX model.
+    """
+    named = [model_path(params)] if params.model_file_path or params.engine_file_path else []
+    if not (named or args.models):
+        raise ParameterError('MODEL: expected at least one model, got none')
+    models = [params.changed(model_file_path=model, engine_file_path='') for model in (*named, *args.models)]
+    paths = [find_model(model_path(model)) for model in models]
+    if not (args.precisions or args.backends):
+        return [Wanted(model) for model in models]
+    for option, known in (('precisions', PRECISIONS), ('backends', BACKENDS)):
+        unknown = [word for word in getattr(args, option) if word not in known]
+        if unknown:
+            raise ParameterError(f'{option}: expected some of {", ".join(known)}, got {", ".join(unknown)}')
+    if is_engine(paths[0]):
+        raise ParameterError(f'precisions, backends: expected an ONNX model first, got {paths[0]}')
+    reference = Wanted(models[0].changed(backend=REFERENCE_BACKEND), REFERENCE_PRECISION)
+    variants = [reference]
+    for model, path in zip(models, paths, strict=True):
+        if is_engine(path):
+            variants.append(Wanted(model))
+            continue
+        for backend in args.backends or [params.backend]:
+            on_tensorrt = runs_on_tensorrt(path, backend, params.providers)
+            named = model.changed(backend='tensorrt' if on_tensorrt else 'onnxruntime')
+            # Without a list: what TensorRT is asked for, and the file as it is on ONNX Runtime.
+            for precision in args.precisions or [params.precision if on_tensorrt else REFERENCE_PRECISION]:
+                variants.append(Wanted(named.changed(precision=precision), precision))
+    once: dict[tuple[str, str, str], Wanted] = {}
+    for each in variants:
+        once.setdefault((each.path, each.params.backend, each.precision), each)
+    return list(once.values())
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -268,6 +359,8 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path]) -> None:
         ParameterError: it cannot.
         OSError: its folder cannot be made.
     """
+    if importlib.util.find_spec('matplotlib') is None:
+        raise ParameterError('--plot needs matplotlib; install it: pip install matplotlib')
     if plot.suffix.lower() != PLOT_SUFFIX:
         raise ParameterError(f'--plot {plot}: expected a name that ends in {PLOT_SUFFIX}')
     if plot.is_dir():
@@ -280,6 +373,12 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path]) -> None:
     plot.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(plot if plot.exists() else plot.parent, os.W_OK):
         raise ParameterError(f'--plot {plot}: may not be written by this user; give another file')
+
+
+def _to_build(variants: Sequence[Wanted]) -> list[DetectionParams]:
+    """What `--build-only` opens: all, or of one model in several precisions those of TensorRT."""
+    built = [each.params for each in variants if each.params.backend != REFERENCE_BACKEND]
+    return built or [variants[0].params]
 
 
 def _truth(args: argparse.Namespace, params: DetectionParams) -> Truth | None:
@@ -344,23 +443,34 @@ def read_truth(path: Path) -> Truth:
 # ---- the work ------------------------------------------------------------------------------------
 
 
-def _open(params: DetectionParams, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
+def _open(wanted: Wanted, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
     """Open a variant; one that does not open is out, but nothing can be compared without the reference."""
-    path = model_path(params)
     try:
-        return Variant(path, stack.enter_context(contextlib.closing(open_detector(params))))
-    except ParameterError:
-        raise
+        params = wanted.params
+        if wanted.precision and params.backend == 'onnxruntime':
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='isaac_infer_compare_')))
+            place = save_variant(
+                find_model(wanted.path),
+                folder,
+                precision=wanted.precision,
+                options=params.engine_options(),
+                overrides=params.overrides(read_class_names(params.class_names)),
+                find_spec=find_spec,
+            )
+            params = params.changed(model_file_path=str(place))
+        return Variant(wanted, stack.enter_context(contextlib.closing(open_detector(params))))
     except IsaacInferError as error:
-        if is_reference:
+        # What is asked for wrongly is wrong for all variants; a precision may lack something of its own.
+        if is_reference or (isinstance(error, ParameterError) and not wanted.precision):
             raise
-        return Variant(path, None, _failed(path, error))
+        return Variant(wanted, None, _failed(wanted, error))
 
 
-def _failed(path: str, error: Exception) -> str:
+def _failed(wanted: Wanted, error: Exception) -> str:
     """Say that a variant is out; gives the reason."""
     reason = str(error).splitlines()[0]
-    print(f'isaac-infer: error: {without_commands(f"{path}: {reason}")}', file=sys.stderr)
+    name = ' '.join([wanted.path, *([wanted.precision, wanted.params.backend] if wanted.precision else [])])
+    print(f'isaac-infer: error: {without_commands(f"{name}: {reason}")}', file=sys.stderr)
     return reason
 
 
@@ -389,7 +499,7 @@ def _work(
                 except IsaacInferError as error:
                     if index == 0:
                         raise type(error)(f'{variant.path}: {sample.name}: {error}') from error
-                    variant.failure = _failed(variant.path, type(error)(f'{sample.name}: {error}'))
+                    variant.failure = _failed(variant.wanted, type(error)(f'{sample.name}: {error}'))
             pictures.count += 1
     if not pictures.count:
         raise SourceError(f'{args.source}: expected pictures, got none that can be read')
@@ -500,10 +610,12 @@ def _rows(
     rows = []
     for variant in variants:
         path = find_model(variant.path)
-        row = Row(str(path), file_sha256(path), variant.failure, '', '', None, None, None, None, None)
+        wanted = variant.wanted
+        backend = wanted.params.backend if wanted.precision else ''
+        row = Row(str(path), file_sha256(path), variant.failure, backend, wanted.precision, *([None] * 5))
         if variant.pipeline:
             session = variant.pipeline.session
-            precision = str(session.metadata.get('precision', ''))
+            precision = wanted.precision or str(session.metadata.get('precision', ''))
             row = replace(row, backend=session.backend, precision=precision)
         if not variant.failure:
             picture_ms = summarise(variant.picture_ms)
@@ -560,9 +672,16 @@ def _as_dict(row: Row) -> dict[str, Any]:
 
 
 def _short_names(rows: Sequence[Row]) -> list[str]:
-    """The variants' file names, or their paths where two have the same name."""
+    """The variants' file names, or what tells them apart: paths, or precision and backend of one model."""
     names = [Path(row.model).name for row in rows]
-    return names if len(set(names)) == len(names) else [row.model for row in rows]
+    models = {row.model for row in rows}
+    if len(set(names)) == len(names):
+        return names
+    if len(models) == len(rows):
+        return [row.model for row in rows]
+    parts = [(name, row.precision, row.backend.partition(' ')[0]) for name, row in zip(names, rows)]
+    is_one = len(models) == 1 and all(row.precision for row in rows)
+    return [' '.join(filter(None, each[1:] if is_one else each)) for each in parts]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -572,6 +691,8 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out: Console) -> None:
     names = [Text(without_commands(name)) for name in _short_names(rows)]
     times = 'run', 'picture', 'faster'
+    if len({row.model for row in rows}) == 1:
+        out.print(without_commands(rows[0].model), markup=False, highlight=False)
     title = f'speed, {pictures.count} pictures, median milliseconds of the network and of all'
     speed = _table(title, 'variant', 'backend', 'precision', *times)
     pairs = 'IoU', 'worst', 'score', 'worst'
@@ -619,71 +740,26 @@ def _table(title: str, *headings: str) -> Table:
 
 # ---- the plot ------------------------------------------------------------------------------------
 
-PLOT_HW = 480, 960
-PLOT_BORDER = 64  # pixels for the numbers and titles
-PLOT_LEGEND = 300  # and for the names at the right
-MARGIN = 0.15  # of the range of the values, left free around them
-STEPS = 1, 2, 5, 10  # between two numbers on an axis, times a power of ten
-DARK, GREY = (40, 40, 40), (200, 200, 200)  # blue, green, red
 
+def save_plot(rows: Sequence[Row], place: Path) -> None:
+    """Draw pictures per second against accuracy, a dot for each variant, as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-def draw_plot(rows: Sequence[Row]) -> np.ndarray:
-    """Draw pictures per second against accuracy, a dot for each variant: (H, W, 3) uint8, BGR."""
     done = [(row, name) for row, name in zip(rows, _short_names(rows), strict=True) if row.picture_ms]
     scores = [row.score for row, _ in done]
-    speeds = [1e3 / row.picture_ms.median for row, _ in done if row.picture_ms]
-    if None in scores:
-        title = 'share of the objects of the first found again'
-        accuracies = [(row.agreement.share if row.agreement else None) or 0.0 for row, _ in done]
-    else:
-        title, accuracies = 'mAP50-95', [score.ap50_95 for score in scores if score]
-    height, width = PLOT_HW
-    left, top, right, bottom = PLOT_BORDER, PLOT_BORDER, width - PLOT_LEGEND, height - PLOT_BORDER
-    plot = np.full((height, width, 3), 255, np.uint8)
-    across, up = _axis(speeds, left, right), _axis(accuracies, bottom, top)
-    for value in across.ticks:
-        x = across.place(value)
-        cv2.line(plot, (x, top), (x, bottom), GREY)
-        _write(plot, f'{value:g}', (x - 10, bottom + 18))
-    for value in up.ticks:
-        y = up.place(value)
-        cv2.line(plot, (left, y), (right, y), GREY)
-        _write(plot, f'{value:g}', (8, y + 4))
-    cv2.rectangle(plot, (left, top), (right, bottom), DARK)
-    _write(plot, title, (left, top - 16))
-    _write(plot, 'pictures per second, from picture to detections', (left, height - 16))
-    for number, ((_, name), speed, accuracy) in enumerate(zip(done, speeds, accuracies, strict=True)):
-        legend = right + 20, top + 10 + 24 * number
-        for centre in ((across.place(speed), up.place(accuracy)), legend):
-            cv2.circle(plot, centre, 6, class_colour(number), -1, cv2.LINE_AA)
-        label = Path(name).name.encode('ascii', 'replace').decode()  # OpenCV's fonts know no more
-        _write(plot, label, (legend[0] + 14, legend[1] + 4))
-    return plot
-
-
-@dataclass(frozen=True)
-class Axis:
-    """From a value to its place in pixels."""
-
-    low: float
-    high: float
-    first: int  # pixel of `low`
-    last: int  # pixel of `high`
-    ticks: tuple[float, ...]
-
-    def place(self, value: float) -> int:
-        return round(self.first + (value - self.low) / (self.high - self.low) * (self.last - self.first))
-
-
-def _axis(values: Sequence[float], first: int, last: int) -> Axis:
-    """Choose the range of an axis, with round numbers on it."""
-    spread = max(values) - min(values) or abs(values[0]) or 1.0
-    low, high = min(values) - MARGIN * spread, max(values) + MARGIN * spread
-    power = 10 ** math.floor(math.log10((high - low) / 4))
-    step = next(step * power for step in STEPS if step * power >= (high - low) / 5)
-    numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
-    return Axis(low, high, first, last, tuple(number * step for number in numbers))
-
-
-def _write(plot: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    cv2.putText(plot, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, DARK, 1, cv2.LINE_AA)
+    figure = Figure(figsize=(9.6, 4.8), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set_xlabel('pictures per second, from picture to detections')
+    axes.set_ylabel('objects of the first found again, %' if None in scores else 'mAP50-95')
+    for (row, name), score in zip(done, scores, strict=True):
+        assert row.picture_ms and row.agreement
+        # A dollar sign would begin a formula.
+        label = without_commands(name.rpartition('/')[2]).replace('$', r'\$')
+        accuracy = 100 * (row.agreement.share or 0.0) if score is None or None in scores else score.ap50_95
+        axes.plot(1e3 / row.picture_ms.median, accuracy, 'o', markersize=9, label=label)
+    axes.margins(0.15)
+    axes.grid(visible=True, alpha=0.4)
+    figure.legend(loc='outside right upper')
+    figure.savefig(place, dpi=100)

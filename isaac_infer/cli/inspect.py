@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,28 @@ from isaac_infer.cli.models import add_model_argument, model_path, open_network,
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.engines import spec_of
+from isaac_infer.engine.layers import (
+    EngineFacts,
+    count_kinds,
+    count_precisions,
+    engine_facts,
+    onnx_facts,
+    type_in,
+)
 from isaac_infer.engine.load import file_sha256, find_model, find_spec, is_engine
 from isaac_infer.engine.plan import read_plan
+from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
 LONGEST_VALUE = 200  # characters of a metadata value that are shown
+MOST_OPERATORS = 8  # that are shown by name
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -38,6 +49,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Shows tensors and metadata of a model, its decoder, and how pictures are fed to it.',
     )
     add_model_argument(parser)
+    parser.add_argument('--layers', action='store_true', help='list every layer, with what it computes in')
     add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
@@ -52,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_model(model_path(params))
     check_report(args.json, params)
     if is_engine(path):
-        return _inspect_engine(path, overrides, args.json)
+        return _inspect_engine(path, params, overrides, args)
     if params.backend == 'auto':  # looking at a model builds nothing
         params = params.changed(backend='onnxruntime')
     with open_network(params) as session:
@@ -65,9 +77,15 @@ def run(args: argparse.Namespace) -> int:
             'inputs': [_tensor(spec) for spec in session.inputs],
             'outputs': [_tensor(spec) for spec in session.outputs],
             'metadata': dict(session.metadata),
+            'network': _network(path),
         }
+        if isinstance(session, TrtSession):
+            facts |= {'engine': str(session.path), **_engine_dict(session, engine_facts(session))}
         if not args.json:
             _show(facts, session)
+            _show_network(facts['network'], with_layers=args.layers)
+            if isinstance(session, TrtSession):
+                _show_engine(facts, session.metadata.get('precision', ''), with_layers=args.layers)
         try:
             spec = find_spec(session, path, overrides)
         except IsaacInferError as error:
@@ -81,8 +99,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _inspect_engine(path: Path, overrides: Overrides, report: str) -> int:
-    """Show what an engine says without TensorRT and without a GPU: its header, and what its build wrote."""
+def _inspect_engine(path: Path, params: ModelParams, overrides: Overrides, args: argparse.Namespace) -> int:
+    """Show what an engine says: its header and what its build wrote everywhere, the rest where it can run."""
     plan, sidecar = read_plan(path), read_sidecar(path)
     spec = spec_of(path, overrides) if sidecar else None
     facts: dict[str, Any] = {
@@ -94,8 +112,22 @@ def _inspect_engine(path: Path, overrides: Overrides, report: str) -> int:
         'metadata': dict(plan.metadata),
         'key': dict(sidecar['key']) if sidecar else {},
     }
-    if report:
-        write_report(report, {**facts, 'facts': sidecar['facts'] if sidecar else {}})
+    inside: dict[str, Any] = {}
+    problems = {}
+    try:
+        with TrtSession(
+            path, device=params.device, profile=params.engine_profile, dla_core=params.dla_core
+        ) as session:
+            inside = _engine_dict(session, engine_facts(session))
+            try:
+                spec = spec or find_spec(session, path, overrides)
+            except IsaacInferError as error:
+                problems['how it is used'] = f'not understood: {error}'
+    except IsaacInferError as error:
+        problems['not shown'] = f'tensors, memory and layers, which only a loaded engine tells: {error}'
+    if args.json:
+        told = {**facts, **inside, **problems, 'facts': sidecar['facts'] if sidecar else {}}
+        write_report(args.json, told)
         return 0
     rows = {name: str(value) for name, value in facts.items() if name not in ('metadata', 'key', 'backend')}
     rows.update((f'metadata {name}', _shortened(value)) for name, value in plan.metadata.items())
@@ -108,10 +140,131 @@ def _inspect_engine(path: Path, overrides: Overrides, report: str) -> int:
         )
     else:
         rows['sidecar'] = 'none: built by somebody else, or moved without it'
-    _print('the engine', rows)
+    _print('the engine', rows | problems)
+    if inside:
+        _show_engine(inside, str(facts['key'].get('precision', '')), with_layers=args.layers)
     if spec:
         _show_spec(spec)
     return 0
+
+
+# ---- what it computes ----------------------------------------------------------------------------
+
+
+def _network(path: Path) -> dict[str, Any]:
+    """Count what an ONNX model is made of."""
+    try:
+        facts = onnx_facts(path)
+    except ModuleNotFoundError as error:
+        return {'not shown': f'the Python module {error.name} is missing'}
+    except ModelError as error:
+        return {'not shown': str(error)}
+    operators = Counter(layer.kind for layer in facts.layers)
+    return {
+        'nodes': len(facts.layers),
+        'operators': dict(operators.most_common()),
+        'quantize': operators['QuantizeLinear'],
+        'dequantize': operators['DequantizeLinear'],
+        'weights': dict(facts.weights),
+        'layers': [asdict(layer) for layer in facts.layers],
+    }
+
+
+def _engine_dict(session: TrtSession, facts: EngineFacts) -> dict[str, Any]:
+    """What a loaded engine tells, as JSON has it."""
+    return {
+        'inputs': [
+            {**_tensor(spec), 'profiles': [list(map(list, each[spec.name])) for each in facts.profiles]}
+            for spec in session.inputs
+        ],
+        'outputs': [_tensor(spec) for spec in session.outputs],
+        'num_layers': facts.num_layers,
+        'device_bytes': facts.device_bytes,
+        'precisions': count_precisions(facts.layers),
+        'kinds': count_kinds(facts.layers),
+        'layers': [asdict(layer) for layer in facts.layers],
+    }
+
+
+def _show_network(network: dict[str, Any], *, with_layers: bool) -> None:
+    if 'not shown' in network:
+        _print('the network', {'not shown': network['not shown']})
+        return
+    operators: dict[str, int] = network['operators']
+    named = _counted(dict(list(operators.items())[:MOST_OPERATORS]))
+    others = len(operators) - MOST_OPERATORS
+    _print(
+        'the network',
+        {
+            'nodes': str(network['nodes']),
+            'operators': f'{named}, and {others} others' if others > 0 else named,
+            'weights': ', '.join(f'{number:,} {dtype}' for dtype, number in network['weights'].items()),
+            'quantised': f'{network["quantize"]} QuantizeLinear, {network["dequantize"]} DequantizeLinear',
+        },
+    )
+    if with_layers:
+        _show_layers(network['layers'])
+
+
+def _show_engine(inside: dict[str, Any], asked: str, *, with_layers: bool) -> None:
+    """Show what a loaded engine tells, and whether it computes in the precision that was asked for."""
+    rows = {}
+    for kind in ('input', 'output'):
+        for tensor in inside[f'{kind}s']:
+            text = f'{tensor["dtype"]}{tensor["shape"]}'.replace('-1', '?')
+            profiles = [
+                f'profile {number}: ' + ', '.join(map(str, shapes))
+                for number, shapes in enumerate(tensor.get('profiles', ()))
+                if -1 in tensor['shape']
+            ]
+            rows[f'{kind} {tensor["name"]}'] = '; '.join([text, *profiles])
+    rows['layers'] = str(inside['num_layers'])
+    rows['temporary memory'] = f'{inside["device_bytes"] / (1 << 20):.1f} MiB on the device'
+    rows['computes in'] = _precision_words(inside, asked)
+    _print('the engine, loaded', rows)
+    kinds = inside['kinds']
+    if any(kinds):
+        table = Table(title='its layers', title_justify='left', title_style='bold', box=SIMPLE_HEAD)
+        table.add_column('kind')
+        table.add_column('layers', justify='right')
+        table.add_column('precisions')
+        for name, counts in kinds.items():
+            table.add_row(Text(without_commands(name)), str(sum(counts.values())), _counted(counts))
+        Console().print(table)
+    if with_layers:
+        _show_layers(inside['layers'])
+
+
+def _precision_words(inside: dict[str, Any], asked: str) -> str:
+    counts: dict[str, int] = inside['precisions']
+    if not counts:
+        return 'not told: it was built without the details of its layers'
+    told = f'{_counted(counts)} of {sum(counts.values())} layers that compute'
+    return f'{told}; asked for was {asked}' if asked else told
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ', '.join(f'{name or "-"} {number}' for name, number in counts.items())
+
+
+def _show_layers(layers: list[dict[str, Any]]) -> None:
+    """List layers, in columns of what is told of any of them."""
+    columns = {
+        heading: [' '.join(type_in(text) or '?' for text in layer[key]) for layer in layers]
+        for heading, key in (('takes', 'inputs'), ('gives', 'outputs'))
+    }
+    columns = {key: [layer[key] for layer in layers] for key in ('name', 'kind', 'precision')} | columns
+    columns = {heading: texts for heading, texts in columns.items() if any(texts)}
+    table = Table(title='layers', title_justify='left', title_style='bold', box=SIMPLE_HEAD)
+    table.add_column('', justify='right')
+    for heading in columns:
+        table.add_column(heading, overflow='fold')
+    for number, texts in enumerate(zip(*columns.values())):
+        table.add_row(str(number), *(Text(without_commands(text)) for text in texts))
+    Console().print(table)
+
+
+# ---- what the file says --------------------------------------------------------------------------
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import ModelError, ParameterError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
-from isaac_infer.core.text import without_commands
 from isaac_infer.engine.load import open_pipeline, open_session
 from isaac_infer.params import DetectionParams, ModelParams
 
@@ -34,34 +33,31 @@ def take_model_argument(args: argparse.Namespace) -> None:
 
 def open_detector(params: DetectionParams) -> Pipeline:
     """Load, understand and warm up the detector that the parameters describe; see `open_pipeline`."""
-    return open_pipeline(
-        model_path(params),
-        limits=lambda spec: params.limits(spec.class_names, spec.num_classes),
-        overrides=params.overrides(read_class_names(params.class_names)),
-        backend=params.backend,
-        providers=params.providers,
-        num_threads=params.num_threads,
-        engine=params.engine_options(),
-        say=say,
-    )
-
-
-def say(text: str) -> None:
-    """Pass on what the building of an engine says, beside what the command prints."""
-    print(f'isaac-infer: {without_commands(text)}', file=sys.stderr)
+    with BuildProgress() as say:
+        return open_pipeline(
+            model_path(params),
+            limits=lambda spec: params.limits(spec.class_names, spec.num_classes),
+            overrides=params.overrides(read_class_names(params.class_names)),
+            backend=params.backend,
+            providers=params.providers,
+            num_threads=params.num_threads,
+            engine=params.engine_options(),
+            say=say,
+        )
 
 
 def open_network(params: ModelParams) -> Session:
     """Load the network alone, without finding out what it is for; see `open_session`."""
-    return open_session(
-        model_path(params),
-        backend=params.backend,
-        providers=params.providers,
-        num_threads=params.num_threads,
-        overrides=params.overrides(read_class_names(params.class_names)),
-        engine=params.engine_options(),
-        say=say,
-    )
+    with BuildProgress() as say:
+        return open_session(
+            model_path(params),
+            backend=params.backend,
+            providers=params.providers,
+            num_threads=params.num_threads,
+            overrides=params.overrides(read_class_names(params.class_names)),
+            engine=params.engine_options(),
+            say=say,
+        )
 
 
 def model_path(params: ModelParams) -> str:

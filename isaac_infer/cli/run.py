@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
@@ -27,8 +28,7 @@ from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.results import Detections
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED
-from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_sources
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Picture, Source, open_sources
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
@@ -50,10 +50,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--source',
-        required=True,
         nargs='+',
         help='pictures, folders, videos; or one of /dev/video0, rtsp://..., GStreamer pipeline, synthetic',
     )
+    add_build_only_option(parser)
     add_json_option(parser)
     parser.add_argument('--save', metavar='DIR', type=Path, help='write annotated pictures into this folder')
     parser.add_argument(
@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
     for name in ('frames', 'seed'):
         if getattr(args, name) < 0:
             raise ParameterError(f'{name}: expected at least 0, got {getattr(args, name)}')
+    if args.build_only:
+        return build_only([params], args.json)
+    if not args.source:
+        raise ParameterError('source: expected pictures, got none; give --source')
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     with contextlib.ExitStack() as stack:

@@ -59,7 +59,8 @@ class EngineOptions:
 
     build: BuildOptions = field(default_factory=BuildOptions)
     cache_folder: str = ''  # for engines and timing caches; empty: the user's cache
-    calibration: str = ''  # a folder of pictures, for int8
+    calibration: str = ''  # a folder of pictures or a recording, for int8
     prepare: str = 'auto'  # where pictures are prepared: auto, cpu, resize or gpu
     device: int = 0  # index of the GPU
+    profile: int = 0  # index of the optimisation profile, of engines with several
     pipeline_depth: int = 1  # frames under way at once; more than one gives more frames per second, later

@@ -27,9 +27,6 @@ from isaac_infer.core.shapes import (
     unit,
 )
 
-# Scenes for training stay below this seed, scenes for measuring start at it.
-FIRST_HELD_OUT_SEED = 1_000_000
-
 MIN_VISIBLE_FRACTION = 0.35  # what shows less of itself than this is taken off the table
 MIN_SIDE_FRACTION = 0.025  # and so is what looks narrower than this share of the picture's long side
 

@@ -1,4 +1,4 @@
-"""Source: pictures one after the other, from a file, folder, video, camera, stream, or drawn."""
+"""Source: pictures one after the other, from a file, folder, video, recording, camera, stream, or drawn."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from isaac_infer.core.errors import SourceError
+from isaac_infer.core.bag import STORED_SUFFIXES, Bag, is_bag, open_bag, split_topic
+from isaac_infer.core.errors import FrameError, SourceError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.text import printable
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC = 'synthetic'
+FIRST_HELD_OUT_SEED = 1_000_000  # scenes for training stay below it, scenes for measuring start at it
 LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
 COUNTED_SUFFIXES = ('.avi', '.mp4', '.m4v', '.mov')  # videos that know how many pictures they have
 COMPLETE = 0.9  # of the pictures that a video says it has
 OPEN_TIMEOUT_MS = 10000  # of streams; OpenCV's own is three times as long
+READ_TIMEOUT_MS = 3000  # OpenCV tries three times
+CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}  # by channels
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Picture:
 
     name: str  # for people: the path, with the number of the picture where one path gives several
     image: np.ndarray  # (H, W, 3) uint8, BGR
+    stamp_ns: int = 0  # when it was taken, nanoseconds; only recordings tell
 
 
 class Source:
@@ -44,11 +51,13 @@ class Source:
         *,
         length: int | None = None,
         paths: Sequence[Path] = (),
+        topic: str = '',
         is_live: bool = False,
         close: Callable[[], None] = lambda: None,
     ) -> None:
         self.length = length  # how many pictures there are; None where nobody knows or it never ends
         self.paths = tuple(paths)  # the files that are read; of pictures in their order
+        self.topic = topic  # of a recording
         self.is_live = is_live  # pictures come at the camera's pace, and are lost if nobody reads them
         self._pictures = pictures
         self._close = close
@@ -90,10 +99,11 @@ def open_source(
     """Open what a text names.
 
     Args:
-        text: a picture, a folder of pictures, a video, a camera (`/dev/video0` or `0`), a stream
+        text: a picture, a folder of pictures, a video, a ROS 2 recording (a folder or file, with `::/topic`
+            behind it where it has several of pictures), a camera (`/dev/video0` or `0`), a stream
             (`rtsp://...`), a GStreamer pipeline (`... ! appsink`), or `synthetic`. A file or folder that
             exists is taken as such, whatever its name looks like; `./synthetic` is one of that name.
-        loop: start again at the end of files, folders and videos.
+        loop: start again at the end of files, folders, videos and recordings.
         size_hw: height and width of drawn pictures.
         seed: which scene is drawn first.
 
@@ -102,22 +112,29 @@ def open_source(
     """
     if text == SYNTHETIC:
         return Source(partial(_draw, number, size_hw) for number in count(seed))
-    path = Path(os.path.expanduser(text))
-    if not text or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
+    place, topic = split_topic(text)
+    path = Path(os.path.expanduser(place))
+    if not place or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
         if LIVE.fullmatch(text) or '://' in text:
             return _open_video(text, loop=loop)
-        raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, camera, '
-                          f'stream or "{SYNTHETIC}"')  # fmt: skip
+        raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, '
+                          f'recording, camera, stream or "{SYNTHETIC}"')  # fmt: skip
+    if is_bag(path):
+        return _open_bag(path, topic, loop=loop)
+    if topic:
+        raise SourceError(f'{text}: expected a recording before "::", {place} is none')
     if path.is_dir():
         try:
-            found = [entry for entry in path.iterdir() if is_picture(entry)]
+            found = list(path.iterdir())
         except OSError as error:
             raise SourceError(f'{text}: cannot be read: {error.strerror}') from error
-        pictures = (entry for entry in found if not entry.is_dir())
+        pictures = (entry for entry in found if is_picture(entry) and not entry.is_dir())
         paths = sorted(pictures, key=lambda entry: _natural_order(entry.name))
         if not paths:
+            recorded = sorted(entry.name for entry in found if entry.suffix in STORED_SUFFIXES)
+            hint = f'; {recorded[0]} in it is a recording that can be given itself' if recorded else ''
             raise SourceError(
-                f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none'
+                f'{text}: expected pictures ({" ".join(PICTURE_SUFFIXES)}), the folder has none{hint}'
             )
         return _open_files(paths, loop=loop)
     if not (path.is_file() or path.is_char_device()):  # opening a pipe would wait for somebody to write
@@ -128,7 +145,7 @@ def open_source(
 
 
 def open_sources(texts: Sequence[str], *, seed: int = 0) -> Source:
-    """Open one source, or several pictures, folders and videos to be read one after the other.
+    """Open one source, or several pictures, folders, videos and recordings to be read one after the other.
 
     Raises:
         SourceError: as `open_source`; or one of several never ends.
@@ -199,6 +216,34 @@ def _open_files(paths: list[Path], *, loop: bool) -> Source:
     return Source(iter(loads), length=len(loads), paths=paths)
 
 
+def _open_bag(path: Path, topic: str, *, loop: bool) -> Source:
+    bag = open_bag(path, topic)
+    return Source(
+        _recorded(bag, path, loop=loop),
+        length=None if loop else bag.length,
+        paths=bag.paths,
+        topic=bag.topic,
+        close=bag.close,
+    )
+
+
+def _recorded(bag: Bag, path: Path, *, loop: bool) -> Iterator[Callable[[], Picture]]:
+    name = f'{path}/{printable(bag.topic.strip("/"))}'
+    while True:
+        for number, load in enumerate(bag.frames(), 1):
+            yield partial(_read_recorded, f'{name}#{number}', load)
+        if not loop:
+            return
+
+
+def _read_recorded(name: str, load: Callable[[], Frame]) -> Picture:
+    try:
+        frame = load()
+    except FrameError as error:
+        raise SourceError(f'{name}: {error}') from error
+    return Picture(name, frame.bgr(), frame.stamp_ns)
+
+
 def _draw(seed: int, size_hw: tuple[int, int]) -> Picture:
     from isaac_infer.core.scenes import draw_scene
 
@@ -242,7 +287,9 @@ def _capture(text: str, *, is_file: bool) -> cv2.VideoCapture:
     if '!' in text:
         return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
     if '://' in text:
-        return cv2.VideoCapture(text, cv2.CAP_FFMPEG, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS])
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
+        timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+        return cv2.VideoCapture(text, cv2.CAP_FFMPEG, timeouts)
     return cv2.VideoCapture(text)
 
 
@@ -255,7 +302,7 @@ def _frames(
         number += 1
         is_there, image = capture.read()
         if is_there:
-            yield partial(Picture, f'{text}#{number}', _as_bgr(image))
+            yield partial(Picture, f'{text}#{number}', _as_bgr(image, capture, text))
             continue
         if number == 1:
             raise SourceError(f'{text}: expected pictures, got none')
@@ -270,8 +317,16 @@ def _frames(
         capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
 
 
-def _as_bgr(image: np.ndarray) -> np.ndarray:
-    """Grey cameras give one channel."""
-    if image.ndim == 3 and image.shape[2] == 3:
-        return image
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+def _as_bgr(image: np.ndarray, capture: cv2.VideoCapture, text: str) -> np.ndarray:
+    """Grey cameras give one channel; GStreamer pipelines whatever their last element gives."""
+    height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    if image.dtype == np.uint8 and len(image) == (height or len(image)):  # NV12 and JPEG have other heights
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if channels == 3:
+            return image
+        if channels in CONVERSIONS:
+            return cv2.cvtColor(image, CONVERSIONS[channels])
+    raise SourceError(
+        f'{text}: expected pictures in BGR, got {image.dtype}{list(image.shape)}; '
+        'let the pipeline end with "videoconvert ! video/x-raw,format=BGR ! appsink"'
+    )

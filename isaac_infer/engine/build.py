@@ -18,14 +18,17 @@ from typing import Any
 
 from isaac_infer.core.build_options import PRECISIONS, BuildOptions
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
+from isaac_infer.core.progress import Phases, Say, estimated_share, tell_share
 
 MIB = 1 << 20
 POLL_S = 0.2
 SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
+LEAST_PROGRESS = 0.01  # that is told
 LAST_WORDS = 2000  # characters of what a crashed child printed
 
-Say = Callable[[str], None]
+
+Tell = Callable[[Mapping[str, Any]], None]  # of the child: sends a message to its parent
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def _follow(
 
     assert child.stdout is not None
     begin = last_word = monotonic()
+    is_told = False  # how far it is
     expected = f' of about {request.expected_s:.0f} s' if request.expected_s else ''
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
@@ -99,6 +103,9 @@ def _follow(
             if is_cancelled():
                 raise SessionError('the build was cancelled')
             # Before version 10 TensorRT does not say how far it is.
+            share = None if is_told else estimated_share(monotonic() - begin, request.expected_s)
+            if share is not None:
+                tell_share(say, share)
             if monotonic() - last_word > SILENCE_S:
                 last_word = monotonic()
                 say(f'building for {last_word - begin:.0f} s{expected}')
@@ -108,6 +115,10 @@ def _follow(
             if not line:
                 return None
             message: dict[str, Any] = json.loads(line)
+            if 'share' in message:
+                is_told = True
+                tell_share(say, message['share'])
+                continue
             if 'say' not in message:
                 return message
             last_word = monotonic()
@@ -137,13 +148,13 @@ def main() -> int:
         print(json.dumps(message), file=answers)
 
     try:
-        tell(_build(request, lambda text: tell({'say': text})))
+        tell(_build(request, tell))
     except IsaacInferError as error:
         tell({'error': str(error)})
     return 0
 
 
-def _build(request: Request, say: Say) -> dict[str, Any]:
+def _build(request: Request, tell: Tell) -> dict[str, Any]:
     from isaac_infer.engine.cuda import Gpu
     from isaac_infer.engine.trt import RUNTIMES, Messages, find_tensorrt
 
@@ -157,7 +168,7 @@ def _build(request: Request, say: Say) -> dict[str, Any]:
     gpu, messages = Gpu(), Messages(trt)
     with gpu.current():
         begin = monotonic()
-        serialised = _serialise(trt, messages, request, options, say)
+        serialised = _serialise(trt, messages, request, options, tell)
         build_s = monotonic() - begin
         Path(request.into).write_bytes(serialised)
         del serialised
@@ -171,7 +182,7 @@ def _build(request: Request, say: Say) -> dict[str, Any]:
     return facts
 
 
-def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildOptions, say: Say) -> Any:
+def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildOptions, tell: Tell) -> Any:
     trt.init_libnvinfer_plugins(messages.logger, '')
     builder = trt.Builder(messages.logger)
     network = builder.create_network(_network_flags(trt, options))
@@ -184,6 +195,8 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
     config = builder.create_builder_config()
     _set_precision(trt, config, options)
     _set_options(trt, builder, config, options)
+    if hasattr(trt, 'ProfilingVerbosity'):
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that `inspect` can name precisions
     profile = _profile(builder, network, options)
     if profile is not None:
         config.add_optimization_profile(profile)
@@ -194,7 +207,7 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
             config.set_calibration_profile(profile)
     timing_cache = _load_timing_cache(config, request.timing_cache)
     if hasattr(trt, 'IProgressMonitor'):
-        config.progress_monitor = _progress_monitor(trt, say)
+        config.progress_monitor = _progress_monitor(trt, tell)
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise ModelError(
@@ -270,7 +283,11 @@ def _require(is_there: bool, trt: ModuleType, option: str, since: str) -> None:
 
 
 def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
-    """Make the profile of the inputs whose size is open; None where all are fixed."""
+    """Make the profile of the inputs whose size is open; None where all are fixed.
+
+    Where the size of an output is known only after a run, TensorRT 8.6 makes no context for an engine without
+    a profile: there the profile has the one shape of each input.
+    """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     known = {tensor.name for tensor in inputs}
     unknown = [name for name in options.shapes if name not in known]
@@ -278,18 +295,25 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
         raise ParameterError(
             f'shapes: the model has no input {", ".join(unknown)}; it has {", ".join(known)}'
         )
-    profile, is_dynamic = builder.create_optimization_profile(), False
+    outputs = [network.get_output(index) for index in range(network.num_outputs)]
+    fixed = {}
+    if all(-1 not in tuple(tensor.shape) for tensor in inputs):
+        if all(-1 not in tuple(tensor.shape) for tensor in outputs):
+            return None
+        fixed = {tensor.name: tuple(tensor.shape) for tensor in inputs if tuple(tensor.shape)}
+    profile = builder.create_optimization_profile()
     for tensor in inputs:
-        if -1 not in tuple(tensor.shape):
-            continue
-        is_dynamic = True
-        if tensor.name not in options.shapes:
-            raise ParameterError(
-                f'shapes: input {tensor.name} is open ({list(tensor.shape)}): give its smallest, usual and '
-                'largest shape'
-            )
-        profile.set_shape(tensor.name, *options.shapes[tensor.name])
-    return profile if is_dynamic else None
+        if tensor.name in fixed:
+            shape = fixed[tensor.name]
+            profile.set_shape(tensor.name, shape, shape, shape)
+        elif -1 in tuple(tensor.shape):
+            if tensor.name not in options.shapes:
+                raise ParameterError(
+                    f'shapes: input {tensor.name} is open ({list(tensor.shape)}): give its smallest, usual '
+                    'and largest shape'
+                )
+            profile.set_shape(tensor.name, *options.shapes[tensor.name])
+    return profile
 
 
 def _calibrator(trt: ModuleType, request: Request, options: BuildOptions) -> Any:
@@ -327,7 +351,7 @@ def _calibrator(trt: ModuleType, request: Request, options: BuildOptions) -> Any
 
         def write_calibration_cache(self, content: Any) -> None:
             if cache:
-                cache.write_bytes(bytes(content))
+                _replace(cache, bytes(content))
 
     return Calibrator()
 
@@ -344,30 +368,37 @@ def _load_timing_cache(config: Any, path: str) -> Any:
 def _save_timing_cache(cache: Any, path: str) -> None:
     if not path:
         return
-    unfinished = Path(f'{path}.{os.getpid()}')
-    unfinished.write_bytes(bytes(cache.serialize()))
+    _replace(Path(path), bytes(cache.serialize()))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file in one step: others may be reading it."""
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
+    unfinished.write_bytes(content)
     os.replace(unfinished, path)
 
 
-def _progress_monitor(trt: ModuleType, say: Say) -> Any:
+def _progress_monitor(trt: ModuleType, tell: Tell) -> Any:
+    phases, told = Phases(), [-1.0]
+
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self._steps: dict[str, int] = {}
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self._steps[name] = steps
+            phases.start(name, parent, steps)
             if parent is None:
-                say(name)
+                tell({'say': name})
 
         def step_complete(self, name: str, step: int) -> bool:
-            steps = self._steps.get(name, 0)
-            if steps >= 10 and step % (steps // 10) == 0:
-                say(f'{name}: {100 * step // steps} %')
+            share = phases.step(name, step)
+            if share >= told[0] + LEAST_PROGRESS:
+                told[0] = share
+                tell({'share': share})
             return True
 
         def phase_finish(self, name: str) -> None:
-            self._steps.pop(name, None)
+            phases.finish(name)
 
     return Monitor()
 
@@ -378,8 +409,7 @@ def _latency_ms(path: Path, options: BuildOptions) -> float:
 
     with TrtSession(path, dla_core=options.dla_core) as session:
         for spec in session.inputs:
-            shape = options.shapes[spec.name][1] if spec.name in options.shapes else spec.shape
-            session.input_buffer(spec.name, tuple(shape))
+            session.input_buffer(spec.name, session.usual_shape(spec))
         times = []
         for _ in range(LATENCY_RUNS):
             begin = perf_counter()

@@ -117,10 +117,12 @@ def pictures_digest(pictures: Iterable[Path]) -> str:
     Raises:
         ModelError: one of them cannot be read.
     """
+    from isaac_infer.engine.load import file_sha256
+
     digest = hashlib.sha256()
     for picture in pictures:
         try:
-            digest.update(hashlib.sha256(picture.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_sha256(picture)))  # recordings are larger than memories
         except OSError as error:
             raise ModelError(f'{picture}: cannot be read for calibration: {error.strerror}') from error
     return digest.hexdigest()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from isaac_infer.core.errors import SessionError
 
 ALIGNMENT = 256  # bytes, as cudaMalloc aligns
 MIB = 1 << 20
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 _allocations = 0
 _held_bytes: dict[str, int] = {}  # device memory that this process' arenas hold, by their owner
@@ -90,6 +95,11 @@ class Gpu:
             total_bytes=self._device.total_memory(),
         )
 
+    def new_stream(self) -> Any:
+        """Make a stream that does not wait for the default one: what other threads do there, such as loading
+        a model, would end the recording of a graph."""
+        return self.driver.Stream(_NON_BLOCKING)
+
     def free_bytes(self) -> int:
         """Device memory that nobody holds."""
         free, _ = self.driver.mem_get_info()
@@ -145,14 +155,15 @@ class Arena:
         self._driver, self._owner = driver, owner
         self._device: Any = None
         try:
-            self._host: Any = driver.pagelocked_zeros(total, np.uint8, mem_flags=flags)
-            if is_mapped:
-                base = int(self._host.base.get_device_pointer())
-            else:
+            if not is_mapped:  # before the host's, which may take long to pin
                 self._device = driver.mem_alloc(total)
-                base = int(self._device)
+            self._host: Any = driver.pagelocked_zeros(total, np.uint8, mem_flags=flags)
+            base = int(self._host.base.get_device_pointer() if is_mapped else self._device)
         except driver.MemoryError as error:
-            raise gpu.out_of_memory(total, owner) from error
+            problem = gpu.out_of_memory(total, owner)
+            if self._device is not None:
+                self._device.free()
+            raise problem from error
         _allocations += 2
         self._key = f'{owner} {id(self)}'
         _held_bytes[self._key] = total
@@ -232,20 +243,44 @@ class Graph:
 # ---- kernels ----------------------------------------------------------------------------------------
 
 
-def compile_kernel(source: str, name: str) -> Any:
-    """Compile a kernel with nvcc, or take it from PyCUDA's cache; with the context current.
+def compile_kernel(source: str, name: str, folder: Path, *, gpu: Gpu) -> Any:
+    """Load a kernel that was compiled before, or compile it with nvcc; with the context current.
+
+    Args:
+        source: CUDA C++ with the kernel as `extern "C"`.
+        name: of the kernel.
+        folder: where compiled kernels are kept: to import PyCUDA's compiler alone takes 0.2 s.
 
     Raises:
         SessionError: there is no compiler, or it refuses.
     """
-    from pycuda import compiler
-
+    architecture = 'sm_{}{}'.format(*gpu.facts.compute_capability)
+    digest = hashlib.sha256(f'{source}\n{architecture}'.encode()).hexdigest()[:16]
+    kept = folder / f'{name}-{architecture}-{digest}.cubin'
     try:
-        module = compiler.SourceModule(source, no_extern_c=False, options=['-O3', '--use_fast_math'])
+        return gpu.driver.module_from_buffer(kept.read_bytes()).get_function(name)
+    except (OSError, gpu.driver.Error):  # none yet, or damaged
+        binary = _compiled(source, architecture)
+    # Where nothing can be kept, the next start compiles again.
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f'.{kept.name}.{os.getpid()}'
+        unfinished.write_bytes(binary)
+        os.replace(unfinished, kept)
+    return gpu.driver.module_from_buffer(binary).get_function(name)
+
+
+def _compiled(source: str, architecture: str) -> bytes:
+    try:
+        from pycuda.compiler import compile as compile_cubin
+
+        # Without a folder it keeps nothing itself.
+        return bytes(
+            compile_cubin(source, arch=architecture, no_extern_c=True, options=['-O3'], cache_dir=False)
+        )
     except Exception as error:  # of several kinds: no nvcc, no host compiler, a refusal
         reason = str(error).strip().splitlines()
         raise SessionError(f'nvcc cannot be used: {reason[0] if reason else type(error).__name__}') from error
-    return module.get_function(name)
 
 
 class Upload:

@@ -95,9 +95,10 @@ class DevicePreparer:
         value = _CARRIERS[spec.dtype.itemsize]
         tables = normalisation_tables(spec)
         with self._gpu.current():
-            self._kernel: Any = compile_kernel(_SOURCE.replace('VALUE', value), 'prepare')
-            self._table: Any = self._driver.mem_alloc(tables.nbytes)
-            self._driver.memcpy_htod(self._table, tables)
+            self._kernel: Any = compile_kernel(
+                _SOURCE.replace('VALUE', value), 'prepare', session.path.parent, gpu=self._gpu
+            )
+            self._table: Any = self._sent(tables)
         height, width = spec.size_hw
         with self._gpu.current():
             self._arena = Arena(self._gpu, [height * width * 3], owner=spec.name)
@@ -172,11 +173,15 @@ class DevicePreparer:
                 _neighbours(source_hw[1], target_hw[1], is_row=False),
                 _neighbours(source_hw[0], target_hw[0], is_row=True),
             )
-            columns, rows = (self._driver.mem_alloc(table.nbytes) for table in tables)
-            self._driver.memcpy_htod(columns, tables[0])
-            self._driver.memcpy_htod(rows, tables[1])
-            self._axes[source_hw, target_hw] = columns, rows
+            self._axes[source_hw, target_hw] = self._sent(tables[0]), self._sent(tables[1])
         return self._axes[source_hw, target_hw]
+
+    def _sent(self, table: np.ndarray) -> Any:
+        """Device memory that holds a table, once the stream gets there."""
+        memory = self._driver.mem_alloc(table.nbytes)
+        self._driver.memcpy_htod_async(memory, table, self._stream)
+        self._stream.synchronize()  # the table may be gone after this
+        return memory
 
     def _release(self) -> None:
         """Let go of everything on the device; called by the session, with the context current."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.document import SUFFIXES
-from isaac_infer.core.errors import ModelError, ParameterError
+from isaac_infer.core.errors import ModelError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
+from isaac_infer.core.matching import agreement
 from isaac_infer.core.pipeline import Pipeline
-from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import is_picture, read_picture
+from isaac_infer.core.progress import Say
+from isaac_infer.core.source import open_source
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides
 from isaac_infer.engine.build import Request, build_plan
 from isaac_infer.engine.cache import (
@@ -36,7 +40,13 @@ from isaac_infer.engine.trial import try_model
 from isaac_infer.engine.trt import TrtSession, find_tensorrt, installed_version
 
 RECIPE = '1'  # counts up when what is done to models before they are built changes
+CHECK_PICTURES = 20  # of the calibration, on which a model in INT8 is compared with the one in float32
+LEAST_FOUND = 0.5  # of the objects, or INT8 is of no use
+SAME_OBJECT_IOU = 0.5
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
+# Parts of a key that decide what a calibrator of TensorRT finds out.
+CALIBRATED_BY = ('model', 'tensorrt', 'calibration', 'calibration pictures', 'uint8 input', 'best class')
+OVERRIDDEN_BY = ('overrides', 'sidecar')
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
 DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
 
@@ -52,7 +62,17 @@ class Tolerance(NamedTuple):
 SINGLE_CLOSE = Tolerance(pixels=1e-2, score=1e-2, threshold=0.05)
 HALF_CLOSE = Tolerance(pixels=4.0, score=0.05, threshold=0.5)
 
-Say = Callable[[str], None]
+
+@dataclass(frozen=True)
+class Pictures:
+    """What int8 is calibrated on: pictures of a folder or recording, spread evenly over it."""
+
+    source: str  # as `open_source` takes it
+    numbers: tuple[int, ...]  # which of them, from 0 and ascending
+    paths: tuple[Path, ...]  # the files that hold them
+    topic: str = ''  # of a recording
+
+
 FindSpec = Callable[[Any, Path, Overrides], ModelSpec]
 
 
@@ -82,7 +102,7 @@ def open_engine(
         SessionError: there is no GPU or no TensorRT, not enough memory, or it was cancelled.
     """
     build = options.build
-    pictures = _calibration_pictures(options) if build.precision == 'int8' else ()
+    pictures = _calibration_pictures(options) if build.precision == 'int8' else None
     trt, gpu = find_tensorrt(), Gpu(options.device)
     key = _key(model, build, overrides, pictures, installed_version(trt), gpu)
     folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
@@ -122,6 +142,15 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
     return replace(spec, class_names=names) if names else spec
 
 
+def calibration_frames(options: EngineOptions) -> Iterator[Frame]:
+    """Read the pictures that int8 is calibrated on.
+
+    Raises:
+        ParameterError: there are none.
+    """
+    return _frames(_calibration_pictures(options))
+
+
 # ---- the key --------------------------------------------------------------------------------------
 
 
@@ -129,7 +158,7 @@ def _key(
     model: Path,
     build: BuildOptions,
     overrides: Overrides,
-    pictures: Sequence[Path],
+    pictures: Pictures | None,
     version: tuple[int, ...],
     gpu: Gpu,
 ) -> BuildKey:
@@ -154,21 +183,36 @@ def _key(
     if sidecars:
         parts['sidecar'] = pictures_digest(sidecars[:1])
     if pictures:
-        parts['calibration pictures'] = pictures_digest(pictures)
+        parts['calibration pictures'] = ' '.join(
+            filter(None, [pictures_digest(pictures.paths), pictures.topic])
+        )
     return BuildKey(parts)
 
 
-def _calibration_pictures(options: EngineOptions) -> tuple[Path, ...]:
-    folder = Path(options.calibration).expanduser()
-    if not options.calibration or not folder.is_dir():
+def _calibration_name(key: BuildKey) -> str:
+    """The file for what TensorRT's calibrators find out, which builds with other options take from there."""
+    parts = {name: key.parts[name] for name in (*CALIBRATED_BY, *OVERRIDDEN_BY) if name in key.parts}
+    return f'calibration-{BuildKey(parts).digest}.cache'
+
+
+def _calibration_pictures(options: EngineOptions) -> Pictures:
+    """Choose the pictures: all of a folder or recording, or as many as count, spread evenly over it."""
+    place = os.path.expanduser(split_topic(options.calibration)[0])
+    if not place or not (os.path.isdir(place) or is_bag(Path(place))):
         raise ParameterError(
-            'calibration: int8 needs a folder of pictures as the robot sees them, some hundred, '
-            f'got {options.calibration!r}'
+            'calibration: int8 needs a folder of pictures as the robot sees them, some hundred, or a '
+            f'recording (rosbag2), got {options.calibration!r}'
         )
-    pictures = tuple(path for path in sorted(folder.iterdir()) if is_picture(path))[:MOST_CALIBRATED]
-    if not pictures:
-        raise ParameterError(f'calibration: expected pictures, the folder {folder} has none')
-    return pictures
+    try:
+        with open_source(options.calibration) as source:
+            length, paths, topic = source.length or 0, source.paths, source.topic
+    except SourceError as error:
+        raise ParameterError(f'calibration: {error}') from error
+    count = min(length, MOST_CALIBRATED)
+    numbers = tuple(index * length // count for index in range(count))
+    if not topic:  # each picture is a file
+        paths = tuple(paths[number] for number in numbers)
+    return Pictures(options.calibration, numbers, paths, topic)
 
 
 # ---- the build ------------------------------------------------------------------------------------
@@ -180,7 +224,7 @@ def _make(
     build: BuildOptions,
     overrides: Overrides,
     find_spec: FindSpec,
-    pictures: Sequence[Path],
+    pictures: Pictures | None,
     key: BuildKey,
     expected_s: float,
     say: Say,
@@ -193,7 +237,7 @@ def _make(
         )
         machine = re.sub(r'[^\w.]+', '-', f'{key.parts["tensorrt"]}-{key.parts["gpu"]}')
         batches = ''
-        if build.precision == 'int8' and build.calibration != 'qdq':
+        if pictures and build.calibration != 'qdq':
             batches = _stored_batches(pictures, spec, Path(folder, 'batches.npz'))
         request = Request(
             model=str(source),
@@ -201,7 +245,7 @@ def _make(
             options=asdict(replace(build, shapes=_fed_shapes(build, spec))),
             timing_cache=str(into.parent / f'timing-{machine}.cache'),
             batches=batches,
-            calibration_cache=f'{into}.calibration' if batches else '',
+            calibration_cache=str(into.parent / _calibration_name(key)) if batches else '',
             expected_s=expected_s,
         )
         facts = build_plan(request, say=say, is_cancelled=is_cancelled)
@@ -222,12 +266,13 @@ def _changed(
     build: BuildOptions,
     overrides: Overrides,
     find_spec: FindSpec,
-    pictures: Sequence[Path],
+    pictures: Pictures | None,
     say: Say,
     *,
     has_fp16_flag: bool = True,
 ) -> tuple[Path, ModelSpec | None, dict[str, str]]:
     """Do to a model what is done before it is built: the file, how it is fed and read, its metadata."""
+    from isaac_infer.core.scenes import draw_scene
     from isaac_infer.engine import surgery
     from isaac_infer.engine.ort import OrtSession
     from isaac_infer.engine.quantise import calibration_batches, quantise
@@ -242,14 +287,9 @@ def _changed(
                 raise
             say(f'built as it is, since it is not understood: {error}'.split('\n')[0])
             return model, None, metadata
-    tolerance = SINGLE_CLOSE
-    source, frames = model, [Frame(draw_scene(seed).image) for seed in range(CHECK_SCENES)]
-    if build.precision == 'int8' and build.calibration == 'qdq':
-        say(f'{model.name}: calibrating on {len(pictures)} pictures')
-        source = folder / 'int8.onnx'
-        quantise(model, source, calibration_batches(_frames(pictures), spec))
-    changed, changed_spec = surgery.load_model(source), spec
-    exactly = surgery.EXACT
+    frames = [Frame(draw_scene(seed).image) for seed in range(CHECK_SCENES)]
+    changed, changed_spec = surgery.load_model(model), spec
+    exactly, tolerance = surgery.EXACT, SINGLE_CLOSE
     if build.precision == 'fp16' and not has_fp16_flag:  # TensorRT 11: the model itself says the types
         changed, exactly, tolerance = surgery.to_float16(changed), surgery.HALF, HALF_CLOSE
     # In half precision even a change that only moves work moves the values: such models stay as they are.
@@ -263,12 +303,20 @@ def _changed(
     if build.best_class and is_single and _has_class_rows(spec) and surgery.can_best_class(changed):
         changed = surgery.to_best_class(changed, spec.outputs[0], num_classes=spec.num_classes)
         changed_spec = replace(changed_spec, decoder='ultralytics_best', row_length=6)
-    if changed_spec is spec and source is model and tolerance is SINGLE_CLOSE:
-        return model, spec, metadata  # as it is, with its weights wherever they are
-    place = folder / 'changed.onnx'
-    surgery.save_model(changed, place)
-    _check_same(source, spec, place, changed_spec, frames, tolerance)
-    return place, changed_spec, metadata
+    source = model  # where nothing was changed, with its weights wherever they are
+    if changed_spec is not spec or tolerance is not SINGLE_CLOSE:
+        source = folder / 'changed.onnx'
+        surgery.save_model(changed, source)
+        _check_same(model, spec, source, changed_spec, frames, tolerance)
+    if pictures and build.calibration == 'qdq':
+        say(f'{model.name}: calibrating on {len(pictures.numbers)} pictures')
+        float_model, source = source, folder / 'int8.onnx'
+        # Last, because everything before it leaves the values as they are, and can be checked by them.
+        quantise(float_model, source, calibration_batches(_frames(pictures), changed_spec))
+        _check_quantised(
+            model, float_model, source, changed_spec, islice(_frames(pictures), CHECK_PICTURES), say
+        )
+    return source, changed_spec, metadata
 
 
 def _fed_shapes(build: BuildOptions, spec: ModelSpec | None) -> dict[str, tuple[Shape, Shape, Shape]]:
@@ -317,6 +365,26 @@ def _check_same(
                 _check_rows(original, first.run()[spec.outputs[0]], second.run()[spec.outputs[0]])
 
 
+def _check_quantised(
+    model: Path, original: Path, quantised: Path, spec: ModelSpec, frames: Iterable[Frame], say: Say
+) -> None:
+    """See that a model in INT8 still finds what it found in float32; both on the CPU, on pictures."""
+    from isaac_infer.engine.ort import OrtSession
+
+    with OrtSession(original) as first, OrtSession(quantised) as second:
+        before, after = (Pipeline(session, spec, Limits()) for session in (first, second))
+        found = agreement(((before(frame), after(frame)) for frame in frames), iou_threshold=SAME_OBJECT_IOU)
+    said = (
+        f'int8 finds {found.found} of the {found.expected} objects of float32 again, and {found.extra} others'
+    )
+    if found.share is not None and found.share < LEAST_FOUND:
+        raise ModelError(
+            f'{model.name}: {said}; take fp16, another calibration, or calibration pictures more like the '
+            "robot's"
+        )
+    say(f'{model.name}: {said}')
+
+
 def _check_rows(original: Path, rows: np.ndarray, best: np.ndarray) -> None:
     """See that the best class of every box is that, also of those that nobody would call an object."""
     expected = np.concatenate((rows[:, :4], rows[:, 4:].max(axis=1, keepdims=True)), axis=1)
@@ -333,11 +401,17 @@ def _sizes(spec: ModelSpec) -> dict[str, np.ndarray]:
     return {spec.size_input: np.array([spec.image.size_hw[::-1]], np.int64)}
 
 
-def _frames(pictures: Iterable[Path]) -> Iterable[Frame]:
-    return (Frame(read_picture(path).image) for path in pictures)
+def _frames(pictures: Pictures) -> Iterator[Frame]:
+    chosen = set(pictures.numbers)
+    with open_source(pictures.source) as source:
+        for number, load in enumerate(source.unread()):
+            if number in chosen:
+                yield Frame(load().image)
+            if number >= pictures.numbers[-1]:
+                return
 
 
-def _stored_batches(pictures: Sequence[Path], spec: ModelSpec | None, place: Path) -> str:
+def _stored_batches(pictures: Pictures, spec: ModelSpec | None, place: Path) -> str:
     """Keep prepared pictures for TensorRT's own calibrators, which run in the child."""
     from isaac_infer.engine.quantise import calibration_batches
 

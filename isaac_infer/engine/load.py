@@ -84,6 +84,7 @@ def open_session(
 
 
 def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int) -> Session:
+    _let_go_of_gpu()
     _refuse_other_files(path)
     try:
         from isaac_infer.engine.ort import OrtSession
@@ -93,6 +94,13 @@ def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int)
         ) from error
     try_model(path)
     return OrtSession(path, providers=providers, num_threads=num_threads)
+
+
+def _let_go_of_gpu() -> None:
+    """Give back what a node has woken at its start, where its model does not need it."""
+    wake = sys.modules.get('isaac_infer.engine.wake')
+    if wake is not None:
+        wake.let_go()
 
 
 def _open_on_tensorrt(
@@ -108,8 +116,13 @@ def _open_on_tensorrt(
         raise SessionError(f'{path}: a TensorRT engine cannot run on onnxruntime; give the ONNX model')
     from isaac_infer.engine.engines import open_engine, spec_of
 
+    if engine.device:
+        _let_go_of_gpu()  # the other one
     if is_engine(path):
-        return TrtSession(path, device=engine.device), spec_of(path, overrides)
+        session = TrtSession(
+            path, device=engine.device, profile=engine.profile, dla_core=engine.build.dla_core
+        )
+        return session, spec_of(path, overrides)
     _refuse_other_files(path)
     return open_engine(path, engine, overrides, find_spec, say=say, is_cancelled=is_cancelled)
 

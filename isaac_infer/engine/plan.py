@@ -18,6 +18,7 @@ HEADER_BYTES = 28  # tag, serialization version, 16 bytes that say nothing here,
 LENGTH_BYTES = 4  # of the number before Ultralytics' metadata
 MAX_METADATA_BYTES = 1 << 20
 FIRST_VERSION_COMPATIBLE = (8, 6)  # no plan of an older TensorRT runs on another version
+OLDEST_FOR_11 = (10, 0)  # that TensorRT 11's runtimes load
 _INDEX = re.compile('0|[1-9][0-9]{0,8}')
 
 
@@ -90,7 +91,8 @@ def check_version(plan: Plan, installed: tuple[int, ...], *, is_lean: bool, mode
     """
     length = min(len(installed), 3)  # a build number decides nothing
     built, here = plan.version[:length], installed[:length]
-    if built == here or is_lean and FIRST_VERSION_COMPATIBLE <= built < here:
+    oldest = OLDEST_FOR_11 if here >= (11,) else FIRST_VERSION_COMPATIBLE
+    if built == here or is_lean and oldest <= built < here:
         return
     kind = 'lean TensorRT ' if is_lean else ''
     raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -188,11 +189,11 @@ class TrtSession:
             **({'precision': sidecar['key']['precision']} if 'precision' in sidecar['key'] else {}),
         }
         self._profile, self._use_graph = profile, use_graph
-        self._stream: Any = gpu.driver.Stream()
+        self._stream: Any = gpu.new_stream()
         before = gpu.free_bytes()
         self._context: Any = cuda_engine.create_execution_context()
         if self._context is None:
-            needed, reason = _working_bytes(cuda_engine), engine.messages.reason()
+            needed, reason = working_bytes(cuda_engine), engine.messages.reason()
             if needed > before or 'memory' in reason.lower():
                 raise gpu.out_of_memory(needed, engine.plan.path.name)
             raise SessionError(f'{engine.plan.path}: TensorRT cannot run this engine: {reason}')
@@ -200,7 +201,9 @@ class TrtSession:
         names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
         specs = {name: _tensor_spec(engine, name) for name in names}
         is_input = {name: cuda_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
-        self.inputs = tuple(specs[name] for name in names if is_input[name])
+        # Those whose shape has to be told, even where the profile leaves it no choice.
+        self._open_inputs = {name for name in names if is_input[name] and specs[name].is_dynamic}
+        self.inputs = tuple(self._within_profile(specs[name]) for name in names if is_input[name])
         self.outputs = tuple(specs[name] for name in names if not is_input[name])
         self._largest = {spec.name: self._largest_input(spec) for spec in self.inputs}
         sizes = [_bytes_of(self._largest[spec.name], spec) for spec in self.inputs]
@@ -235,17 +238,32 @@ class TrtSession:
             self._context.set_optimization_profile_async(self._profile, self._stream.handle)
             self._stream.synchronize()
 
-    def _largest_input(self, spec: TensorSpec) -> tuple[int, ...]:
-        if not spec.is_dynamic:
-            return spec.shape
+    def _profile_shapes(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """The smallest, usual and largest shape of an input."""
         assert self._engine is not None
-        shapes = self._engine.cuda_engine.get_tensor_profile_shape(spec.name, self._profile)
-        return tuple(shapes[2])
+        shapes = self._engine.cuda_engine.get_tensor_profile_shape(name, self._profile)
+        return tuple(tuple(shape) for shape in shapes)
+
+    def _within_profile(self, spec: TensorSpec) -> TensorSpec:
+        """What an input takes: an axis for which the profile has one length is not open."""
+        if spec.name not in self._open_inputs:
+            return spec
+        low, _, high = self._profile_shapes(spec.name)
+        return replace(spec, shape=tuple(a if a == b else -1 for a, b in zip(low, high)))
+
+    def _largest_input(self, spec: TensorSpec) -> tuple[int, ...]:
+        return self._profile_shapes(spec.name)[2] if spec.is_dynamic else spec.shape
+
+    def usual_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape of an input that the engine is fastest for."""
+        return self._profile_shapes(spec.name)[1] if spec.is_dynamic else spec.shape
 
     def _output_sizes(self) -> list[int]:
         """Bytes that each output needs with the largest inputs; of what only a run tells, an upper bound."""
         for spec in self.inputs:
-            if spec.is_dynamic and not self._context.set_input_shape(spec.name, self._largest[spec.name]):
+            if spec.name in self._open_inputs and not self._context.set_input_shape(
+                spec.name, self._largest[spec.name]
+            ):
                 raise SessionError(f'{spec}: TensorRT refuses the largest shape of its own profile')
         self._context.infer_shapes()
         sizes = []
@@ -273,8 +291,8 @@ class TrtSession:
         if not fits(shape, spec.shape):
             raise TensorError(f'{name}: expected {spec.layout}, got shape {list(shape)}')
         with engine.gpu.current():
-            if spec.is_dynamic and not self._context.set_input_shape(name, shape):
-                low, _, high = engine.cuda_engine.get_tensor_profile_shape(name, self._profile)
+            if name in self._open_inputs and not self._context.set_input_shape(name, shape):
+                low, _, high = self._profile_shapes(name)
                 engine.messages.reason()
                 raise TensorError(
                     f'{name}: expected a shape from {list(low)} to {list(high)}, which the engine was built '
@@ -321,6 +339,17 @@ class TrtSession:
     def gpu(self) -> Gpu:
         """Where it runs, for those who fill its inputs there."""
         return self._check_open().gpu
+
+    @property
+    def cuda_engine(self) -> Any:
+        """TensorRT's own engine, for those who inspect it; to be used with the context of `gpu` current."""
+        return self._check_open().cuda_engine
+
+    @property
+    def execution_context(self) -> Any:
+        """TensorRT's own execution context, for those who inspect it."""
+        self._check_open()
+        return self._context
 
     @property
     def stream(self) -> Any:
@@ -494,7 +523,8 @@ def _bytes_of(shape: tuple[int, ...], spec: TensorSpec) -> int:
     return int(np.prod(shape, dtype=np.int64)) * spec.dtype.itemsize
 
 
-def _working_bytes(cuda_engine: Any) -> int:
+def working_bytes(cuda_engine: Any) -> int:
+    """Bytes of temporary memory that an execution context of an engine takes."""
     for name in ('device_memory_size_v2', 'device_memory_size'):
         if hasattr(cuda_engine, name):
             return int(getattr(cuda_engine, name))
@@ -538,7 +568,8 @@ def _output_allocator(engine: _Engine, spec: TensorSpec, memory: Buffer) -> Any:
             """Copy what the run has found; with the context current, after the run."""
             result = np.empty(self.shape, spec.dtype)
             if result.nbytes:
-                driver.memcpy_dtoh(result, self.address)
+                driver.memcpy_dtoh_async(result, self.address, stream)
+                stream.synchronize()
             return result
 
     return OutputAllocator()

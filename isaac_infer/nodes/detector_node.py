@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import isaac_infer.engine.wake  # noqa: F401 - it works while the rest is imported
+
+# isort: split
 import sys
 from collections.abc import Callable
 

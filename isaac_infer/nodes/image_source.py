@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
 from collections.abc import Callable
 from itertools import cycle
 from time import monotonic
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -36,6 +38,13 @@ REPEAT_S = 10.0  # between two warnings of the same kind
 CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2GRAY}
 
 
+class Shot(NamedTuple):
+    """A picture to be published."""
+
+    image: np.ndarray  # in the encoding that was asked for
+    taken_ns: int  # when a camera gave it; 0: it is stamped when it is published
+
+
 class ImageSource(Node):
     """Publishes `image`. One thread reads ahead, one publishes on time."""
 
@@ -50,7 +59,6 @@ class ImageSource(Node):
         self.exit_code = 0
         self._stop = stop
         self._closing = threading.Event()
-        self._pictures: queue.Queue[np.ndarray | None] = queue.Queue(READ_AHEAD)
         self._sent = self._late = 0
         self._last_error = ''
         try:
@@ -68,6 +76,9 @@ class ImageSource(Node):
             'reliable': QoSReliabilityPolicy.RELIABLE,
             'best_effort': QoSReliabilityPolicy.BEST_EFFORT,
         }[self._params.reliability]
+        # Of what comes at its own pace only the newest is kept: what waits grows old.
+        ahead = 1 if self._source.is_live else READ_AHEAD
+        self._pictures: queue.Queue[Shot | None] = queue.Queue(ahead)
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1, reliability=reliability))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -119,34 +130,37 @@ class ImageSource(Node):
                 self._fail(error)
                 continue
             failed.clear()
-            if picture is None or not self._put(self._encoded(picture.image)):
+            if picture is None or not self._put(self._shot(picture.image)):
                 return
 
     def _draw(self) -> None:
         """Draw scenes beforehand and repeat them: drawing all the time would take what others should have."""
         params = self._params
         length = max(1, min(RING_LENGTH, RING_BYTES // (params.height * params.width * 3)))
-        ring: list[np.ndarray] = []
+        ring: list[Shot] = []
         while len(ring) < min(length, params.frames or length) and not self._closing.is_set():
             picture = self._source.read()
             assert picture is not None  # scenes never end
-            ring.append(self._encoded(picture.image))
-        for image in cycle(ring):
-            if not self._put(image):
+            ring.append(self._shot(picture.image))
+        for shot in cycle(ring):
+            if not self._put(shot):
                 return
 
-    def _encoded(self, image_bgr: np.ndarray) -> np.ndarray:
+    def _shot(self, image_bgr: np.ndarray) -> Shot:
         conversion = CONVERSIONS[self._params.encoding]
-        return image_bgr if conversion is None else cv2.cvtColor(image_bgr, conversion)
+        taken_ns = self.get_clock().now().nanoseconds if self._source.is_live else 0
+        return Shot(image_bgr if conversion is None else cv2.cvtColor(image_bgr, conversion), taken_ns)
 
-    def _put(self, image: np.ndarray | None) -> bool:
+    def _put(self, shot: Shot | None) -> bool:
         """Hand a picture over; False where nobody will take it."""
         while not self._closing.is_set():
             try:
-                self._pictures.put(image, timeout=0.1)
+                self._pictures.put(shot, timeout=0 if self._source.is_live else 0.1)
                 return True
             except queue.Full:
-                continue
+                if self._source.is_live:
+                    with contextlib.suppress(queue.Empty):
+                        self._pictures.get_nowait()
         return False
 
     def _fail(self, error: SourceError) -> None:
@@ -159,24 +173,29 @@ class ImageSource(Node):
     def _publish(self) -> None:
         params = self._params
         self._wait_for_subscribers()
-        image = self._take()
+        shot = self._take()
         warned_bytes = 0
         start = due = monotonic()
-        while image is not None:
+        while shot is not None:
             if self._closing.wait(max(due - monotonic(), 0)):
                 break
+            if self._source.is_live and not self._pictures.empty():
+                shot = self._take()  # a newer one
+                if shot is None:
+                    break
+            image = shot.image
             if image.nbytes > warned_bytes:
                 warned_bytes = image.nbytes
                 if warning := warning_of_size(image.nbytes):
                     self.get_logger().warning(warning)
-            stamp_ns = self.get_clock().now().nanoseconds
+            stamp_ns = shot.taken_ns or self.get_clock().now().nanoseconds
             self._publisher.publish(
                 image_to_cdr(image, stamp_ns=stamp_ns, frame_id=params.frame_id, encoding=params.encoding)
             )
             self._sent += 1
             if self._sent == params.frames:
                 break
-            image = self._take()
+            shot = self._take()
             # Due times lie on a grid, so that small delays do not add up; after a large one it begins anew.
             due += 1 / params.rate
             if monotonic() > due:
@@ -210,7 +229,7 @@ class ImageSource(Node):
         if wanted:
             self._closing.wait(SETTLE_S)
 
-    def _take(self) -> np.ndarray | None:
+    def _take(self) -> Shot | None:
         while not self._closing.is_set():
             try:
                 return self._pictures.get(timeout=0.1)

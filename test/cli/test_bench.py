@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from isaac_infer.cli import bench as module
 from isaac_infer.cli.bench import TimedSession
 from isaac_infer.cli.main import main
+from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import open_session
 from isaac_infer.engine.ort import OrtSession
-from models import save_colour_detector, save_model
+from models import save_colour_detector, save_model, ultralytics_metadata, ultralytics_output
 
 QUICK = ('--duration', '0', '--warm-up', '0', '--iterations', '12')
 STATISTICS = ['min', 'max', 'mean', 'median', 'p90', 'p95', 'p99', 'count']
@@ -24,6 +25,33 @@ STATISTICS = ['min', 'max', 'mean', 'median', 'p90', 'p95', 'p99', 'count']
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return save_colour_detector(tmp_path / 'colours.onnx')
+
+
+@pytest.fixture
+def batched(tmp_path: Path) -> Path:
+    """A colour detector that takes any number of pictures."""
+    boxes = ultralytics_output([], classes=3)[:, :4]
+    return save_model(
+        tmp_path / 'batched.onnx',
+        [
+            helper.make_node('ReduceMean', ['images'], ['mean'], axes=[2, 3], keepdims=0),
+            helper.make_node('Unsqueeze', ['mean', 'last'], ['column']),
+            helper.make_node('Expand', ['column', 'scores_shape'], ['scores']),
+            helper.make_node('ReduceMean', ['scores'], ['one'], axes=[1], keepdims=1),
+            helper.make_node('Mul', ['one', 'zero'], ['nothing']),
+            helper.make_node('Add', ['nothing', 'boxes'], ['all_boxes']),
+            helper.make_node('Concat', ['all_boxes', 'scores'], ['output0'], axis=1),
+        ],
+        {'images': (TensorProto.FLOAT, ('batch', 3, 64, 64))},
+        {'output0': (TensorProto.FLOAT, ('batch', 7, boxes.shape[2]))},
+        constants={
+            'boxes': boxes,
+            'last': np.array([2]),
+            'zero': np.array([0], np.float32),
+            'scores_shape': np.array([1, 3, boxes.shape[2]]),
+        },
+        metadata=ultralytics_metadata(['red', 'green', 'blue']),
+    )
 
 
 def bench(*arguments: object) -> int:
@@ -192,6 +220,7 @@ def test_onnx_runtime_has_no_clocks_of_a_device(model: Path) -> None:
         (['--iterations', '0'], 'iterations: expected at least 1, got 0'),
         (['--warm-up', 'inf'], 'warm-up: expected 0 to 3.6e+06 ms, got inf'),
         (['--width', '0'], 'width: expected int from 1 to 8192, got 0'),
+        (['--batch', '1,2'], 'images float32[1, 3, 64, 64]; export it with a dynamic batch'),
         (['--model', 'other.onnx'], 'got two models'),
         (['--json', '/'], '--json /: expected a file, got a folder'),
     ],
@@ -224,3 +253,95 @@ def test_a_report_does_not_harm_the_model(model: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copy(model, tmp_path / 'copy.onnx'))
     assert bench(copy, *QUICK, '--json', copy) == 2
     assert copy.read_bytes() == model.read_bytes()
+
+
+def test_batches_are_measured_with_pictures_per_second(batched: Path) -> None:
+    report = report_of(batched, '--batch', '1,4,2')
+    assert [each['batch'] for each in report['batches']] == [1, 4, 2]
+    for each in report['batches']:
+        assert list(each['network_ms']) == ['latency']
+        assert each['network_ms']['latency']['count'] == 12
+        assert each['pictures_per_s'] == pytest.approx(each['batch'] * each['throughput_qps'])
+    assert report['pipeline']['fps'] > 0
+    assert report_of(batched)['batches'] == []
+
+
+def test_people_see_batches_in_a_table(batched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(batched, *QUICK, '--batch', '8') == 0
+    shown = capsys.readouterr().out
+    assert 'batches of the network' in shown and 'pictures/s' in shown
+
+
+def test_a_batch_holds_the_picture_that_often(batched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[np.ndarray] = []
+    run = OrtSession.run
+
+    def watched(session: OrtSession) -> Mapping[str, np.ndarray]:
+        held.append(session._bound['images'].copy())
+        return run(session)
+
+    monkeypatch.setattr(OrtSession, 'run', watched)
+    report_of(batched, '--batch', '3')
+    assert held[-1].shape == (3, 3, 64, 64)
+    assert held[-1].std() > 0 and (held[-1] == held[-1][0]).all()
+
+
+def test_a_network_that_is_no_detector_has_batches_too(tmp_path: Path) -> None:
+    path = save_model(
+        tmp_path / 'sum.onnx',
+        [helper.make_node('Add', ['a', 'b'], ['c'])],
+        {'a': (TensorProto.FLOAT, ('n', 8)), 'b': (TensorProto.FLOAT, (1, 8))},
+        {'c': (TensorProto.FLOAT, ('n', 8))},
+    )
+    assert report_of(path, '--batch', '16')['batches'][0]['batch'] == 16
+
+
+def test_the_batch_that_a_model_is_fixed_to_is_measured(model: Path) -> None:
+    assert report_of(model, '--batch', '1')['batches'][0]['batch'] == 1
+
+
+def test_a_batch_that_only_the_input_leaves_open_is_an_error_of_the_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_model(
+        tmp_path / 'half.onnx',
+        [helper.make_node('Reshape', ['a', 'shape'], ['c'])],
+        {'a': (TensorProto.FLOAT, ('n', 8))},
+        {'c': (TensorProto.FLOAT, (1, 8))},
+        constants={'shape': np.array([1, 8])},
+    )
+    assert bench(path, *QUICK, '--batch', '2') == 1
+    assert 'batch 2: ' in (said := capsys.readouterr().err) and 'dynamic batch' in said
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'is_refused'),
+    [
+        ((), True),
+        (('--engine-shapes', 'images=1x3x64x64,1x3x64x64,2x3x64x64'), True),
+        (('--engine-shapes', 'images=2x3x64x64,2x3x64x64,4x3x64x64'), True),  # one picture is needed too
+        (('--engine-shapes', 'images=1x3x64x64,1x3x64x64,4x3x64x64'), False),
+    ],
+)
+def test_an_engine_needs_shapes_for_its_batches_and_the_error_says_which(
+    batched: Path, shapes: tuple[str, ...], is_refused: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not device_problem():
+        pytest.skip('there is a GPU, which would build')
+    assert bench(batched, '--backend', 'tensorrt', '--batch', '2,4', *shapes) == (2 if is_refused else 1)
+    said = capsys.readouterr().err
+    assert ('--engine-shapes images=1x3x64x64,4x3x64x64,4x3x64x64' in said) == is_refused
+    assert ('TensorRT needs a GPU' in said) != is_refused
+
+
+@pytest.mark.parametrize('text', ['0', 'x', '1,', '1,-2', ''])
+def test_a_batch_that_is_no_number_is_refused(text: str, model: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        bench(model, f'--batch={text}')
+    assert ended.value.code == 2
+
+
+def test_build_only_measures_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(model, '--build-only') == 0
+    shown = capsys.readouterr().out
+    assert 'nothing to build, it runs on onnxruntime' in shown and 'throughput' not in shown

@@ -10,8 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from isaac_infer.cli.main import main
-from isaac_infer.core.scenes import FIRST_HELD_OUT_SEED, draw_scene
+from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES
+from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.engine.cuda import device_problem
 from models import (
     save_colour_detector,
     save_constant_detector,
@@ -240,6 +242,12 @@ def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest
             'class_filter: expected none where truth is known',
         ),
         (['--source', 'synthetic', '--model', 'x.onnx'], 'expected the models as arguments'),
+        ([], 'source: expected pictures, got none'),
+        (
+            ['--precisions', 'fp32,fp61', '--source', 'synthetic'],
+            'precisions: expected some of fp32, fp16, bf16',
+        ),
+        (['--backends', 'triton', '--source', 'synthetic'], 'backends: expected some of auto, onnxruntime'),
         (['--source', 'synthetic', '--plot', 'x.jpg'], '--plot x.jpg: expected a name that ends in .png'),
         (['--source', 'synthetic', '--json', '/'], '--json /: expected a file, got a folder'),
     ],
@@ -322,3 +330,93 @@ def test_neither_model_nor_picture_nor_truth_is_overwritten(scenes: Path, tmp_pa
 def test_a_model_that_is_not_there_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(MODEL, 'nowhere.onnx', '--source', 'synthetic') == 1
     assert 'nowhere.onnx: no such model file' in capsys.readouterr().err
+
+
+def labels(report: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(row['precision'], row['backend'].split()[0]) for row in report['variants']]
+
+
+def test_one_model_is_compared_in_several_precisions_with_itself_in_fp32(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = '--precisions', 'fp16', '--backends', 'onnxruntime'
+    report = report_of(0, tmp_path, MODEL, *several, '--source', scenes)
+    assert labels(report) == [('fp32', 'onnxruntime'), ('fp16', 'onnxruntime')]
+    usual, half = (row['agreement'] for row in report['variants'])
+    assert (usual['share'], usual['mean_iou']) == (1, 1)
+    assert half['share'] == 1 and 0.9 < half['mean_iou'] < 1  # rounded, so it is another network
+    assert {check['model'] for check in report['checks']} == {'fp16 onnxruntime'}
+    shown = capsys.readouterr().out
+    assert 'fp16 onnxruntime' in shown and str(MODEL) in shown.replace('\n', '')
+
+
+def test_int8_is_calibrated_on_pictures_and_fails_without_them(scenes: Path, tmp_path: Path) -> None:
+    several = '--precisions', 'fp32,int8', '--backends', 'onnxruntime', '--source', scenes
+    report = report_of(1, tmp_path, MODEL, *several)
+    assert report['variants'][1]['failure'].startswith('calibration: int8 needs')
+    # Whether INT8 is good enough is not what this test asks.
+    anything = '--min-agreement', 0, '--max-extra', 1000
+    report = report_of(0, tmp_path, MODEL, *several, *anything, '--calibration-path', scenes)
+    assert not report['variants'][1]['failure']
+    assert report['variants'][1]['agreement']['mean_iou'] < 1
+
+
+@pytest.mark.skipif(not device_problem(), reason='there is a GPU')
+def test_what_cannot_be_built_here_fails_with_its_reason_and_the_rest_is_compared(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = '--precisions', 'fp32,fp16', '--backends', 'onnxruntime,tensorrt'
+    report = report_of(1, tmp_path, MODEL, *several, '--source', scenes)
+    assert labels(report) == [
+        ('fp32', 'onnxruntime'),
+        ('fp16', 'onnxruntime'),
+        ('fp32', 'tensorrt'),
+        ('fp16', 'tensorrt'),
+    ]
+    assert [bool(row['failure']) for row in report['variants']] == [False, False, True, True]
+    assert 'needs a GPU' in report['variants'][2]['failure']
+    missed = {check['model'] for check in report['checks'] if not check['holds']}
+    assert missed == {'fp32 tensorrt', 'fp16 tensorrt'}
+    assert f'{MODEL} fp16 tensorrt: TensorRT needs a GPU' in capsys.readouterr().err
+
+
+def test_a_precision_that_onnx_runtime_is_not_given_fails_alone(scenes: Path, tmp_path: Path) -> None:
+    several = '--precisions', 'fp32,bf16', '--backends', 'onnxruntime'
+    report = report_of(1, tmp_path, MODEL, *several, '--source', scenes)
+    assert 'in fp32, fp16, int8, not in bf16' in report['variants'][1]['failure']
+
+
+def test_facts_beside_a_model_count_for_its_other_precisions(scenes: Path, tmp_path: Path) -> None:
+    model = onnx.load(MODEL)
+    names = next(entry.value for entry in model.metadata_props if entry.key == 'names')
+    del model.metadata_props[:]
+    bare = tmp_path / 'models' / 'bare.onnx'
+    bare.parent.mkdir()
+    onnx.save(model, bare)
+    facts = {'decoder': 'ultralytics', 'names': names}
+    bare.with_suffix('.json').write_text(json.dumps(facts))
+    several = '--precisions', 'fp32,fp16', '--backends', 'onnxruntime'
+    report = report_of(0, tmp_path, bare, *several, '--source', scenes)
+    assert labels(report) == [('fp32', 'onnxruntime'), ('fp16', 'onnxruntime')]
+
+
+def test_an_engine_has_no_other_precisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = tmp_path / 'a.engine'
+    engine.write_bytes(b'ftrt')
+    assert compare(engine, '--precisions', 'fp16', '--source', 'synthetic') == 2
+    assert 'expected an ONNX model first' in capsys.readouterr().err
+
+
+def test_build_only_compares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(MODEL, '--build-only', '--backend', 'onnxruntime') == 0
+    assert 'nothing to build' in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not device_problem(), reason='there is a GPU')
+def test_build_only_builds_what_would_be_compared_and_says_what_it_cannot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = '--precisions', 'fp32,fp16', '--backends', 'onnxruntime,tensorrt'
+    report = report_of(1, tmp_path, MODEL, *several, '--build-only')
+    assert len(report['opened']) == 2
+    assert all('needs a GPU' in each['failure'] for each in report['opened'])

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from isaac_infer.core import source
 from isaac_infer.core.errors import SourceError
 from isaac_infer.core.source import open_source, open_sources, read_picture
 
@@ -257,3 +258,33 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe.mp4')
     with pytest.raises(SourceError, match='got a pipe'):
         open_source(str(tmp_path / 'pipe.mp4'))
+
+
+class Pipeline:
+    """A GStreamer pipeline as OpenCV shows it."""
+
+    def __init__(self, height: int) -> None:
+        self._height = height
+
+    def get(self, _: int) -> float:
+        return float(self._height)
+
+
+@pytest.mark.parametrize('shape', [(240, 320), (240, 320, 1), (240, 320, 3), (240, 320, 4)])
+def test_pipelines_that_end_in_grey_or_bgrx_give_bgr(shape: tuple[int, ...]) -> None:
+    image = np.full(shape, 7, np.uint8)
+    assert (source._as_bgr(image, Pipeline(240), 'x ! appsink') == np.full((240, 320, 3), 7)).all()
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((360, 320, 3), np.uint8),  # NV12
+        np.zeros((1, 12635, 3), np.uint8),  # JPEG
+        np.zeros((240, 320, 2), np.uint8),  # YUY2
+        np.zeros((240, 320), np.uint16),  # GRAY16
+    ],
+)
+def test_pipelines_that_end_in_something_else_are_refused_with_the_way_out(image: np.ndarray) -> None:
+    with pytest.raises(SourceError, match=r'expected pictures in BGR.*videoconvert'):
+        source._as_bgr(image, Pipeline(240), 'x ! appsink')

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -28,14 +30,14 @@ MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
 
 
-def changed(folder, *, has_fp16_flag=True, **options):
+def changed(folder, *, has_fp16_flag=True, pictures=None, **options):
     return engines._changed(
         MODEL,
         folder,
         BuildOptions(**options),
         Overrides(),
         find_spec,
-        (),
+        pictures,
         lambda text: None,
         has_fp16_flag=has_fp16_flag,
     )
@@ -105,6 +107,79 @@ def test_int8_without_pictures_to_calibrate_on_is_refused(tmp_path, folder):
     options = EngineOptions(BuildOptions(precision='int8'), calibration=folder and str(tmp_path / folder))
     with pytest.raises(ParameterError, match='calibration: '):
         engines._calibration_pictures(options)
+
+
+def calibration(source):
+    options = EngineOptions(BuildOptions(precision='int8'), calibration=str(source))
+    return engines._calibration_pictures(options)
+
+
+def save_folder_and_bag(folder, count):
+    """The same pictures as files and as a recording."""
+    pytest.importorskip('rosbags')
+    from bags import image, save_bag
+
+    scenes = [draw_scene(seed).image for seed in range(count)]
+    pictures = folder / 'pictures'
+    pictures.mkdir(parents=True)
+    for number, scene in enumerate(scenes):
+        assert cv2.imwrite(str(pictures / f'{number}.png'), scene)
+    swapped = [np.ascontiguousarray(scene[..., ::-1]) for scene in scenes]
+    topics = {'/camera': [image(scene, 'rgb8') for scene in swapped], '/other': [image(swapped[0], 'rgb8')]}
+    return pictures, f'{save_bag(folder / "bag", topics)}::/camera'
+
+
+def test_int8_on_a_recording_and_on_the_same_pictures_in_a_folder_is_the_same_model(tmp_path):
+    models = []
+    for source in save_folder_and_bag(tmp_path, 4):
+        folder = tmp_path / f'model {len(models)}'
+        folder.mkdir()
+        place, _, _ = changed(
+            folder, pictures=calibration(source), precision='int8', uint8_input=False, best_class=False
+        )
+        models.append(onnx.load(place))
+    assert any(node.op_type == 'QuantizeLinear' for node in models[0].graph.node)
+    assert models[0].SerializeToString() == models[1].SerializeToString()
+
+
+def test_pictures_to_calibrate_on_are_spread_over_a_folder_or_recording(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, 'MOST_CALIBRATED', 3)
+    for source in save_folder_and_bag(tmp_path, 11):
+        pictures = calibration(source)
+        assert pictures.numbers == (0, 3, 7)
+        for seed, frame in zip((0, 3, 7), engines._frames(pictures), strict=True):
+            np.testing.assert_array_equal(frame.image, draw_scene(seed).image)
+    folder = calibration(tmp_path / 'pictures')
+    assert [path.name for path in folder.paths] == ['0.png', '3.png', '7.png']
+
+
+def test_the_key_of_an_int8_engine_covers_the_pictures_and_the_topic(tmp_path):
+    facts = SimpleNamespace(name='some GPU', compute_capability=(9, 0))
+    folder, bag = save_folder_and_bag(tmp_path, 2)
+
+    def part(source):
+        options = BuildOptions(precision='int8'), Overrides(), calibration(source)
+        key = engines._key(MODEL, *options, (10, 3), SimpleNamespace(facts=facts))
+        return key.parts['calibration pictures']
+
+    parts = [part(folder), part(bag), part(bag.replace('/camera', '/other'))]
+    assert cv2.imwrite(str(folder / '1.png'), draw_scene(5).image)
+    with (tmp_path / 'bag' / 'metadata.yaml').open('a') as metadata:
+        metadata.write('# changed')
+    parts += [part(folder), part(bag)]
+    assert len(set(parts)) == len(parts)
+    assert parts[1].endswith(' /camera')
+
+
+@pytest.mark.parametrize(
+    'source', ['bag', 'bag::/nothing', 'a.png', 'synthetic', '0', 'rtsp://127.0.0.1:1/a']
+)
+def test_int8_on_what_is_no_folder_and_no_topic_of_a_recording_is_refused(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    folder, _ = save_folder_and_bag(tmp_path, 1)
+    (folder / '0.png').rename('a.png')
+    with pytest.raises(ParameterError, match='calibration: '):
+        calibration(source)
 
 
 @pytest.mark.parametrize(

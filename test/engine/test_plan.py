@@ -180,6 +180,8 @@ def test_a_plan_that_is_gone_is_an_error(tmp_path: Path) -> None:
         ((10, 3, 0, 30), (10, 3, 0), True, True),
         ((10, 16, 1, 0), (10, 16, 0), True, False),
         ((11, 0, 0, 0), (10, 16, 0), True, False),
+        ((8, 6, 1, 6), (11, 4, 0), True, False),
+        ((10, 3, 0, 30), (11, 4, 0), True, True),
         ((8, 5, 2, 2), (10, 16, 0), True, False),  # no plan was version-compatible then
     ],
 )

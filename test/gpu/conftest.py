@@ -1,6 +1,7 @@
 """What runs on a real GPU with real TensorRT; elsewhere these tests are skipped, with the reason."""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp('engines')
+    """Where engines are kept; with timing caches of earlier runs, where there are some, it is soon full."""
+    folder = tmp_path_factory.mktemp('engines')
+    for kept in Path(os.environ.get('ISAAC_INFER_TIMING_CACHES', folder)).glob('timing-*.cache'):
+        if kept.parent != folder:
+            shutil.copy(kept, folder)
+    return folder
 
 
 @pytest.fixture
@@ -36,9 +42,14 @@ def detector(folder):
     """Open a detector on TensorRT; gives the pipeline, and what was said."""
     opened = []
 
-    def open_it(model=MODEL, *, prepare='auto', cache=folder, **options):
+    def open_it(model=MODEL, *, prepare='auto', cache=folder, calibration_path='', **options):
         said = []
-        engine = EngineOptions(replace(QUICK, **options), cache_folder=str(cache), prepare=prepare)
+        engine = EngineOptions(
+            replace(QUICK, **options),
+            cache_folder=str(cache),
+            calibration=calibration_path,
+            prepare=prepare,
+        )
         pipeline = open_pipeline(
             model,
             backend='tensorrt',

@@ -220,14 +220,15 @@ def test_a_process_that_leaves_a_session_open_ends_in_order(open_network, tmp_pa
     assert 'context stack' not in ended.stderr
 
 
-LEAN = """
-import sys, json
+RUN = """
+import importlib, sys
+name = sys.argv[2]
 try:
-    import tensorrt_lean
+    module = importlib.import_module(name)
 except ImportError:  # the wheel of the bindings alone
-    import tensorrt_lean_bindings
-    sys.modules['tensorrt_lean'] = tensorrt_lean_bindings
-sys.modules['tensorrt'] = None
+    module = importlib.import_module(f'{name}_bindings')
+for other in ('tensorrt', 'tensorrt_lean', 'tensorrt_dispatch'):
+    sys.modules[other] = module if other == name else None
 from pathlib import Path
 import numpy as np
 from isaac_infer.engine.trt import TrtSession
@@ -239,18 +240,18 @@ with TrtSession(Path(sys.argv[1])) as session:
 """
 
 
-def test_a_version_compatible_engine_runs_on_the_lean_runtime(open_network, tmp_path):
+@pytest.mark.parametrize('runtime', ['tensorrt_lean', 'tensorrt_dispatch'])
+def test_a_version_compatible_engine_runs_on_smaller_runtimes(open_network, tmp_path, runtime):
     open_network(doubler(), version_compatible=True).close()
-    found = subprocess.run(
-        [sys.executable, '-c', 'import tensorrt_lean_bindings'], capture_output=True, check=False
-    )
-    if found.returncode:
-        pytest.skip('the lean runtime is not installed')
+    names = runtime, f'{runtime}_bindings'
+    imports = [[sys.executable, '-c', f'import {name}'] for name in names]
+    if all(subprocess.run(command, capture_output=True, check=False).returncode for command in imports):
+        pytest.skip(f'{runtime} is not installed')
     ended = subprocess.run(
-        [sys.executable, '-c', LEAN, str(tmp_path / 'network.engine')],
+        [sys.executable, '-c', RUN, str(tmp_path / 'network.engine'), runtime],
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert ended.returncode == 0, ended.stderr
-    assert 'tensorrt_lean' in ended.stdout
+    assert runtime in ended.stdout

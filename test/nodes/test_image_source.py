@@ -1,6 +1,8 @@
 """image_source, as a process of its own, over DDS."""
 
 import os
+import subprocess
+import sys
 import time
 
 import cv2
@@ -52,6 +54,35 @@ def test_drawn_scenes_come_at_a_steady_rate_and_the_process_ends_after_the_last(
     assert seconds[-1] == pytest.approx(59 / 50, abs=0.05)  # no drift
     assert np.abs(np.median(np.diff(seconds)) - 1 / 50) < 0.003
     assert len({bytes(image.data) for image in images}) > 10  # scenes, not one picture
+
+
+CAMERA = """
+import itertools, sys, time
+import numpy as np
+from isaac_infer.core.source import Picture, Source
+from isaac_infer.nodes import image_source
+
+def pictures():
+    while True:
+        time.sleep(0.01)
+        now_ms = time.time_ns() // 10**6 % 2**24
+        image = np.frombuffer(now_ms.to_bytes(3, 'big') * 4, np.uint8).reshape(2, 2, 3)
+        yield lambda image=image: Picture('camera', image)
+
+image_source.open_source = lambda *args, **options: Source(pictures(), is_live=True)
+sys.exit(image_source.main())
+"""
+
+
+def test_of_a_camera_the_newest_picture_is_sent_with_the_time_it_was_taken(peer):
+    arguments = parameters(source=0, frames=10, rate=5, wait_for_subscribers=1)
+    ended = subprocess.run([sys.executable, '-c', CAMERA, *arguments], timeout=60)
+    assert ended.returncode == 0
+    images = peer.wait_for('image', 8)
+    stamps_ms = stamps_of(images) // 10**6
+    taken_ms = np.array([int.from_bytes(bytes(image.data[:3]), 'big') for image in images])
+    assert np.abs((stamps_ms - taken_ms) % 2**24).max() <= 20
+    assert np.diff(stamps_ms).min() >= 100  # a queue would give pictures 10 ms apart, older each time
 
 
 def test_a_folder_is_published_in_order_and_again(start, peer, tmp_path):

@@ -1,0 +1,232 @@
+"""Bag: the pictures of one topic of a ROS 2 recording (rosbag2), read without ROS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isaac_infer.core.encodings import (
+    compressed_view_from_cdr,
+    frame_from_compressed_view,
+    frame_from_view,
+    view_from_cdr,
+)
+from isaac_infer.core.errors import FrameError, SourceError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.text import printable
+
+if TYPE_CHECKING:
+    from rosbags.interfaces import Connection
+    from rosbags.rosbag2 import Reader
+
+METADATA = 'metadata.yaml'
+METADATA_KEY = b'rosbag2_bagfile_information'  # the only one at the top: others write files of this name too
+METADATA_HEAD = 4096  # bytes; the key comes before everything but comments
+STORED_SUFFIXES = ('.mcap', '.db3')
+MOST_NAMED = 10  # topics in an error
+LONGEST_REASON = 200  # characters of what others say of damage
+
+
+def frame_from_image_cdr(cdr: bytes) -> Frame:
+    """Give a recorded sensor_msgs/Image as a frame; raises FrameError."""
+    view = view_from_cdr(cdr)
+    if view is None:
+        raise _other_representation(cdr)
+    return frame_from_view(view)
+
+
+def frame_from_compressed_cdr(cdr: bytes) -> Frame:
+    """Give a recorded sensor_msgs/CompressedImage as a frame; raises FrameError."""
+    view = compressed_view_from_cdr(cdr)
+    if view is None:
+        raise _other_representation(cdr)
+    return frame_from_compressed_view(view)
+
+
+READERS = {
+    'sensor_msgs/msg/Image': frame_from_image_cdr,
+    'sensor_msgs/msg/CompressedImage': frame_from_compressed_cdr,
+}
+
+
+class Bag:
+    """An open recording, and the topic of it whose pictures are read; whoever opens it closes it."""
+
+    def __init__(self, path: Path, reader: Reader, topic: str, connections: Sequence[Connection]) -> None:
+        self.topic = topic
+        self.length = sum(int(each.msgcount) for each in connections)  # as the recording says it
+        self.paths = _files(path)  # that are read
+        self._path = path
+        self._reader = reader
+        self._connections = connections
+
+    def frames(self) -> Iterator[Callable[[], Frame]]:
+        """Give what decodes each picture, from the first one; pictures that are not asked for cost little.
+
+        Raises:
+            SourceError: the recording is damaged, or ends early; after the pictures that could be read.
+            FrameError: from what is given: a message is no picture that is known here. The next one may be.
+        """
+        number = 0
+        with _in_words(self._path):
+            messages = self._reader.messages(self._connections)
+        while True:
+            with _in_words(self._path):
+                message = next(messages, None)
+            if message is None:
+                break
+            number += 1
+            connection, _, data = message
+            yield partial(_decode, connection.msgtype, data)
+        if number < self.length:
+            raise SourceError(
+                f'{self._path}: {printable(self.topic)} ended after {number} of {self.length} pictures; '
+                'is it damaged?'
+            )
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        if self._reader.is_open:
+            self._reader.close()
+
+
+def is_bag(path: Path) -> bool:
+    """Tell whether a path is a recording: a folder as `ros2 bag record` makes it, or one of its files."""
+    if not os.path.isdir(path):
+        return path.suffix in STORED_SUFFIXES and os.path.isfile(path)
+    metadata = path / METADATA
+    if not metadata.is_file():
+        return False
+    try:
+        with metadata.open('rb') as file:
+            return METADATA_KEY in file.read(METADATA_HEAD)
+    except OSError as error:
+        raise SourceError(f'{metadata}: cannot be read: {error.strerror}') from error
+
+
+def split_topic(text: str) -> tuple[str, str]:
+    """Split PATH::TOPIC; what exists as it stands is a path and no topic."""
+    path, separator, topic = text.rpartition('::')
+    if not separator or os.path.exists(os.path.expanduser(text)):
+        return text, ''
+    return path, topic
+
+
+def open_bag(path: Path, topic: str = '') -> Bag:
+    """Open a recording.
+
+    Args:
+        path: what `is_bag` says yes to.
+        topic: of sensor_msgs/Image or CompressedImage; empty: the only one that has messages.
+
+    Raises:
+        SourceError: it is damaged, rosbags is missing, or there is no such topic, or none, or several.
+    """
+    try:
+        from rosbags.rosbag2 import Reader
+    except ImportError as error:
+        raise SourceError(
+            f'{path}: to read a recording, the package rosbags is needed: "pip install rosbags" ({error})'
+        ) from error
+    _check_files(path)
+    with _in_words(path):
+        reader = Reader(path)
+        reader.open()
+    try:
+        with _in_words(path):
+            topics = sorted({(str(each.topic), str(each.msgtype)) for each in reader.connections})
+            filled = [
+                each for each in reader.connections if each.msgtype in READERS and int(each.msgcount) > 0
+            ]
+            chosen = _choose(path, topic, topics, {each.topic for each in filled})
+            return Bag(path, reader, chosen, [each for each in filled if each.topic == chosen])
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _choose(path: Path, topic: str, topics: Sequence[tuple[str, str]], filled: Set[str]) -> str:
+    """Choose the topic that is read, of those with their types; `filled` are those that have messages."""
+    pictures = sorted({name for name, kind in topics if kind in READERS})
+    kinds = ' or '.join(READERS)
+    if topic:
+        asked = [(name, kind) for name, kind in topics if name.strip('/') == topic.strip('/')]
+        if not asked:
+            raise SourceError(f'{path}: has no topic {topic}; of pictures it has {_named(pictures)}')
+        others = [kind for _, kind in asked if kind not in READERS]
+        if others:
+            raise SourceError(
+                f'{path}: expected pictures on {topic} ({kinds}), got {_named(others)}; '
+                f'of pictures it has {_named(pictures)}'
+            )
+        pictures = [asked[0][0]]
+    if not pictures:
+        there = _named([f'{name} ({kind})' for name, kind in topics])
+        raise SourceError(f'{path}: expected a topic of pictures ({kinds}), it has {there}')
+    found = [name for name in pictures if name in filled]
+    if not found:
+        raise SourceError(f'{path}: expected pictures, got no message on {_named(pictures)}')
+    if len(found) > 1:
+        raise SourceError(
+            f'{path}: expected one topic of pictures, got {_named(found)}; '
+            f'say which, as in {path}::{printable(found[0])}'
+        )
+    return found[0]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = [f'{len(names) - MOST_NAMED} more'] if len(names) > MOST_NAMED else []
+    return ', '.join([*(printable(name[:LONGEST_REASON]) for name in names[:MOST_NAMED]), *more]) or 'none'
+
+
+def _decode(kind: str, cdr: object) -> Frame:
+    if not isinstance(cdr, bytes):  # a database may hold anything
+        raise FrameError(f'image: expected the bytes of a message, got {type(cdr).__name__}')
+    return READERS[kind](cdr)
+
+
+def _other_representation(cdr: bytes) -> FrameError:
+    return FrameError(
+        f'image: expected a message in plain CDR, got {len(cdr)} bytes that begin with '
+        f'{cdr[:4].hex(" ") or "nothing"}'
+    )
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    if not path.is_dir():
+        return (path,)
+    stored = (entry for entry in path.iterdir() if set(STORED_SUFFIXES) & set(entry.suffixes))
+    return (path / METADATA, *sorted(stored))  # with those that are packed: .db3.zstd
+
+
+def _check_files(path: Path) -> None:
+    """Refuse what would be opened wrongly, or block."""
+    try:
+        files = _files(path)
+    except OSError as error:
+        raise SourceError(f'{path}: cannot be read: {error.strerror}') from error
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise SourceError(f'{file}: expected a file of a recording, got a folder, pipe or device')
+        if '.db3' in file.suffixes and set('?#%') & set(str(file)):  # it is opened as a URI
+            raise SourceError(f'{file}: expected a path without ?, # and %; rename it')
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Say in the words of this package what is wrong with a recording."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:  # damage comes as errors of rosbags, SQLite, zstd, struct, UTF-8 and more
+        why = error.strerror if isinstance(error, OSError) else None
+        why = ' '.join(str(why or error or type(error).__name__).split())[:LONGEST_REASON]
+        raise SourceError(
+            f'{path}: cannot be read as a recording: {printable(why)}; "ros2 bag reindex" or "mcap recover" '
+            'may repair one that was cut off'
+        ) from error

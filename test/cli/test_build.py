@@ -1,0 +1,72 @@
+"""`isaac-infer build`, and `--build-only` of other commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isaac_infer.cli.main import main
+from isaac_infer.engine.cuda import device_problem
+from models import save_colour_detector
+
+NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_colour_detector(tmp_path / 'colours.onnx')
+
+
+@NO_GPU
+def test_without_a_gpu_nothing_is_built_and_the_error_says_why(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['build', str(model)]) == 1
+    said = capsys.readouterr()
+    assert 'TensorRT needs a GPU' in said.err and not said.out
+
+
+def test_an_engine_is_not_built_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = tmp_path / 'a.engine'
+    engine.write_bytes(b'ftrt')
+    assert main(['build', str(engine)]) == 2
+    assert 'expected an ONNX model, got an engine' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['run', 'bench', 'compare'])
+def test_build_only_opens_the_model_needs_no_pictures_and_ends(
+    command: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [str(model)] if command != 'run' else ['--model', str(model)]
+    file = tmp_path / 'out' / 'report.json'
+    asked = [command, *named, '--backend', 'onnxruntime', '--build-only', '--json', str(file)]
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f'{model}: nothing to build, it runs on onnxruntime')
+    report = json.loads(file.read_text())
+    assert (report['model'], len(report['opened'])) == (str(model), 1)
+    assert main(asked) == 0  # its own report may be written again
+
+
+@pytest.mark.parametrize('command', ['run', 'bench', 'compare'])
+def test_build_only_does_not_write_its_report_over_the_model(command: str, model: Path) -> None:
+    named = [str(model)] if command != 'run' else ['--model', str(model)]
+    before = model.read_bytes()
+    assert main([command, *named, '--build-only', '--json', str(model)]) == 2
+    assert model.read_bytes() == before
+
+
+@NO_GPU
+def test_build_only_fails_where_the_engine_cannot_be_built(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ['run', '--model', str(model), '--backend', 'tensorrt', '--build-only', '--json', '-']
+    assert main(asked) == 1
+    said = capsys.readouterr()
+    assert 'needs a GPU' in json.loads(said.out)['failure']
+    assert 'isaac-infer: error: TensorRT needs a GPU' in said.err
+
+
+def test_without_build_only_run_needs_pictures(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['run', '--model', str(model)]) == 2
+    assert 'source: expected pictures, got none' in capsys.readouterr().err

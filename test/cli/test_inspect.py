@@ -1,0 +1,115 @@
+"""`isaac-infer inspect`: what engines and ONNX models are made of."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isaac_infer.cli import inspect as module
+from isaac_infer.cli.main import main
+from isaac_infer.engine.cuda import device_problem
+from isaac_infer.engine.layers import read_layers
+from models import save_colour_detector
+
+PLAN = b'ftrt' + (0).to_bytes(4, 'little') + bytes(range(16)) + bytes((10, 3, 0, 30)) + b'layers and weights'
+NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_colour_detector(tmp_path / 'colours.onnx')
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    path = tmp_path / 'a.engine'
+    path.write_bytes(PLAN)
+    return path
+
+
+def inspected(path: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(['inspect', str(path), '--json', '-']) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
+
+
+def test_an_onnx_model_tells_what_it_is_made_of(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = inspected(model, capsys)['network']
+    assert network['nodes'] == 4
+    assert network['operators'] == {'ReduceMean': 1, 'Unsqueeze': 1, 'Expand': 1, 'Concat': 1}
+    assert (network['quantize'], network['dequantize']) == (0, 0)
+    assert network['weights']['fp32'] == 4 * 84
+    assert [layer['kind'] for layer in network['layers']] == ['ReduceMean', 'Unsqueeze', 'Expand', 'Concat']
+
+
+def test_people_see_the_counts_and_every_layer_where_they_ask(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['inspect', str(model)]) == 0
+    brief = capsys.readouterr().out
+    assert 'operators' in brief and '336 fp32' in brief and '0 QuantizeLinear' in brief
+    assert main(['inspect', str(model), '--layers']) == 0
+    full = capsys.readouterr().out
+    assert len(full.splitlines()) >= len(brief.splitlines()) + 4
+    assert 'column' in full and 'column' not in brief
+
+
+@NO_GPU
+def test_an_engine_is_shown_without_a_gpu_and_what_needs_one_is_said(
+    engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['inspect', str(engine), '--layers']) == 0
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert '10.3.0.30' in shown
+    assert 'not shown tensors, memory and layers' in shown and 'TensorRT needs a GPU' in shown
+
+
+@NO_GPU
+def test_programs_are_told_too_what_is_not_shown(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = inspected(engine, capsys)
+    assert report['built by TensorRT'] == '10.3.0.30'
+    assert 'TensorRT needs a GPU' in report['not shown']
+    assert 'layers' not in report
+
+
+def inside(*layers: object) -> dict[str, Any]:
+    """What a loaded engine tells, with these layers."""
+    told = read_layers(json.dumps({'Layers': layers}))
+    return {
+        'inputs': [
+            {
+                'name': 'images',
+                'shape': [-1, 3, 64, 64],
+                'dtype': 'uint8',
+                'profiles': [[[1, 3, 64, 64], [2, 3, 64, 64], [4, 3, 64, 64]]],
+            }
+        ],
+        'outputs': [{'name': 'output0', 'shape': [-1, 84], 'dtype': 'float32'}],
+        'num_layers': len(layers),
+        'device_bytes': 3 << 20,
+        'precisions': module.count_precisions(told),
+        'kinds': module.count_kinds(told),
+        'layers': [module.asdict(layer) for layer in told],
+    }
+
+
+def conv(kind: str) -> dict[str, Any]:
+    return {'Name': f'conv {kind}', 'LayerType': 'CaskConvolution', 'Inputs': [{'Format/Datatype': kind}]}
+
+
+def test_a_loaded_engine_answers_whether_it_runs_in_what_was_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module._show_engine(inside(conv('Half'), conv('Half'), conv('Float')), 'fp16', with_layers=True)
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'fp16 2, fp32 1 of 3 layers that compute; asked for was fp16' in shown
+    assert 'uint8[?, 3, 64, 64]; profile 0: [1, 3, 64, 64], [2, 3, 64, 64], [4, 3, 64, 64]' in shown
+    assert '3.0 MiB' in shown
+    assert 'conv Float' in shown
+
+
+def test_an_engine_of_names_alone_says_that_it_does_not_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    module._show_engine(inside('a', 'b'), '', with_layers=True)
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'not told: it was built without the details of its layers' in shown
