@@ -235,8 +235,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Compare the variants; 0 where all thresholds hold."""
-    if args.model_file_path or args.engine_file_path:
-        raise ParameterError('compare: expected the models as arguments without an option, got --model too')
     _check_numbers(args)
     params = params_from(args, DetectionParams)
     variants = _wanted(args, params)
