@@ -1,6 +1,8 @@
 """Lets every test import the helpers that lie here, with the pytest of each supported ROS 2."""
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -10,3 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the setting `pythonpath` came 
 # How long an example takes says something of the machine, which may be busy, and nothing of the code.
 settings.register_profile('busy machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('busy machine')
+
+# Not the user's: thousands of broken models are tried here. Removed when this process ends.
+_cache = tempfile.TemporaryDirectory(prefix='isaac_infer_cache_')
+os.environ['ISAAC_INFER_CACHE'] = _cache.name

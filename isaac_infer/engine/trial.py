@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import importlib.util
+import json
 import math
 import os
 import signal
@@ -13,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from isaac_infer.core.errors import IsaacInferError, ModelError
+from isaac_infer.engine.cache import default_folder
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
 PR_SET_PDEATHSIG = 1  # of Linux: the signal that this process gets when its parent is gone
@@ -21,6 +25,8 @@ HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the 
 
 def try_model(path: Path) -> None:
     """Load and run a model in a child process; what is tried once is not tried again until the file changes.
+
+    That is remembered in the user's cache too, because a trial takes longer than all the rest of a start.
 
     An ordinary error of the child says nothing here: it will come again, in words, where the model is opened.
 
@@ -33,6 +39,9 @@ def try_model(path: Path) -> None:
 
 @lru_cache(maxsize=64)
 def _try(path: Path, size: int, changed_ns: int) -> None:
+    remembered = _remembered(path, size, changed_ns)
+    if os.path.exists(remembered):  # unlike Path.exists, no error where it may not be looked for
+        return
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, '-m', __name__, str(path)]
     try:
@@ -49,6 +58,20 @@ def _try(path: Path, size: int, changed_ns: int) -> None:
             f'{path}: a trial run was ended by {name}: the file is broken, asks for more memory than there '
             f'is, or meets a fault of the backend; export it again, or try another version of the backend'
         )
+    if child.returncode == 0:
+        with suppress(OSError):  # where nothing can be kept, the next start tries again
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            remembered.touch()
+
+
+def _remembered(path: Path, size: int, changed_ns: int) -> Path:
+    """The empty file that says that this model was tried with this ONNX Runtime."""
+    backend = importlib.util.find_spec('onnxruntime')
+    facts = [os.path.abspath(path), size, changed_ns]
+    if backend and backend.origin:
+        facts += [backend.origin, os.stat(backend.origin).st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(facts).encode('utf-8', 'surrogateescape')).hexdigest()
+    return default_folder(path) / 'tried' / digest[:16]
 
 
 def main() -> None:

@@ -15,6 +15,14 @@ from isaac_infer.engine import trial
 from models import save_colour_detector, save_model
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What was tried is remembered for one test only."""
+    trial._try.cache_clear()
+    monkeypatch.setenv('ISAAC_INFER_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
 def replace_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
     """Let the child be a program that does something else than run a model."""
     program = tmp_path / 'child'
@@ -49,6 +57,35 @@ def test_a_model_is_tried_again_only_when_its_file_changed(
     assert log.read_text().count('tried') == 1
     model.write_bytes(model.read_bytes() + b'\x00')
     trial.try_model(model)
+    assert log.read_text().count('tried') == 2
+
+
+def test_another_process_does_not_try_again_what_went_well(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    with monkeypatch.context() as patched:
+        replace_child(patched, tmp_path, 'import os; os.abort()')
+        with pytest.raises(ModelError):
+            trial.try_model(model)
+    trial.try_model(model)
+    trial._try.cache_clear()  # as in another process
+    replace_child(monkeypatch, tmp_path, 'import os; os.abort()')
+    trial.try_model(model)
+    assert len(list((cache / 'tried').iterdir())) == 1
+
+
+def test_where_nothing_can_be_remembered_models_are_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('ISAAC_INFER_CACHE', str(tmp_path / 'file'))
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    log = tmp_path / 'log'
+    replace_child(monkeypatch, tmp_path, f'print("tried", file=open({str(log)!r}, "a"))')
+    for _ in range(2):
+        trial._try.cache_clear()
+        trial.try_model(model)
     assert log.read_text().count('tried') == 2
 
 
