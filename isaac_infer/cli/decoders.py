@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from isaac_infer.cli.report import add_json_option, write_report
-from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.decode.tasks import TASKS
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -23,7 +23,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print name and description of every decoder."""
-    descriptions = {name: decoder.description for name, decoder in DECODERS.items()}
+    descriptions = {
+        name: decoder.description for task in TASKS.values() for name, decoder in task.decoders.items()
+    }
     if args.json:
         write_report(args.json, descriptions)
         return 0

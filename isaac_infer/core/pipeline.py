@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.decode.detection import DECODERS
+from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import SessionError
 from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
-from isaac_infer.core.results import Detections
 from isaac_infer.core.session import AsyncSession, Session
 from isaac_infer.core.spec import Limits, ModelSpec
 
@@ -51,7 +51,7 @@ class Pipeline:
             self._start, self._finish = session.start, session.finish
         self._fit: Fit
         self._prepare_ms, self._prepared_ns = 0.0, 0
-        self._decode = DECODERS[spec.decoder]
+        self._decode = TASKS[spec.task].decoders[spec.decoder]
         image = session.input_buffer(spec.image.name, spec.image.shape)
         # Others of the same model, that a frame can be begun with while this one works on another.
         self.twins: tuple[Pipeline, ...] = ()
@@ -60,8 +60,8 @@ class Pipeline:
             # Asked for boxes in network pixels, such a model answers like all others, whatever the fit.
             session.input_buffer(spec.size_input, (1, 2))[...] = spec.image.size_hw[::-1]
 
-    def __call__(self, frame: Frame) -> Detections:
-        """Find what is in a frame.
+    def __call__(self, frame: Frame) -> Any:
+        """Find what is in a frame: Detections, Segmentation or Poses, as the task of the spec has it.
 
         Raises:
             SessionError: the network failed, or answered with something that is not finite.
@@ -77,7 +77,7 @@ class Pipeline:
         self._prepare_ms = (self._prepared_ns - start) / 1e6
         self._start()
 
-    def end(self) -> Detections:
+    def end(self) -> Any:
         """Give what is in the frame that was begun."""
         outputs = self._finish()
         ran = perf_counter_ns()
@@ -86,7 +86,7 @@ class Pipeline:
         self.times = StageTimes(self._prepare_ms, (ran - self._prepared_ns) / 1e6, (decoded - ran) / 1e6)
         return found
 
-    def warm_up(self) -> Detections:
+    def warm_up(self) -> Any:
         """Run once on a grey picture of the network's own size."""
         height, width = self.spec.image.size_hw
         return self(Frame(np.full((height, width, 3), 114, np.uint8)))

@@ -37,6 +37,53 @@ class Detections:
         return Detections(self.xyxy[rows], self.score[rows], self.class_id[rows], rotated)
 
 
+@dataclass(frozen=True)
+class Segmentation:
+    """What the pixels of one picture are.
+
+    Semantic models say it of every pixel (`class_map`), instance models of each object (`masks`).
+    """
+
+    objects: Detections  # of instance models; empty of semantic ones
+    masks: tuple[np.ndarray, ...]  # per object: (h, w) bool, the pixels of its `mask_box`
+    class_map: np.ndarray | None = None  # (H, W) uint8 or uint16, class of every source pixel
+
+    def __post_init__(self) -> None:
+        if len(self.masks) != len(self.objects):
+            raise TensorError(
+                f'segmentation.masks: expected {len(self.objects)}, one per object, got {len(self.masks)}'
+            )
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+
+def mask_box(xyxy: np.ndarray) -> tuple[int, int, int, int]:
+    """The whole pixels that a box (4,) touches: left, top, right, bottom; right and bottom are outside."""
+    left, top = np.floor(xyxy[:2]).astype(int)
+    right, bottom = np.ceil(xyxy[2:]).astype(int)
+    return int(left), int(top), int(right), int(bottom)
+
+
+@dataclass(frozen=True)
+class Poses:
+    """N persons and their K key points; row i of every array speaks of the same person."""
+
+    persons: Detections
+    xy: np.ndarray  # (N, K, 2) float32, source pixels; may lie outside the picture
+    score: np.ndarray  # (N, K) float32, 0..1; 0: not found
+
+    def __post_init__(self) -> None:
+        points = self.score.shape[1] if self.score.ndim == 2 else -1
+        for name, shape in (('xy', (len(self.persons), points, 2)), ('score', (len(self.persons), points))):
+            got = getattr(self, name).shape
+            if got != shape:
+                raise TensorError(f'poses.{name}: expected shape {shape}, got {got}')
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+
 def no_detections() -> Detections:
     """The result of a picture in which nothing was found."""
     return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))

@@ -16,8 +16,8 @@ import numpy as np
 
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
-from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.document import SUFFIXES
+from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import agreement
@@ -45,7 +45,15 @@ LEAST_FOUND = 0.5  # of the objects, or INT8 is of no use
 SAME_OBJECT_IOU = 0.5
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
 # Parts of a key that decide what a calibrator of TensorRT finds out.
-CALIBRATED_BY = ('model', 'tensorrt', 'calibration', 'calibration pictures', 'uint8 input', 'best class')
+CALIBRATED_BY = (
+    'model',
+    'task',
+    'tensorrt',
+    'calibration',
+    'calibration pictures',
+    'uint8 input',
+    'best class',
+)
 OVERRIDDEN_BY = ('overrides', 'sidecar')
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
 DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
@@ -82,6 +90,7 @@ def open_engine(
     overrides: Overrides,
     find_spec: FindSpec,
     *,
+    task: str = 'detection',
     say: Say,
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[TrtSession, ModelSpec | None]:
@@ -90,7 +99,8 @@ def open_engine(
     Args:
         model: the ONNX file.
         overrides: what the user says of the model: a part of the key, since it may be built in.
-        find_spec: finds out how a session is fed and read; `engine.load.find_spec`.
+        find_spec: finds out how a session is fed and read; `engine.load.find_spec` for this task.
+        task: what kind of answer is wanted.
         say: takes a sentence for the log: why it is built, how far it is.
         is_cancelled: asked several times a second while it is built.
 
@@ -104,7 +114,7 @@ def open_engine(
     build = options.build
     pictures = _calibration_pictures(options) if build.precision == 'int8' else None
     trt, gpu = find_tensorrt(), Gpu(options.device)
-    key = _key(model, build, overrides, pictures, installed_version(trt), gpu)
+    key = _key(model, task, build, overrides, pictures, installed_version(trt), gpu)
     folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
     opened: list[TrtSession] = []
     expected_s = last_build_s(folder, model.stem)
@@ -156,6 +166,7 @@ def calibration_frames(options: EngineOptions) -> Iterator[Frame]:
 
 def _key(
     model: Path,
+    task: str,
     build: BuildOptions,
     overrides: Overrides,
     pictures: Pictures | None,
@@ -165,6 +176,7 @@ def _key(
     facts = gpu.facts
     parts = {
         'model': model_digest(model),
+        'task': task,
         'tensorrt': '.'.join(map(str, version)),
         'gpu': facts.name,
         'compute capability': '.'.join(map(str, facts.compute_capability)),
@@ -191,7 +203,7 @@ def _key(
 
 def _calibration_name(key: BuildKey) -> str:
     """The file for what TensorRT's calibrators find out, which builds with other options take from there."""
-    parts = {name: key.parts[name] for name in (*CALIBRATED_BY, *OVERRIDDEN_BY) if name in key.parts}
+    parts = {name: key.parts[name] for name in CALIBRATED_BY if name in key.parts}
     return f'calibration-{BuildKey(parts).digest}.cache'
 
 
@@ -307,15 +319,16 @@ def _changed(
     if changed_spec is not spec or tolerance is not SINGLE_CLOSE:
         source = folder / 'changed.onnx'
         surgery.save_model(changed, source)
-        _check_same(model, spec, source, changed_spec, frames, tolerance)
+        if spec.task == 'detection':  # others are compared tensor by tensor, above
+            _check_same(model, spec, source, changed_spec, frames, tolerance)
     if pictures and build.calibration == 'qdq':
         say(f'{model.name}: calibrating on {len(pictures.numbers)} pictures')
         float_model, source = source, folder / 'int8.onnx'
         # Last, because everything before it leaves the values as they are, and can be checked by them.
         quantise(float_model, source, calibration_batches(_frames(pictures), changed_spec))
-        _check_quantised(
-            model, float_model, source, changed_spec, islice(_frames(pictures), CHECK_PICTURES), say
-        )
+        if spec.task == 'detection':
+            seen = islice(_frames(pictures), CHECK_PICTURES)
+            _check_quantised(model, float_model, source, changed_spec, seen, say)
     return source, changed_spec, metadata
 
 
@@ -440,8 +453,8 @@ def _spec_from(values: Mapping[str, Any]) -> ModelSpec:
         raise ValueError(f'there is no input of type {values["image"]["dtype"]!r}')
     image = {**values['image'], 'dtype': np.dtype(values['image']['dtype'])}
     spec = {**values, 'unsettled': frozenset(values['unsettled'])}
-    if spec['decoder'] not in DECODERS:
-        raise ValueError(f'there is no decoder {spec["decoder"]!r}')
+    if spec['task'] not in TASKS or spec['decoder'] not in TASKS[spec['task']].decoders:
+        raise ValueError(f'there is no decoder {spec["decoder"]!r} for {spec["task"]!r}')
     spec['image'] = ImageSpec(**_with_tuples(image, ImageSpec))
     made = ModelSpec(**_with_tuples(spec, ModelSpec))
     _check_types(made)

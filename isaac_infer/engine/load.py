@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.decode.document import SUFFIXES, read_document
 from isaac_infer.core.decode.metadata import note_unknown_keys, over_sidecar
-from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
+from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
@@ -52,6 +53,7 @@ _OTHER_FILES = {
 def open_session(
     path: str | Path,
     *,
+    task: str = 'detection',
     overrides: Overrides = Overrides(),
     backend: str = 'auto',
     providers: Sequence[str] = (),
@@ -64,6 +66,7 @@ def open_session(
 
     Args:
         path: see `find_model`.
+        task: what the model is wanted for, a key of TASKS: engines are built for it.
         overrides: what the user knows better than the file.
         backend: `auto`, `onnxruntime` or `tensorrt`; with `auto`, ONNX models run on TensorRT where there is
             a GPU and the whole of TensorRT.
@@ -80,7 +83,7 @@ def open_session(
     path = find_model(path)
     if not runs_on_tensorrt(path, backend, providers):
         return _open_on_onnxruntime(path, providers, num_threads)
-    return _open_on_tensorrt(path, backend, engine, overrides, say, is_cancelled)[0]
+    return _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)[0]
 
 
 def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int) -> Session:
@@ -105,6 +108,7 @@ def _let_go_of_gpu() -> None:
 
 def _open_on_tensorrt(
     path: Path,
+    task: str,
     backend: str,
     engine: EngineOptions,
     overrides: Overrides,
@@ -122,14 +126,17 @@ def _open_on_tensorrt(
         session = TrtSession(
             path, device=engine.device, profile=engine.profile, dla_core=engine.build.dla_core
         )
-        return session, spec_of(path, overrides)
+        spec = spec_of(path, overrides)
+        return session, spec if spec and spec.task == task else None
     _refuse_other_files(path)
-    return open_engine(path, engine, overrides, find_spec, say=say, is_cancelled=is_cancelled)
+    find = partial(find_spec, task=task)
+    return open_engine(path, engine, overrides, find, task=task, say=say, is_cancelled=is_cancelled)
 
 
 def open_pipeline(
     path: str | Path,
     *,
+    task: str = 'detection',
     limits: Callable[[ModelSpec], Limits],
     overrides: Overrides = Overrides(),
     backend: str = 'auto',
@@ -143,6 +150,7 @@ def open_pipeline(
 
     Args:
         path: see `find_model`.
+        task: what kind of answer is wanted, a key of TASKS.
         limits: gives what of the answers counts, now that the classes are known.
         overrides: what the user knows better than the file.
         backend, providers, num_threads, engine, say, is_cancelled: see `open_session`.
@@ -155,13 +163,13 @@ def open_pipeline(
     session: Session
     spec: ModelSpec | None = None
     if runs_on_tensorrt(path, backend, providers):
-        session, spec = _open_on_tensorrt(path, backend, engine, overrides, say, is_cancelled)
+        session, spec = _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)
     else:
         session = _open_on_onnxruntime(path, providers, num_threads)
         if backend == 'auto' and not providers and _has_tensorrt():
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
-        spec = spec or find_spec(session, path, overrides)
+        spec = spec or find_spec(session, path, overrides, task=task)
         pipeline = make_pipeline(session, spec, limits(spec), engine)
         with _naming(path):
             for each in (pipeline, *pipeline.twins):
@@ -231,8 +239,13 @@ def tensorrt_problem() -> str:
     return '' if name == RUNTIMES[0] else f'{name} only runs engines; the whole of TensorRT builds them'
 
 
-def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) -> ModelSpec:
+def find_spec(
+    session: Session, path: Path, overrides: Overrides = Overrides(), *, task: str = 'detection'
+) -> ModelSpec:
     """Find out how to feed and read a model, by what it says of itself and by running it on a grey picture.
+
+    Args:
+        task: what kind of answer is wanted, a key of TASKS.
 
     Raises:
         ModelError: it cannot be understood without help.
@@ -242,10 +255,11 @@ def find_spec(session: Session, path: Path, overrides: Overrides = Overrides()) 
         from isaac_infer.engine.engines import spec_of
 
         # What was done to the model before it was built is known to its build alone.
-        if spec := spec_of(session.path, overrides):
+        spec = spec_of(session.path, overrides)
+        if spec and spec.task == task:
             return spec
     with _naming(path):
-        return _find_spec(session, path, overrides)
+        return _find_spec(session, path, overrides, task)
 
 
 @contextmanager
@@ -259,7 +273,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f'{path.name}: {error}') from error
 
 
-def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
+def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) -> ModelSpec:
     metadata, sidecar_notes = _metadata(path, session.metadata)
     shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
@@ -270,7 +284,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
             _with_lengths(output, answers[output.name].shape) if output.name in answers else output
             for output in outputs
         )
-    spec = resolve_spec(session.inputs, outputs, metadata, overrides, file_name=path.name)
+    spec = resolve_spec(session.inputs, outputs, metadata, overrides, task=task, file_name=path.name)
     height, width = spec.image.size_hw
     Preparer(spec.image)(Frame(np.full((height, width, 3), GREY, np.uint8)), into=buffers[spec.image.name])
     if spec.size_input:
@@ -282,7 +296,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides) -> ModelSpec:
                 f'output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
                 f'check how it is fed (scale, mean, std), or export it in float32'
             )
-    spec = probe(answers, spec)
+    spec = TASKS[task].probe(answers, spec)
     return replace(spec, notes=(*spec.notes, *sidecar_notes))
 
 

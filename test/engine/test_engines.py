@@ -159,7 +159,7 @@ def test_the_key_of_an_int8_engine_covers_the_pictures_and_the_topic(tmp_path):
 
     def part(source):
         options = BuildOptions(precision='int8'), Overrides(), calibration(source)
-        key = engines._key(MODEL, *options, (10, 3), SimpleNamespace(facts=facts))
+        key = engines._key(MODEL, 'detection', *options, (10, 3), SimpleNamespace(facts=facts))
         return key.parts['calibration pictures']
 
     parts = [part(folder), part(bag), part(bag.replace('/camera', '/other'))]

@@ -29,6 +29,7 @@ class Candidates(NamedTuple):
     score: np.ndarray  # (N,) float32
     class_id: np.ndarray  # (N,) int32; negative: padding
     angle: np.ndarray | None = None  # (N,) float32, radians
+    further: np.ndarray | None = None  # (N, K) float32: what else a row says, where the task asks for it
 
 
 Tensors = list[np.ndarray]  # the spec's outputs, in its order
@@ -46,7 +47,13 @@ class Decoder:
     def __call__(
         self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
     ) -> Detections:
-        """Decode one picture.
+        """Decode one picture; raises as `find`."""
+        return self.find(outputs, fit, spec, limits)[0]
+
+    def find(
+        self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
+    ) -> tuple[Detections, np.ndarray | None]:
+        """Decode one picture: the detections, and what else the network says of each, row by row.
 
         Raises:
             TensorError: an output is missing or has another shape than its layout asks for.
@@ -60,7 +67,8 @@ class Decoder:
             found = self.read(tensors, spec, limits)
         if not np.isfinite(found.boxes).all():
             raise _not_finite(tensors, spec)
-        return _finish(found, fit, spec, limits, overlapping=self.overlapping)
+        detections, rows = _finish(found, fit, spec, limits, overlapping=self.overlapping)
+        return detections, None if found.further is None else found.further[rows]
 
 
 def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
@@ -80,9 +88,11 @@ def _as_numbers(array: np.ndarray) -> np.ndarray:
 # ---- the tail that all decoders share ------------------------------------------------------------
 
 
-def _finish(found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, overlapping: bool) -> Detections:
-    """Class filter, top candidates, suppression, source pixels, clip: from candidates to detections."""
-    boxes, score, class_id, angle = found
+def _finish(
+    found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, overlapping: bool
+) -> tuple[Detections, np.ndarray]:
+    """Class filter, top candidates, suppression, source pixels, clip; and which candidates are left."""
+    boxes, score, class_id, angle, _ = found
     boxes = np.clip(boxes, -FAR, FAR).astype(np.float32, copy=False)
     score = score.astype(np.float32, copy=False)
     size = boxes[:, 2:] if angle is not None else boxes[:, 2:] - boxes[:, :2]
@@ -98,7 +108,8 @@ def _finish(found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, ove
         boxes = boxes * np.array((width, height, width, height), np.float32)
     if angle is not None:
         rotated = np.column_stack((boxes, angle[rows]))
-        return _finish_rotated(rotated, score, class_id, fit, limits, overlapping=overlapping)
+        turned, kept = _finish_rotated(rotated, score, class_id, fit, limits, overlapping=overlapping)
+        return turned, rows[kept]
     if overlapping:
         kept = nms(
             boxes,
@@ -107,10 +118,10 @@ def _finish(found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, ove
             iou_threshold=limits.nms_threshold,
             max_detections=len(boxes),  # cut below, when the boxes that lie in the padding are gone
         )
-        boxes, score, class_id = boxes[kept], score[kept], class_id[kept]
+        boxes, score, class_id, rows = boxes[kept], score[kept], class_id[kept], rows[kept]
     xyxy = clip_boxes(fit.to_source(boxes), fit.source_hw)
     seen = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))[: limits.max_detections]
-    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen])
+    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen]), rows[seen]
 
 
 def _finish_rotated(
@@ -121,7 +132,8 @@ def _finish_rotated(
     limits: Limits,
     *,
     overlapping: bool,
-) -> Detections:
+) -> tuple[Detections, np.ndarray]:
+    kept = np.arange(len(rotated))
     if overlapping:
         kept = rotated_nms(
             rotated,
@@ -133,7 +145,7 @@ def _finish_rotated(
     source = _rotated_to_source(rotated, fit)
     xyxy = clip_boxes(xyxy_from_rotated(source), fit.source_hw)
     seen = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))[: limits.max_detections]
-    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen], source[seen])
+    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen], source[seen]), kept[seen]
 
 
 def _rotated_to_source(rotated: np.ndarray, fit: Fit) -> np.ndarray:
@@ -244,7 +256,13 @@ def _read_ultralytics(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Cand
     scores = rows[:, 4 : 4 + spec.num_classes]
     at = _rows_above(scores.max(axis=1), limits, spec.outputs[0])
     score, class_id = _best_class(scores[at])
-    return Candidates(xyxy_from_cxcywh(rows[at, :4]), score, class_id)
+    further = _further(rows, at, 4 + spec.num_classes, spec)
+    return Candidates(xyxy_from_cxcywh(rows[at, :4]), score, class_id, further=further)
+
+
+def _further(rows: np.ndarray, at: np.ndarray, first: int, spec: ModelSpec) -> np.ndarray | None:
+    """What a row says behind its box and scores: mask coefficients, or key points."""
+    return None if spec.task == 'detection' else rows[at, first:].astype(np.float32, copy=False)
 
 
 def _read_ultralytics_best(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
@@ -378,8 +396,9 @@ def anchor_head(tensor: np.ndarray, name: str, stride: int, spec: ModelSpec) -> 
 def _read_final(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """x1, y1, x2, y2, score, class; what follows is ignored."""
     rows = _final_rows(tensors, spec)
-    rows = rows[_rows_above(rows[:, 4], limits, spec.outputs[0])]
-    return Candidates(rows[:, :4], rows[:, 4], _classes(rows[:, 5], spec))
+    at = _rows_above(rows[:, 4], limits, spec.outputs[0])
+    further = _further(rows, at, 6, spec)
+    return Candidates(rows[at, :4], rows[at, 4], _classes(rows[at, 5], spec), further=further)
 
 
 def _read_final_obb(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.metadata import Metadata
 from isaac_infer.core.fit import Size
 from isaac_infer.core.tensor import TensorSpec
@@ -555,10 +554,24 @@ NAMED = (
     'yolo_nas', 'yolo_nas_raw', 'rtdetr', 'rfdetr', 'detr', 'detr_sigmoid', 'efficient_nms', 'batched_nms',
     'tf_ssd', 'jetson_ssd', 'onnx_ssd',
 )  # fmt: skip
-SHAPED = tuple(name for name in FAMILIES if name not in NAMED)
 
 
-def describe_decoders() -> str:
-    """Every decoder and its layout, one a line."""
-    width = max(map(len, DECODERS))
-    return '\n'.join(f'    {name:{width}}  {decoder.description}' for name, decoder in DECODERS.items())
+def by_metadata(model: Model) -> tuple[str, ...]:
+    """The decoders that Ultralytics' metadata leaves open; the shapes of the outputs decide between them."""
+    says = model.says
+    raw, final = ('ultralytics_obb', 'ultralytics_obb_end2end') if says.task == 'obb' else _ULTRALYTICS
+    if says.head == 'RTDETRDecoder':
+        return _ULTRALYTICS_RTDETR
+    told = says.end2end or says.embedded_nms
+    for name in (final, raw) if told else (raw,):
+        if FAMILIES[name].match(model):
+            return (name,)
+    if says.task == 'obb':
+        return (final,)
+    if says.end2end is None:  # written before 8.4, when rows of six were YOLOv10's
+        return final, _ULTRALYTICS_RTDETR[0]
+    return _ULTRALYTICS_RTDETR  # every other head that answers in such rows says so, only this one does not
+
+
+_ULTRALYTICS = ('ultralytics', 'ultralytics_end2end')
+_ULTRALYTICS_RTDETR = ('ultralytics_rtdetr', 'ultralytics_rtdetr_end2end')

@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.families import (
     COCO_KEYPOINT_VALUES,
-    FAMILIES,
-    NAMED,
-    SHAPED,
     Family,
     Match,
     Model,
-    describe_decoders,
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
+from isaac_infer.core.decode.tasks import TASKS, describe_decoders
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.spec import ImageSpec, ModelSpec, Overrides
@@ -32,6 +28,7 @@ def resolve_spec(
     metadata: Mapping[str, Any],
     overrides: Overrides = Overrides(),
     *,
+    task: str = 'detection',
     file_name: str = 'model',
 ) -> ModelSpec:
     """Find out how to feed a model and how to read it.
@@ -44,6 +41,7 @@ def resolve_spec(
         outputs: of the model, lengths that it leaves open filled in from a run on `input_shapes`.
         metadata: of the model file, over that of the sidecar.
         overrides: what the user says.
+        task: what kind of answer is wanted, a key of TASKS.
         file_name: for messages.
 
     Raises:
@@ -66,15 +64,16 @@ def resolve_spec(
         asked=False,
     )
     _check_output_names(model, file_name)
-    decoder, match, how, is_certain = _recognise(model, overrides, file_name)
-    _check_twins(model, decoder, match, file_name)
+    families = TASKS[task].families
+    decoder, match, how, is_certain = _recognise(model, task, overrides, file_name)
+    _check_twins(model, families[decoder], decoder, match, file_name)
     _check_names(model, match, file_name)
-    family = FAMILIES[decoder]
+    family = families[decoder]
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match))
     return ModelSpec(
-        task='detection',
+        task=task,
         decoder=decoder,
         image=_image_spec(model, family, overrides, file_name),
         outputs=match.outputs,
@@ -223,24 +222,27 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
 # ---- the outputs ---------------------------------------------------------------------------------
 
 
-def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str, Match, str, bool]:
+def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) -> tuple[str, Match, str, bool]:
     """The decoder, how it fits, how it was found, and whether that is certain."""
+    families, decoders = TASKS[task].families, TASKS[task].decoders
     asked = overrides.decoder or model.says.own.get('decoder', '')
     if asked:
-        if asked not in FAMILIES:
-            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are {", ".join(DECODERS)}')
-        match = FAMILIES[asked].match(replace(model, asked=True))
+        if asked not in families:
+            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are {", ".join(decoders)}')
+        match = families[asked].match(replace(model, asked=True))
         if match is None:
             raise ModelError(
                 f'{file_name}: its outputs do not have the layout of decoder {asked!r}\n'
-                f'    ({DECODERS[asked].description});\n{_way_out(model)}'
+                f'    ({decoders[asked].description});\n{_way_out(model, task)}'
             )
         who = 'parameter' if overrides.decoder else 'metadata'
         return asked, match, f'decoder {asked}, by {who}', True
-    _refuse_other_tasks(model, file_name)
+    _refuse_other_tasks(model, task, file_name)
     matches: dict[str, Match] = {}
-    for names in (_by_metadata(model),) if model.says.task else (NAMED, SHAPED):
-        matches = matches or {name: match for name in names if (match := FAMILIES[name].match(model))}
+    named = TASKS[task].named
+    shaped = tuple(name for name in families if name not in named)
+    for names in (TASKS[task].by_metadata(model),) if model.says.task else (named, shaped):
+        matches = matches or {name: match for name in names if (match := families[name].match(model))}
     if len(matches) == 1:
         ((name, match),) = matches.items()
         how = "Ultralytics' metadata" if model.says.task else 'names and shapes of its outputs'
@@ -248,49 +250,29 @@ def _recognise(model: Model, overrides: Overrides, file_name: str) -> tuple[str,
     if matches:
         raise ModelError(
             f'{file_name}: its outputs can be read as {" or ".join(matches)}; set decoder to the right one.\n'
-            + _way_out(model)
+            + _way_out(model, task)
         )
     raise ModelError(
-        f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n{_way_out(model)}'
+        f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
+        + _way_out(model, task)
     )
 
 
-def _way_out(model: Model) -> str:
-    return f'  outputs: {_listed(model.outputs)}\n  decoders:\n{describe_decoders()}'
+def _way_out(model: Model, task: str) -> str:
+    return f'  outputs: {_listed(model.outputs)}\n  decoders:\n{describe_decoders(TASKS[task].decoders)}'
 
 
 def _listed(tensors: Sequence[TensorSpec]) -> str:
     return ', '.join(map(str, tensors)) or 'none'
 
 
-def _refuse_other_tasks(model: Model, file_name: str) -> None:
-    task = model.says.task
-    if task and task not in ('detect', 'segment', 'pose', 'obb'):
+def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
+    says, expected = model.says.task, TASKS[task].says
+    if says and says not in expected:
         raise ModelError(
-            f'{file_name}: it was made for the task {task!r}, which gives no boxes; expected a model for '
-            'detect, segment, pose or obb. If its metadata is wrong, set decoder'
+            f'{file_name}: it was made for the task {says!r}, which gives no {task}; expected a model for '
+            f'{", ".join(expected)}. If its metadata is wrong, set decoder'
         )
-
-
-def _by_metadata(model: Model) -> tuple[str, ...]:
-    """The decoders that Ultralytics' metadata leaves open; the shapes of the outputs decide between them."""
-    says = model.says
-    raw, final = ('ultralytics_obb', 'ultralytics_obb_end2end') if says.task == 'obb' else _ULTRALYTICS
-    if says.head == 'RTDETRDecoder':
-        return _ULTRALYTICS_RTDETR
-    told = says.end2end or says.embedded_nms
-    for name in (final, raw) if told else (raw,):
-        if FAMILIES[name].match(model):
-            return (name,)
-    if says.task == 'obb':
-        return (final,)
-    if says.end2end is None:  # written before 8.4, when rows of six were YOLOv10's
-        return final, _ULTRALYTICS_RTDETR[0]
-    return _ULTRALYTICS_RTDETR  # every other head that answers in such rows says so, only this one does not
-
-
-_ULTRALYTICS = ('ultralytics', 'ultralytics_end2end')
-_ULTRALYTICS_RTDETR = ('ultralytics_rtdetr', 'ultralytics_rtdetr_end2end')
 
 
 def _check_output_names(model: Model, file_name: str) -> None:
@@ -303,10 +285,10 @@ def _check_output_names(model: Model, file_name: str) -> None:
         )
 
 
-def _check_twins(model: Model, decoder: str, match: Match, file_name: str) -> None:
+def _check_twins(model: Model, family: Family, decoder: str, match: Match, file_name: str) -> None:
     """Refuse to choose between outputs: what one decoder leaves over must not fit it as well."""
     others = tuple(output for output in model.outputs if output.name not in match.outputs)
-    twin = FAMILIES[decoder].match(replace(model, outputs=others)) if not model.output_names else None
+    twin = family.match(replace(model, outputs=others)) if not model.output_names else None
     if twin and (not model.names or twin.num_classes in (0, len(model.names))):
         raise ModelError(
             f'{file_name}: both {", ".join(match.outputs)} and {", ".join(twin.outputs)} can be read by '
