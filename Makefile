@@ -40,10 +40,17 @@ bench: setup
 	@$(BIN)/python tools/bench.py $(ARGS)
 
 # TensorRT and PyCUDA belong to the machine: these run with its own Python, not with .venv.
+NEEDS := cv2 numpy onnx onnxruntime pycuda pytest rich tensorrt yaml
+GPU_READY = "$(or $(PYTHON),python3)" -c 'import importlib.util as u, sys; \
+  missing = [name for name in sys.argv[1:] if not u.find_spec(name)]; \
+  sys.exit(f"{sys.executable} lacks {chr(44).join(missing)}: pip install -e \".[standalone,tensorrt,test]\"" if missing else 0)' $(NEEDS)
+
 test-gpu:
+	@$(GPU_READY)
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(PYTHON),python3)" -m pytest test/gpu $(ARGS)
 
 bench-gpu:
+	@$(GPU_READY)
 	@PYTHONPATH="$(CURDIR):$$PYTHONPATH" "$(or $(PYTHON),python3)" tools/bench_gpu.py $(ARGS)
 
 docs: setup

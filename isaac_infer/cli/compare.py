@@ -52,6 +52,7 @@ from isaac_infer.engine.variants import ONNX_PRECISIONS, save_variant
 from isaac_infer.params import DetectionParams
 
 PLOT_SUFFIX = '.png'
+FEW_OBJECTS = 100  # of the reference, with which shares are coarse
 MAX_TRUTH_BYTES = 1 << 30
 TRUTH_KEYS = 'images', 'annotations', 'categories'
 
@@ -637,7 +638,7 @@ def _checks(rows: Sequence[Row], args: argparse.Namespace) -> list[Check]:
     checks = []
     for row, name in list(zip(rows, _short_names(rows), strict=True))[1:]:
         if row.failure:
-            checks.append(Check(name, 'runs', 'without an error', row.failure, False))
+            checks.append(Check(name, 'runs', 'without an error', 'failed', False))
             continue
         agreed = row.agreement
         assert agreed is not None
@@ -692,7 +693,7 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
     if len({row.model for row in rows}) == 1:
         out.print(without_commands(rows[0].model), markup=False, highlight=False)
     title = f'speed, {pictures.count} pictures, median milliseconds of the network and of all'
-    speed = _table(title, 'variant', 'backend', 'precision', *times)
+    speed = _table(title, 'variant', *times)
     pairs = 'IoU', 'worst', 'score', 'worst'
     scores = ['mAP50', 'mAP50-95'] if pictures.with_truth else []
     title = 'agreement with the first: overlap and difference of scores, mean and worst'
@@ -700,16 +701,22 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
     for name, row in zip(names, rows, strict=True):
         medians = [times.median if times else None for times in (row.run_ms, row.picture_ms)]
         numbers = [_number(value, 2) for value in (*medians, row.speed_up)]
-        speed.add_row(name, Text(row.backend or '-'), Text(without_commands(row.precision) or '-'), *numbers)
         one = row.agreement
         if one is None:
-            accuracy.add_row(name, 'failed')
+            speed.add_row(name, 'failed')
             continue
+        speed.add_row(name, *numbers)
         values = [one.mean_iou, one.worst_iou, one.mean_score_difference, one.worst_score_difference]
         if pictures.with_truth:
             values += [row.score.ap50, row.score.ap50_95] if row.score else [None, None]
         accuracy.add_row(name, f'{one.found}/{one.expected}', str(one.extra), *map(_number, values))
     out.print(speed, accuracy)
+    for name, row in zip(names, rows, strict=True):
+        said = row.failure or ', '.join(filter(None, (row.backend, row.precision)))
+        text = Text.assemble(name, ': ', without_commands(said))
+        out.print(text, style='red' if row.failure else 'dim', highlight=False, soft_wrap=True)
+    for note in _notes(rows):
+        out.print(f'note: {note}', style='dim', highlight=False)
     if pictures.unread:
         out.print(f'verdict: {pictures.unread} pictures could not be read', style='bold red')
     if not checks:
@@ -728,10 +735,27 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
     out.print(f'verdict: {words}', style='bold', highlight=False)
 
 
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What the numbers do not say."""
+    notes = []
+    expected = rows[0].agreement.expected if rows[0].agreement else 0
+    if 0 < expected < FEW_OBJECTS:
+        notes.append(f'the first finds {expected} objects in all: one more or less is {100 / expected:.0f} %')
+    if any(row.precision in ('fp16', 'int8') and 'CPUExecutionProvider' in row.backend for row in rows):
+        notes.append('how fast fp16 and int8 are on the CPU says nothing of a GPU')
+    return notes
+
+
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=Text(title, style='bold'), title_justify='left', box=SIMPLE_HEAD)
+    table = Table(
+        title=Text(title, style='bold'),
+        title_justify='left',
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for heading in headings:
-        is_text = heading in ('variant', 'backend', 'precision', 'what')
+        is_text = heading in ('variant', 'what')
         table.add_column(heading, justify='left' if is_text else 'right', overflow='fold')
     return table
 

@@ -258,8 +258,10 @@ def _natural_order(name: str) -> list[tuple[int, int, str]]:
 
 def _open_video(text: str, *, loop: bool) -> Source:
     is_file = os.path.isfile(text)
-    is_live = not is_file and LIVE.fullmatch(text) is not None
     capture = _capture(text, is_file=is_file)
+    # A stream over http, too, unless it knows its end.
+    is_endless = '://' in text and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
+    is_live = not is_file and (is_endless or LIVE.fullmatch(text) is not None)
     if not capture.isOpened():
         capture.release()
         if is_live or '://' in text:

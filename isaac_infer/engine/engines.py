@@ -55,6 +55,7 @@ CALIBRATED_BY = (
     'best class',
 )
 OVERRIDDEN_BY = ('overrides', 'sidecar')
+FEW_CALIBRATED = 100  # with which ranges are a matter of luck
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
 DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
 
@@ -322,7 +323,9 @@ def _changed(
         if spec.task == 'detection':  # others are compared tensor by tensor, above
             _check_same(model, spec, source, changed_spec, frames, tolerance)
     if pictures and build.calibration == 'qdq':
-        say(f'{model.name}: calibrating on {len(pictures.numbers)} pictures')
+        count = len(pictures.numbers)
+        few = '; some hundred are wanted' if count < FEW_CALIBRATED else ''
+        say(f'{model.name}: calibrating on {count} pictures{few}')
         float_model, source = source, folder / 'int8.onnx'
         # Last, because everything before it leaves the values as they are, and can be checked by them.
         quantise(float_model, source, calibration_batches(_frames(pictures), changed_spec))

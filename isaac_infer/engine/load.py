@@ -313,7 +313,7 @@ def find_model(path: str | Path) -> Path:
         ModelError: it is nowhere; says where it was looked for.
     """
     if not str(path):
-        raise ModelError('no model given; set model_file_path (command line: --model) to an ONNX file')
+        raise ModelError('no model given: --model FILE on the command line, model_file_path as a parameter')
     path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
     for place in places:
@@ -321,7 +321,7 @@ def find_model(path: str | Path) -> Path:
             return place
         if os.path.exists(place):
             raise ModelError(f'{place}: expected an ONNX file, got a folder, pipe or device')
-    looked = ', '.join(str(place.parent) for place in places)
+    looked = ', '.join(dict.fromkeys(str(place.parent) for place in places))
     raise ModelError(f'{path}: no such model file; looked in {looked}; give its full path')
 
 

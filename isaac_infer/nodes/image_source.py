@@ -175,6 +175,9 @@ class ImageSource(Node):
         self._wait_for_subscribers()
         shot = self._take()
         warned_bytes = 0
+        self.get_logger().info(
+            f'{params.source} on {self._publisher.topic_name}, {params.rate:g} pictures per second'
+        )
         start = due = monotonic()
         while shot is not None:
             if self._closing.wait(max(due - monotonic(), 0)):

@@ -81,7 +81,7 @@ class Recorder(Node):
         self._class_names = [entry.class_name for entry in message.class_map]
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        namespace = self.get_namespace().strip('/') + '/'
+        namespace = f'{self.get_namespace()}/'.lstrip('/')  # nothing in the root namespace
         for status in message.status:
             full_name = status.name.split(':')[0]
             if full_name.startswith(namespace):

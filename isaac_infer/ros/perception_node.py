@@ -444,6 +444,7 @@ class PerceptionNode(LifecycleNode):
         age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         wait_ms = (begun_ns - arrival.received_ns) / 1e6
         self._health.answered({'wait': wait_ms, **stages_ms, 'total': total_ms, 'age': age_ms})
+        self.get_logger().info(f'first picture answered after {total_ms:.1f} ms', once=True)
         if total_ms > params.slow_frame_ms:
             slowest = max(stages_ms, key=stages_ms.__getitem__)
             self.get_logger().warning(
@@ -560,10 +561,9 @@ class PerceptionNode(LifecycleNode):
         missing_s = monotonic() - self._last_image_s
         bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
         rate = f'{report.rate_hz:.1f} pictures per second'
-        if recent.dropped[
-            BUSY
-        ]:  # as it should be where the camera is faster, but nobody should have to guess
-            rate += f' of {report.input_rate_hz:.1f}; the others came while the model was busy'
+        # As it should be where the camera is faster, but nobody should have to guess.
+        if busy := recent.dropped[BUSY]:
+            rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
             self.get_logger().warning(rate, once=True)
         if missing_s > params.image_timeout_s:
             text = f'no picture for {missing_s:.0f} s: {self._why_no_image()}'

@@ -84,7 +84,8 @@ def _refused(name: str, error: Exception) -> int:
 
 def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:
     lines = [
-        f'  {parameter.name}: {parameter.expected}, {parameter.default!r}\n      {parameter.description}'
+        f'  {parameter.name}: {parameter.expected} (default {parameter.default!r})\n'
+        f'      {parameter.description}'
         for parameter in parameters(params)
     ]
     return argparse.ArgumentParser(

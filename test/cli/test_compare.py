@@ -241,7 +241,6 @@ def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest
             ['--source', 'synthetic', '--class-filter', 'mug'],
             'class_filter: expected none where truth is known',
         ),
-        (['--source', 'synthetic', '--model', 'x.onnx'], 'expected the models as arguments'),
         ([], 'source: expected pictures, got none'),
         (
             ['--precisions', 'fp32,fp61', '--source', 'synthetic'],

@@ -1,5 +1,7 @@
 import os
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -288,3 +290,33 @@ def test_pipelines_that_end_in_grey_or_bgrx_give_bgr(shape: tuple[int, ...]) -> 
 def test_pipelines_that_end_in_something_else_are_refused_with_the_way_out(image: np.ndarray) -> None:
     with pytest.raises(SourceError, match=r'expected pictures in BGR.*videoconvert'):
         source._as_bgr(image, Pipeline(240), 'x ! appsink')
+
+
+def test_a_stream_that_breaks_off_is_an_error_after_its_last_picture() -> None:
+    picture = cv2.imencode('.jpg', np.full((48, 64, 3), 100, np.uint8))[1].tobytes()
+    part = (
+        b'--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n' % len(picture) + picture + b'\r\n'
+    )
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=next')
+            self.end_headers()
+            for _ in range(12):
+                self.wfile.write(part)
+
+        def log_message(self, *_: object) -> None:
+            """Not on the terminal."""
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            with open_source(f'http://127.0.0.1:{server.server_port}/stream') as stream:
+                assert stream.is_live
+                pictures = [stream.read() for _ in range(5)]
+                assert all(picture and picture.image.shape == (48, 64, 3) for picture in pictures)
+                with pytest.raises(SourceError, match='delivers no more pictures; was it disconnected'):
+                    list(stream)
+        finally:
+            server.shutdown()

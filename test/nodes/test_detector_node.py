@@ -272,7 +272,7 @@ def test_the_node_answers_while_a_slow_model_runs(start, tmp_path, camera):
         time.sleep(0.02)
     status = camera.status(lambda status: int(values_of(status)['dropped_busy']) > 5)
     values = values_of(status)
-    assert 'the others came while the model was busy' in process.log
+    assert 'came while the model was busy' in process.log
     assert float(values['run_ms_p50']) > 100  # or this test would show nothing
     assert np.percentile(times_ms, 95) < 50, sorted(times_ms)[-10:]
     stamps = [stamp_of(m) for m in camera.peer.got['/diagnostics']]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from processes import parameters, wait_until
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -48,6 +49,25 @@ def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp
     assert read(report)['latency_ms']['p50'] > 0
     assert cv2.imread(str(sheet)).shape[2] == 3
     assert 'Traceback' not in recorder.log
+
+
+@pytest.mark.parametrize('namespace', ['/', '/left'])
+def test_the_health_of_the_nodes_of_its_namespace_is_in_the_report(start, make_peer, tmp_path, namespace):
+    report = tmp_path / 'report.json'
+    start('recorder', *parameters(report=report), '-r', f'__ns:={namespace}')
+    peer = make_peer()
+    diagnostics = peer.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+    assert wait_until(diagnostics.get_subscription_count)
+    name = f'{namespace.strip("/")}/detector_node'.lstrip('/')
+    status = DiagnosticStatus(name=f'{name}: detections', message='fine')
+    other = DiagnosticStatus(name='elsewhere/detector_node: detections', message='not ours')
+
+    def is_reported():
+        diagnostics.publish(DiagnosticArray(status=[status, other]))
+        return read(report).get('nodes', {}).get('detector_node')
+
+    assert wait_until(is_reported)
+    assert read(report)['nodes']['detector_node']['message'] == 'fine'
 
 
 def read(path):
