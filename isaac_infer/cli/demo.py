@@ -54,7 +54,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'prints what came of it and writes a contact sheet of annotated pictures.',
     )
     parser.add_argument(
-        '--source', default='synthetic', help='picture, folder, video, camera, stream or synthetic'
+        '--source',
+        default='synthetic',
+        help='picture, folder, video, rosbag2 recording, camera, stream or synthetic',
     )
     parser.add_argument(
         '--frames',

@@ -14,7 +14,10 @@ P = TypeVar('P', bound=Params)
 
 
 def add_options(parser: argparse.ArgumentParser, kind: type[Params]) -> None:
-    """Add an option for every parameter of a set; one that is not given is None."""
+    """Add an option for every parameter of a set, after all others; one that is not given is None."""
+    # Or forty lines of parameters would come before every word of help.
+    own = ' '.join(parser.format_usage().removeprefix('usage: ').split())
+    parser.usage = f'{own} [parameters]'
     group = parser.add_argument_group('parameters')
     for parameter in parameters(kind):
         flags = [f'--{parameter.name.replace("_", "-")}']

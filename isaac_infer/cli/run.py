@@ -51,7 +51,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--source',
         nargs='+',
-        help='pictures, folders, videos; or one of /dev/video0, rtsp://..., GStreamer pipeline, synthetic',
+        help='pictures, folders, videos, rosbag2 recordings; or one of /dev/video0, rtsp://..., http://..., '
+        'a GStreamer pipeline, synthetic',
     )
     add_build_only_option(parser)
     add_json_option(parser)
