@@ -54,6 +54,7 @@ from isaac_infer.params import DetectionParams, ImageSourceParams
 
 MOST_PICTURES = 32  # of a source, which are held in memory and measured in turn
 LONGEST_S = 3600.0
+MOST_AT_ONCE = 1024  # pictures of a batch
 UNSTABLE = 0.025  # coefficient of variation above which trtexec warns
 BOUND_BY_ENQUEUE = 0.8  # median of enqueue time over that of compute time above which trtexec warns
 
@@ -158,10 +159,10 @@ def run(args: argparse.Namespace) -> int:
     ImageSourceParams(width=args.width, height=args.height)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     path = find_model(model_path(params))
+    _check_batches(args.batch, path, params)
     if args.build_only:
         return build_only([params], args.json)
     frames = _frames(args, params)
-    _check_batches(args.batch, path, params)
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(open_network(params))
         _check_open_batch(session, args.batch)
@@ -225,8 +226,10 @@ def _batches(text: str) -> list[int]:
         numbers = [int(part) for part in text.split(',')]
     except ValueError:
         numbers = [0]
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f'expected numbers of pictures such as 1,4,8, got {text!r}')
+    if not 1 <= min(numbers) <= max(numbers) <= MOST_AT_ONCE:
+        raise argparse.ArgumentTypeError(
+            f'expected numbers of pictures up to {MOST_AT_ONCE}, such as 1,4,8, got {text[:40]!r}'
+        )
     return list(dict.fromkeys(numbers))
 
 

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Names of files and classes may hold what the terminal's encoding lacks; standard error does this anyway.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='backslashreplace')
+    if argv is None:  # a process of its own: what was made for a while is removed when it is ended
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     arguments = [_shielded(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
         args = _parser(arguments).parse_args(arguments)

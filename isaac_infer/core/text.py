@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 # Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
@@ -17,3 +18,11 @@ def printable(text: str) -> str:
 def without_commands(text: str) -> str:
     """Give a message of any number of lines, without what a terminal would take for a command."""
     return _COMMANDS.sub('\ufffd', text)
+
+
+def signal_name(number: int) -> str:
+    """Name a signal; those for real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f'signal {number}'

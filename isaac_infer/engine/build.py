@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,9 +21,12 @@ from typing import Any
 from isaac_infer.core.build_options import PRECISIONS, BuildOptions
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
 from isaac_infer.core.progress import Phases, Say, estimated_share, tell_share
+from isaac_infer.core.text import signal_name
+from isaac_infer.engine.files import replace_file
 
 MIB = 1 << 20
 POLL_S = 0.2
+LEAVING_S = 30.0  # for the child's end after its answer, when TensorRT and CUDA put things away
 SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
 LEAST_PROGRESS = 0.01  # that is told
@@ -69,10 +74,12 @@ def build_plan(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                text=True,
             )
         try:
             answer = _follow(child, request, say, is_cancelled)
+            child.wait(LEAVING_S)  # it has said all it had to say
+        except subprocess.TimeoutExpired:
+            answer = None
         finally:
             if child.poll() is None:
                 child.kill()
@@ -82,13 +89,15 @@ def build_plan(
                 f'{request.model}: the build ended {_how(child.returncode)}\n'
                 f'{log.read_text(errors="replace")[-LAST_WORDS:]}'
             )
+    if 'errno' in answer:
+        raise OSError(answer['errno'], answer['error'], request.into)
     if 'error' in answer:
         raise ModelError(answer['error'])
     return answer
 
 
 def _follow(
-    child: subprocess.Popen[str], request: Request, say: Say, is_cancelled: Callable[[], bool]
+    child: subprocess.Popen[bytes], request: Request, say: Say, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Pass on what the child says until its answer; None where it ended without one."""
     import selectors
@@ -96,6 +105,7 @@ def _follow(
     assert child.stdout is not None
     begin = last_word = monotonic()
     is_told = False  # how far it is
+    rest = b''  # of a line
     expected = f' of about {request.expected_s:.0f} s' if request.expected_s else ''
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
@@ -111,23 +121,25 @@ def _follow(
                 say(f'building for {last_word - begin:.0f} s{expected}')
             if not selector.select(POLL_S):
                 continue
-            line = child.stdout.readline()
-            if not line:
+            chunk = os.read(child.stdout.fileno(), 1 << 16)
+            if not chunk:
                 return None
-            message: dict[str, Any] = json.loads(line)
-            if 'share' in message:
-                is_told = True
-                tell_share(say, message['share'])
-                continue
-            if 'say' not in message:
-                return message
-            last_word = monotonic()
-            say(message['say'])
+            *lines, rest = (rest + chunk).split(b'\n')
+            for message in map(json.loads, lines):
+                if 'share' in message:
+                    is_told = True
+                    tell_share(say, message['share'])
+                elif 'say' in message:
+                    last_word = monotonic()
+                    say(message['say'])
+                else:
+                    answer: dict[str, Any] = message
+                    return answer
 
 
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
-        return f'by {signal.Signals(-code).name}: too little memory, or a fault of TensorRT'
+        return f'by {signal_name(-code)}: too little memory, or a fault of TensorRT'
     return f'with code {code}'
 
 
@@ -151,6 +163,8 @@ def main() -> int:
         tell(_build(request, tell))
     except IsaacInferError as error:
         tell({'error': str(error)})
+    except OSError as error:  # no room for the engine, for one
+        tell({'error': error.strerror or str(error), 'errno': error.errno or errno.EIO})
     return 0
 
 
@@ -351,7 +365,7 @@ def _calibrator(trt: ModuleType, request: Request, options: BuildOptions) -> Any
 
         def write_calibration_cache(self, content: Any) -> None:
             if cache:
-                _replace(cache, bytes(content))
+                _keep(cache, bytes(content))
 
     return Calibrator()
 
@@ -366,16 +380,14 @@ def _load_timing_cache(config: Any, path: str) -> Any:
 
 
 def _save_timing_cache(cache: Any, path: str) -> None:
-    if not path:
-        return
-    _replace(Path(path), bytes(cache.serialize()))
+    if path:
+        _keep(Path(path), bytes(cache.serialize()))
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file in one step: others may be reading it."""
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}')
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+def _keep(path: Path, content: bytes) -> None:
+    """Keep what saves time the next time; the engine is worth more than a place for it."""
+    with suppress(OSError):
+        replace_file(path, content)
 
 
 def _progress_monitor(trt: ModuleType, tell: Tell) -> Any:

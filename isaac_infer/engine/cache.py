@@ -29,6 +29,7 @@ DIGEST_CHARACTERS = 16
 MAX_NAME_CHARACTERS = 100  # of the model's name in the names of files, which have 255 at most
 MAX_SET_ASIDE = 3  # broken engines kept per engine, or a start that always fails would fill the disk
 POLL_S = 0.1
+LONGEST_BUILD_S = 1e6  # that anybody would have waited for
 # What a builder meets where there is no room for the engine; its other troubles with files are its own.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HASH = re.compile('[0-9a-f]{64}')
@@ -143,10 +144,14 @@ def last_build_s(folder: Path, name: str) -> float:
     """How long the newest engine of a model took to build, in seconds; 0 where nobody knows."""
     newest, seconds = 0, 0.0
     with suppress(OSError):
-        for path in folder.glob(f'{glob.escape(_file_stem(name))}-*.engine'):
+        stem = _file_stem(name)
+        engines = re.compile(f'{re.escape(stem)}-{_DIGEST}.engine')  # not those of yolov8n-seg
+        for path in folder.glob(f'{glob.escape(stem)}-*.engine'):
+            if not engines.fullmatch(path.name):
+                continue
             sidecar, written = read_sidecar(path), path.stat().st_mtime_ns
             took = sidecar['facts'].get('build_s') if sidecar else None
-            if written > newest and isinstance(took, (int, float)):
+            if written > newest and isinstance(took, (int, float)) and 0 < took < LONGEST_BUILD_S:
                 newest, seconds = written, float(took)
     return seconds
 

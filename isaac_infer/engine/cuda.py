@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.errors import SessionError
+from isaac_infer.engine.files import replace_file
 
 ALIGNMENT = 256  # bytes, as cudaMalloc aligns
 MIB = 1 << 20
@@ -257,17 +257,25 @@ def compile_kernel(source: str, name: str, folder: Path, *, gpu: Gpu) -> Any:
     architecture = 'sm_{}{}'.format(*gpu.facts.compute_capability)
     digest = hashlib.sha256(f'{source}\n{architecture}'.encode()).hexdigest()[:16]
     kept = folder / f'{name}-{architecture}-{digest}.cubin'
-    try:
-        return gpu.driver.module_from_buffer(kept.read_bytes()).get_function(name)
-    except (OSError, gpu.driver.Error):  # none yet, or damaged
+    binary = _kept(kept)
+    if binary is None:
         binary = _compiled(source, architecture)
-    # Where nothing can be kept, the next start compiles again.
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f'.{kept.name}.{os.getpid()}'
-        unfinished.write_bytes(binary)
-        os.replace(unfinished, kept)
+        # Where nothing can be kept, the next start compiles again.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(kept, hashlib.sha256(binary).digest() + binary)
     return gpu.driver.module_from_buffer(binary).get_function(name)
+
+
+def _kept(path: Path) -> bytes | None:
+    """What was compiled before; None where there is nothing, or something damaged: no driver would tell."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    length = hashlib.sha256().digest_size
+    digest, binary = content[:length], content[length:]
+    return binary if hashlib.sha256(binary).digest() == digest else None
 
 
 def _compiled(source: str, architecture: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,11 +84,11 @@ class OnnxFacts:
 
 def count_kinds(layers: Sequence[Layer]) -> dict[str, dict[str, int]]:
     """Count layers by kind and precision, the most frequent kind first."""
-    kinds = Counter(layer.kind for layer in layers)
-    return {
-        kind: dict(Counter(layer.precision for layer in layers if layer.kind == kind).most_common())
-        for kind, _ in kinds.most_common()
-    }
+    kinds: dict[str, Counter[str]] = {}
+    for layer in layers:
+        kinds.setdefault(layer.kind, Counter())[layer.precision] += 1
+    ordered = sorted(kinds.items(), key=lambda item: -sum(item[1].values()))
+    return {kind: dict(counts.most_common()) for kind, counts in ordered}
 
 
 def count_precisions(layers: Sequence[Layer]) -> dict[str, int]:
@@ -134,7 +135,7 @@ def read_layers(text: str) -> tuple[Layer, ...]:
         return ()
     try:
         content = json.loads(text, strict=False)  # names of fused layers hold control characters
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f'engine inspector: expected JSON, got {text[:60]!r}: {error}') from error
     layers = content.get('Layers') if isinstance(content, dict) else None
     if not isinstance(layers, list):
@@ -198,11 +199,12 @@ def onnx_facts(path: Path) -> OnnxFacts:
         raise ModelError(f'{path}: cannot be read as ONNX: {error}') from error
     types: dict[str, str] = {}
     weights: Counter[str] = Counter()
+    known = onnx.TensorProto.DataType.values()
     for name, tensor in _tensors(graph):
         kind = onnx.TensorProto.DataType.Name(tensor.data_type)
-        numbers = 1
-        for length in tensor.dims:
-            numbers *= length
+        numbers = math.prod(tensor.dims)
+        if not 0 <= numbers < 1 << 63 or tensor.data_type not in known:
+            raise ModelError(f'{path}: {name!r}: expected weights of a type and size that ONNX has')
         types[name] = type_in(kind) or kind.lower()
         weights[types[name]] += numbers
     layers = tuple(

@@ -120,7 +120,10 @@ class OrtSession:
         self._check_open()
         buffer = self._buffers.get((name, shape))
         if buffer is None:
-            buffer = self._buffers[name, shape] = np.zeros(shape, spec.dtype)
+            try:
+                buffer = self._buffers[name, shape] = np.zeros(shape, spec.dtype)
+            except (MemoryError, ValueError) as error:
+                raise TensorError(f'{name}: shape {list(shape)} does not fit into memory: {error}') from error
         if self._bound.get(name) is not buffer:
             self._binding.bind_cpu_input(name, buffer)
             self._bound[name] = buffer

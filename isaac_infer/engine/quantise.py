@@ -85,7 +85,8 @@ def quantise(
     excluded = list(sensitive_nodes(model) if exclude is None else exclude)
     if not any(node.op_type in QUANTISED and node.name not in excluded for node in model.graph.node):
         raise ModelError(
-            f'{model_path}: expected {", ".join(QUANTISED)} nodes to quantise, got none; build it in float32'
+            f'{model_path}: expected {", ".join(QUANTISED)} nodes to quantise, got none but those that stay '
+            'as they are (see sensitive_nodes); build it in fp16'
         )
     feeds = _fitting(chain([first], batches), _inputs(model), model_path)
     with tempfile.TemporaryDirectory(prefix='isaac_infer-') as folder:

@@ -17,6 +17,7 @@ from isaac_infer.core.errors import ModelError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.spec import SCALE_UP, ImageSpec
+from isaac_infer.engine.files import replace_file
 
 SURGERY_KEY = 'isaac_infer_surgery'  # in a model's metadata: what was done to it, separated by commas
 OLDEST_OPSET = 7  # the first in which arithmetic broadcasts as NumPy does
@@ -448,34 +449,16 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         ModelError: it is too large for one file, or cannot be written there.
     """
-    unfinished = None
     try:
         data = model.SerializeToString()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
-            unfinished = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(unfinished, 0o666 & ~_umask())  # temporary files are for their owner alone
-        os.replace(unfinished, path)
-        unfinished = None
-    except OSError as error:
-        raise ModelError(f'{path}: cannot be written: {error.strerror}') from error
     except Exception as error:  # protobuf's own, of another base in each version
         raise ModelError(
             f'{path}: this model cannot be written as one file (limit 2 GiB): {error}'
         ) from error
-    finally:
-        if unfinished:
-            os.unlink(unfinished)
-
-
-def _umask() -> int:
-    # Asked from /proc, since os.umask changes it for all threads.
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('Umask:'):
-            return int(line.split()[1], 8)
-    return 0o022
+    try:
+        replace_file(path, data)
+    except OSError as error:
+        raise ModelError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 # ---- the graph -----------------------------------------------------------------------------------

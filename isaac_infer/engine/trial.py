@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from isaac_infer.core.errors import IsaacInferError, ModelError
+from isaac_infer.core.text import signal_name
 from isaac_infer.engine.cache import default_folder
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
@@ -53,7 +54,7 @@ def _try(path: Path, size: int, changed_ns: int) -> None:
             f'{path}: loading it did not end within {TIMEOUT_S:g} s; export the model again'
         ) from None
     if child.returncode < 0 and -child.returncode not in HARMLESS:
-        name = signal.Signals(-child.returncode).name
+        name = signal_name(-child.returncode)
         raise ModelError(
             f'{path}: a trial run was ended by {name}: the file is broken, asks for more memory than there '
             f'is, or meets a fault of the backend; export it again, or try another version of the backend'

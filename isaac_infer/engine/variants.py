@@ -10,6 +10,7 @@ from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.spec import Overrides
 from isaac_infer.engine.engines import FindSpec
+from isaac_infer.engine.trial import try_model
 
 ONNX_PRECISIONS = ('fp32', 'fp16', 'int8')  # that models are given in for ONNX Runtime; fp32: as they are
 
@@ -64,6 +65,7 @@ def _save_int8(
     from isaac_infer.engine.quantise import calibration_batches, quantise
 
     frames = calibration_frames(options)
+    try_model(model)
     with OrtSession(model) as session:
         spec = find_spec(session, model, overrides)
     quantise(model, place, calibration_batches(frames, spec))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from isaac_infer.core.encodings import (
 )
 from isaac_infer.core.errors import FrameError
 from isaac_infer.core.frame import MAX_PIXELS, Frame
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import printable, signal_name
 
 if TYPE_CHECKING:
     from std_msgs.msg import Header
@@ -136,14 +135,17 @@ def _frame_by_cv_bridge(view: ImageView) -> Frame:
         raise FrameError(known)
     if view.encoding not in _tried:
         if len(_tried) >= MOST_TRIED:
-            raise FrameError(known)
+            raise FrameError(f'{known}; {MOST_TRIED} others were tried with cv_bridge, no more will be')
         _tried[view.encoding] = _cv_bridge_problem(view.encoding)
     if _tried[view.encoding]:
         raise FrameError(f'{known}, which cv_bridge cannot convert either: {_tried[view.encoding]}')
     from cv_bridge import CvBridge
 
     bridge = CvBridge()
-    dtype, channels = bridge.encoding_to_dtype_with_channels(view.encoding)
+    try:
+        dtype, channels = bridge.encoding_to_dtype_with_channels(view.encoding)
+    except Exception as error:  # as below
+        raise FrameError(f'image: cv_bridge cannot convert {size_text(view)}: {error}') from error
     step = view.width * channels * np.dtype(dtype).itemsize
     # It would read rows with padding, or sizes that lie, as other pictures without a word.
     if not 0 < view.width * view.height <= MAX_PIXELS or (view.step, len(view.data)) != (
@@ -174,10 +176,11 @@ def _cv_bridge_problem(encoding: str) -> str:
             errors='replace',
             timeout=TRIAL_TIMEOUT_S,
         )
-    except subprocess.TimeoutExpired:
-        return f'it did not answer within {TRIAL_TIMEOUT_S:g} s'
+    except (subprocess.TimeoutExpired, OSError) as error:  # the next picture may find a less busy machine
+        raise FrameError(f'image: {encoding}: cv_bridge was not tried: {error}') from error
     if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        return f'it was ended by {name}; is it built for the NumPy that is installed?'
+        return (
+            f'it was ended by {signal_name(-child.returncode)}; is it built for the NumPy that is installed?'
+        )
     last = child.stderr.strip().splitlines()[-1:] if child.returncode else []
     return printable(last[0][:200]) if last else '' if not child.returncode else 'it gives no reason'

@@ -235,3 +235,13 @@ def test_a_file_that_is_no_model_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(b'\xff no model')
     with pytest.raises(ModelError, match='cannot be read as ONNX'):
         onnx_facts(path)
+
+
+def test_absurd_sizes_and_depths_are_refused(tmp_path: Path) -> None:
+    weight = onnx.TensorProto(name='w', data_type=onnx.TensorProto.FLOAT, dims=[1 << 62] * 400)
+    graph = onnx.helper.make_graph([], 'g', [], [], [weight])
+    (tmp_path / 'm.onnx').write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(ModelError, match="'w': expected weights of a type and size"):
+        onnx_facts(tmp_path / 'm.onnx')
+    with pytest.raises(ModelError, match='expected JSON'):
+        read_layers('[' * 100_000)
