@@ -746,9 +746,11 @@ def test_how_long_the_last_build_took_is_known(tmp_path: Path) -> None:
 
 def test_how_long_a_build_took_is_asked_of_this_model_only(tmp_path: Path) -> None:
     for name, took in (('yolov8n', 10.0), ('yolov8n-seg', 99.0), ('yolov8m', 10**400)):
-        engine = tmp_path / f'{name}-{"0" * 16}.engine'
-        engine.write_bytes(b'engine')
-        content = {'engine': engine.name, 'bytes': 6, 'digest': '0' * 16, 'key': {}, 'facts': {'build_s': took}}
-        engine.with_suffix('.json').write_text(json.dumps(content))
-    assert cache.last_build_s(tmp_path, 'yolov8n') == 10.0
-    assert cache.last_build_s(tmp_path, 'yolov8m') == 0
+
+        def build(into: Path, took: float = took) -> dict[str, object]:
+            into.write_bytes(b'engine')
+            return {'build_s': took}
+
+        cached_plan(tmp_path, name, KEY, build=build, check=accept, say=lambda text: None)
+    assert last_build_s(tmp_path, 'yolov8n') == 10.0
+    assert last_build_s(tmp_path, 'yolov8m') == 0
