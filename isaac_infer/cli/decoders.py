@@ -16,6 +16,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='list the output layouts that are understood',
         description='Lists the decoders: what --decoder takes where a model is not recognised by itself.',
     )
+    parser.add_argument(
+        '--task',
+        choices=tuple(TASKS),
+        default='detection',
+        help='what the model finds (default: %(default)s)',
+    )
     add_json_option(parser)
     parser.set_defaults(run=run)
     return parser
@@ -23,9 +29,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print name and description of every decoder."""
-    descriptions = {
-        name: decoder.description for task in TASKS.values() for name, decoder in task.decoders.items()
-    }
+    descriptions = {name: decoder.description for name, decoder in TASKS[args.task].decoders.items()}
     if args.json:
         write_report(args.json, descriptions)
         return 0

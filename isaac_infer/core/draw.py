@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 
 import cv2
 import numpy as np
 
-from isaac_infer.core.results import Detections
+from isaac_infer.core.results import Detections, Poses, Segmentation, mask_box
+from isaac_infer.core.skeleton import Skeleton
 
 Colour = tuple[int, int, int]  # blue, green, red
 Plate = tuple[int, int, int, int]  # left, top, right, bottom of a label
@@ -65,6 +66,100 @@ def draw_detections(
     for text, plate, colour in reversed(labelled):  # and lies on top where there was no room
         _draw_label(image_bgr, text, plate, colour, text_height)
     return image_bgr
+
+
+def draw_poses(
+    image_bgr: np.ndarray,
+    poses: Poses,
+    skeleton: Skeleton,
+    *,
+    threshold: float = 0.3,
+    line_width: int = 0,
+) -> np.ndarray:
+    """Draw the key points of persons and the links between them onto a picture, in place, and return it.
+
+    Args:
+        image_bgr: (H, W, 3) uint8.
+        poses: K key points each, as many as the skeleton has.
+        skeleton: the links and the colours.
+        threshold: key points that score less are left out, and so are their links.
+        line_width: of the links in pixels; 0: fitting the picture.
+    """
+    height, width = image_bgr.shape[:2]
+    thickness = line_width or max(round((height + width) / LINES), 1)
+    near = (poses.xy > (-width, -height)).all(axis=2) & (poses.xy < (2 * width, 2 * height)).all(axis=2)
+    is_drawn = near & (poses.score >= threshold) & (poses.score > 0)  # 0: not found, whatever the threshold
+    points = np.where(is_drawn[..., None], (poses.xy - 0.5) * (1 << _SHIFT), 0)
+    points = np.rint(points).astype(np.int32)
+    for row in range(len(poses) - 1, -1, -1):  # the best on top
+        links = [link for link in skeleton.links if is_drawn[row, link].all()]
+        joints = np.flatnonzero(is_drawn[row]).tolist()
+        for is_rim in (True, False):  # dark around everything, so that it is seen on any ground
+            for start, end in links:
+                colour = DARK if is_rim else skeleton.link_colour((start, end))
+                ends = tuple(points[row, start].tolist()), tuple(points[row, end].tolist())
+                cv2.line(image_bgr, *ends, colour, thickness + 2 * is_rim, cv2.LINE_AA, _SHIFT)
+            for joint in joints:
+                colour = DARK if is_rim else skeleton.colour(joint)
+                radius = round((1.5 * thickness + is_rim) * (1 << _SHIFT))
+                centre = tuple(points[row, joint].tolist())
+                cv2.circle(image_bgr, centre, radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+    return image_bgr
+
+
+def draw_segmentation(
+    image_bgr: np.ndarray,
+    segmentation: Segmentation,
+    class_names: Sequence[str],
+    *,
+    opacity: float = 0.5,
+    hidden: Collection[int] = (),
+    boxes: bool = True,
+    line_width: int = 0,
+    labels: bool = True,
+    scores: bool = True,
+) -> np.ndarray:
+    """Blend classes or masks into a picture, in place, then draw boxes and labels on it, and return it.
+
+    Args:
+        image_bgr: (H, W, 3) uint8, the picture that was segmented.
+        opacity: of the colours, 0..1.
+        hidden: classes whose pixels stay as they are, such as the background.
+        boxes: whether to draw the boxes and labels of the objects.
+        class_names, line_width, labels, scores: see `draw_detections`.
+    """
+    coloured = image_bgr.copy()
+    if segmentation.class_map is not None:
+        _colour_classes(coloured, segmentation.class_map, hidden)
+    else:
+        objects = segmentation.objects
+        for row in range(len(objects) - 1, -1, -1):  # the best one on top
+            class_id = int(objects.class_id[row])
+            if class_id not in hidden:
+                left, top, right, bottom = mask_box(objects.xyxy[row])
+                coloured[top:bottom, left:right][segmentation.masks[row]] = class_colour(class_id)
+    cv2.addWeighted(coloured, opacity, image_bgr, 1 - opacity, 0, dst=image_bgr)
+    if not boxes:
+        return image_bgr
+    return draw_detections(
+        image_bgr, segmentation.objects, class_names, line_width=line_width, labels=labels, scores=scores
+    )
+
+
+def _colour_classes(image: np.ndarray, class_map: np.ndarray, hidden: Collection[int]) -> None:
+    """Give every pixel the colour of its class, in place, but for those of hidden classes."""
+    numbers = int(class_map.max(initial=0)) + 1
+    colours = np.array([class_colour(class_id) for class_id in range(numbers)], np.uint8)
+    shown = np.ones(numbers, np.uint8)
+    shown[[class_id for class_id in hidden if 0 <= class_id < numbers]] = 0
+    if class_map.dtype == np.uint8:
+        fill = 256 - numbers
+        table = np.pad(colours, ((0, fill), (0, 0)))[None]
+        coloured = cv2.LUT(cv2.cvtColor(class_map, cv2.COLOR_GRAY2BGR), table)
+        is_shown = cv2.LUT(class_map, np.pad(shown, (0, fill)))
+    else:
+        coloured, is_shown = colours[class_map], shown[class_map]
+    cv2.copyTo(coloured, is_shown, image)
 
 
 @cache

@@ -44,7 +44,7 @@ class Segmentation:
     Semantic models say it of every pixel (`class_map`), instance models of each object (`masks`).
     """
 
-    objects: Detections  # of instance models; empty of semantic ones
+    objects: Detections  # of semantic models the regions, where they are asked for
     masks: tuple[np.ndarray, ...]  # per object: (h, w) bool, the pixels of its `mask_box`
     class_map: np.ndarray | None = None  # (H, W) uint8 or uint16, class of every source pixel
 

@@ -11,7 +11,13 @@ from isaac_infer.core.fit import Size
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
 NETWORK_CHANNEL_ORDERS = ('rgb', 'bgr', 'gray')
 SCALE_UP = {'always': True, 'never': False}  # whether letterboxing may enlarge a picture, as people say it
+KEYPOINT_REFINEMENTS = (
+    'none',
+    'quarter',
+    'dark',
+)  # how a peak of a heat map is told more finely than its cell
 BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 of its width and height
+SCORE_UNITS = ('logits', 'probabilities')  # of the classes of pixels; logits want a sigmoid or softmax
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,12 @@ class ModelSpec:
     row_length: int = 0  # numbers per box in the box tensor; what follows the class scores is ignored
     first_class: int = 0  # the number by which the model calls the first class: 1 where 0 is the background
     box_unit: str = 'pixels'  # one of BOX_UNITS: what the network's own box coordinates mean
+    score_unit: str = ''  # one of SCORE_UNITS, of the classes of pixels; empty: told by the values
     size_input: str = ''  # name of an `orig_target_sizes` input, where the model has one
+    keypoints: tuple[str, ...] = ()  # of pose models, in the order in which they answer
+    keypoint_values: int = 0  # numbers per key point: 2: x, y; 3: and a score
+    keypoint_unit: str = ''  # one of BOX_UNITS: what their coordinates mean; empty: what those of boxes mean
+    keypoint_refinement: str = 'none'  # one of KEYPOINT_REFINEMENTS, of heat maps
     unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct
     notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
 
@@ -77,6 +88,10 @@ class Limits:
     max_candidates: int = 3000  # best-scored boxes that enter non-maximum suppression
     class_agnostic_nms: bool = False  # whether boxes of different classes suppress one another
     class_ids: frozenset[int] = frozenset()  # the classes that count; empty: all
+    mask_threshold: float = 0.5  # probability above which a pixel belongs to an object
+    interpolate_scores: bool = True  # before the class of a pixel is chosen; false: coarse borders, faster
+    min_region_area: int = 0  # connected source pixels of a class, as many or more, are an object; 0: none
+    keypoint_threshold: float = 0.3  # key points that score less count as not found
 
 
 @dataclass(frozen=True)
@@ -99,3 +114,6 @@ class Overrides:
     strides: tuple[int, ...] = ()
     anchors: tuple[float, ...] = ()  # width, height, width, height, ... level by level, in network pixels
     box_unit: str = ''
+    score_unit: str = ''
+    keypoints: tuple[str, ...] = ()
+    keypoint_refinement: str = ''

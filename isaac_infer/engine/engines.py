@@ -470,8 +470,12 @@ def _check_types(spec: ModelSpec) -> None:
     texts: tuple[object, ...] = (
         *(spec.task, spec.box_unit, spec.size_input, *spec.outputs, *spec.class_names, *spec.notes),
         *(image.name, image.layout, image.channel_order, image.resize),
+        *(spec.score_unit, *spec.keypoints, spec.keypoint_unit, spec.keypoint_refinement),
     )
-    numbers = (spec.num_classes, spec.row_length, spec.first_class, image.pad_value, *image.size_hw)
+    numbers = (
+        *(spec.num_classes, spec.row_length, spec.first_class, spec.keypoint_values),
+        *(image.pad_value, *image.size_hw),
+    )
     reals = (image.scale, *image.mean, *image.std)
     is_right = (
         all(isinstance(text, str) for text in texts)

@@ -104,12 +104,13 @@ def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     assert '\\udcff\\u6a21.png' in result.stdout
 
 
-def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[str]) -> None:
-    from isaac_infer.core.decode.detection import DECODERS
+@pytest.mark.parametrize('task', ['detection', 'pose'])
+def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixture[str], task: str) -> None:
+    from isaac_infer.core.decode.tasks import TASKS
 
-    assert main(['decoders']) == 0
+    assert main(['decoders', '--task', task]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(DECODERS)
+    assert [line.split()[0] for line in lines] == list(TASKS[task].decoders)
     assert all(len(line.split()) > 2 for line in lines)
 
 

@@ -265,6 +265,11 @@ def _further(rows: np.ndarray, at: np.ndarray, first: int, spec: ModelSpec) -> n
     return None if spec.task == 'detection' else rows[at, first:].astype(np.float32, copy=False)
 
 
+def _numbers(at: np.ndarray, spec: ModelSpec) -> np.ndarray | None:
+    """Which row each candidate was: its mask lies there, in a tensor of its own."""
+    return None if spec.task == 'detection' else at[:, None].astype(np.float32)
+
+
 def _read_ultralytics_best(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """cx, cy, w, h, then the best score and its class."""
     rows = _box_rows(tensors[0], spec)
@@ -313,7 +318,8 @@ def _objectness_rows(rows: np.ndarray, spec: ModelSpec, limits: Limits) -> Candi
     score, class_id = _best_class(rows[:, 5 : 5 + spec.num_classes])
     score = score * rows[:, 4]
     at = _rows_above(score, limits, spec.outputs[0])
-    return Candidates(xyxy_from_cxcywh(rows[at, :4]), score[at], class_id[at])
+    further = _further(rows, at, 5 + spec.num_classes, spec)
+    return Candidates(xyxy_from_cxcywh(rows[at, :4]), score[at], class_id[at], further=further)
 
 
 def _read_heads_v5(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
@@ -494,7 +500,8 @@ def _corner_boxes(
     score = scores.reshape(-1)[:valid].astype(np.float32, copy=False)
     at = _rows_above(score, limits, names[1])
     corners = boxes.reshape(-1, 4)[at].astype(np.float32, copy=False)
-    return Candidates(corners, score[at], _classes(classes.reshape(-1)[at], spec))
+    class_id = _classes(classes.reshape(-1)[at], spec)
+    return Candidates(corners, score[at], class_id, further=_numbers(at, spec))
 
 
 def _read_yolo_nas_raw(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
@@ -535,7 +542,8 @@ def _read_detr_sigmoid(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Can
     # As many candidates as queries, as these models are measured.
     best = np.argsort(-score, kind='stable')[: len(boxes)]
     query, class_id, score = query[best], class_id[best], score[best]
-    return Candidates(xyxy_from_cxcywh(boxes[query]), score, class_id.astype(np.int32))
+    boxes = xyxy_from_cxcywh(boxes[query])
+    return Candidates(boxes, score, class_id.astype(np.int32), further=_numbers(query, spec))
 
 
 def _read_detr_softmax(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:

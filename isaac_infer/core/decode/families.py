@@ -30,6 +30,9 @@ class Match(NamedTuple):
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
     first_class: int = 0
     notes: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()  # their names, or their numbers where nobody named them
+    keypoint_values: int = 0
+    keypoint_refinement: str = 'none'
 
 
 @dataclass(frozen=True)

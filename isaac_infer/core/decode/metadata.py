@@ -14,7 +14,14 @@ from typing import Any
 from isaac_infer.core.decode.names import names_by_index
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import RESIZE_MODES, Size
-from isaac_infer.core.spec import BOX_UNITS, NETWORK_CHANNEL_ORDERS, PIXEL_LAYOUTS, SCALE_UP
+from isaac_infer.core.spec import (
+    BOX_UNITS,
+    KEYPOINT_REFINEMENTS,
+    NETWORK_CHANNEL_ORDERS,
+    PIXEL_LAYOUTS,
+    SCALE_UP,
+    SCORE_UNITS,
+)
 
 MAX_LITERAL_CHARACTERS = 1 << 20
 MAX_LITERAL_DEPTH = 16
@@ -36,6 +43,8 @@ class Metadata:
     size_hw: Size | None = None
     stride: int = 0  # the largest
     keypoint_values: int = 0  # numbers per box that describe key points
+    keypoint_shape: tuple[int, int] = (0, 0)  # key points per box, numbers per key point
+    keypoints: tuple[str, ...] = ()  # their names
     own: Mapping[str, Any] = field(
         default_factory=dict
     )  # the keys of _OWN that are there, with values of the right type
@@ -66,6 +75,7 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
             return otherwise
 
     own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) not in (None, '')}
+    keypoints = understood('kpt_shape', lambda shape: (_whole(shape[0]), _whole(shape[1])), (0, 0))
     return Metadata(
         task=str(values.get('task') or '').strip().lower(),
         head=str(values.get('head') or '').strip(),
@@ -75,7 +85,9 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
         names=own.get('class_names') or understood('names', names_by_index, ()),
         size_hw=own.get('input_size') or understood('imgsz', _size, None),
         stride=understood('stride', _whole, 0),
-        keypoint_values=understood('kpt_shape', lambda shape: _whole(shape[0]) * _whole(shape[1]), 0),
+        keypoint_values=keypoints[0] * keypoints[1],
+        keypoint_shape=keypoints,
+        keypoints=own.get('keypoints') or understood('kpt_names', _keypoint_names, ()),
         own=own,
         notes=tuple(notes),
     )
@@ -142,6 +154,11 @@ def _size(value: Any) -> Size:
     if len(sides) != 2:
         raise ValueError('height and width')
     return _whole(sides[0]), _whole(sides[1])
+
+
+def _keypoint_names(value: Any) -> tuple[str, ...]:
+    """Names from a list, or from a mapping that has such a list for every class: that of the first."""
+    return _texts(next(iter(value.values())) if isinstance(value, dict) else value)
 
 
 def _version(value: Any) -> tuple[int, ...]:
@@ -215,6 +232,9 @@ _OWN: dict[str, Any] = {
     'strides': lambda value: tuple(_whole(stride) for stride in value),
     'anchors': _flat_numbers,
     'box_unit': _choice(*BOX_UNITS),
+    'score_unit': _choice(*SCORE_UNITS),
+    'keypoints': _texts,
+    'keypoint_refinement': _choice(*KEYPOINT_REFINEMENTS),
 }
 # What Ultralytics writes: the keys that are read above, and those that are not.
 _ULTRALYTICS = (

@@ -84,7 +84,15 @@ def resolve_spec(
         row_length=match.row_length,
         first_class=match.first_class,
         box_unit=box_unit or family.box_unit,
+        score_unit=overrides.score_unit or says.own.get('score_unit', ''),
         size_input=model.size_input,
+        keypoints=_keypoints(match, overrides, says, file_name),
+        keypoint_values=match.keypoint_values,
+        keypoint_refinement=(
+            overrides.keypoint_refinement
+            or says.own.get('keypoint_refinement', '')
+            or match.keypoint_refinement
+        ),
         unsettled=frozenset(name for name, is_open in unsettled.items() if is_open),
         notes=notes,
     )
@@ -305,6 +313,17 @@ def _check_names(model: Model, match: Match, file_name: str) -> None:
             f'{file_name}: expected {count} class names{pose}, as the model has classes, '
             f'got {len(model.names)}'
         )
+
+
+def _keypoints(match: Match, overrides: Overrides, says: Metadata, file_name: str) -> tuple[str, ...]:
+    """Their names, as the user, the model or its family says."""
+    names = overrides.keypoints or says.keypoints
+    if match.keypoints and names and len(names) != len(match.keypoints):
+        raise ModelError(
+            f'{file_name}: expected {len(match.keypoints)} names of key points, as the model has key points, '
+            f'got {len(names)}'
+        )
+    return names if match.keypoints and names else match.keypoints
 
 
 def _note_names(model: Model, match: Match) -> tuple[str, ...]:

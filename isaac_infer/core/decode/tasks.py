@@ -8,7 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from isaac_infer.core.decode import detection, families
+from isaac_infer.core.decode import (
+    detection,
+    families,
+    pose,
+    pose_families,
+    segmentation,
+    segmentation_families,
+)
 from isaac_infer.core.decode.families import Family, Model
 from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.fit import Fit
@@ -46,6 +53,22 @@ TASKS: dict[str, Task] = {
         families.by_metadata,
         ('detect', 'segment', 'pose', 'obb'),
         probe,
+    ),
+    'segmentation': Task(
+        segmentation.DECODERS,
+        segmentation_families.FAMILIES,
+        segmentation_families.NAMED,
+        segmentation_families.by_metadata,
+        ('segment', 'semantic'),
+        segmentation.probe,
+    ),
+    'pose': Task(
+        pose.DECODERS,
+        pose_families.FAMILIES,
+        pose_families.NAMED,
+        pose_families.by_metadata,
+        ('pose',),
+        pose.probe,
     ),
 }
 

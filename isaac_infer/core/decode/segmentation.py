@@ -1,0 +1,542 @@
+"""Segmentation decoders: the outputs of a network to a Segmentation, one decoder per output layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from isaac_infer.core.decode import detection
+from isaac_infer.core.decode.masks import (
+    Taps,
+    best_class,
+    grid_in_source,
+    interpolated_above,
+    interpolated_labels,
+    nearest,
+    taps,
+    taps_at,
+)
+from isaac_infer.core.decode.probe import probe as probe_boxes
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
+from isaac_infer.core.fit import Fit, fit_picture
+from isaac_infer.core.results import Detections, Segmentation, mask_box, no_detections
+from isaac_infer.core.spec import Limits, ModelSpec
+
+MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
+MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
+MAX_CLASSES = 1 << 16  # a class map has two bytes at most
+SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
+BACKGROUND_NAMES = ('background', '__background__', 'bg', '_background_', 'unlabeled', 'void')
+PROBABILITY = (1 - detection.HIGHEST_SCORE, detection.HIGHEST_SCORE)  # 0..1, and what quantisation adds
+
+
+class Decoder(Protocol):
+    """One output layout: called with a network's outputs, it gives the segmentation in source pixels."""
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+
+    def __call__(
+        self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
+    ) -> Segmentation:
+        """Decode one picture.
+
+        Raises:
+            TensorError: an output is missing or has another shape than its layout asks for.
+            SessionError: an output is not finite, or holds something that its layout cannot have.
+        """
+
+
+# ---- objects with masks --------------------------------------------------------------------------
+
+
+class Grids(NamedTuple):
+    """Where the masks of the objects are on their grids."""
+
+    values: Callable[[int, slice, slice], np.ndarray]  # object, rows, columns -> (h, w) of its mask
+    size_hw: tuple[int, int]
+    are_logits: bool = True
+    of_box: bool = False  # whether a grid spans the object's box, not the network input
+
+
+ReadGrids = Callable[[np.ndarray, np.ndarray, ModelSpec], Grids]
+
+
+@dataclass(frozen=True)
+class InstanceDecoder:
+    """Boxes of a detection layout, and a mask for each."""
+
+    description: str
+    boxes: str  # the detection decoder that reads them, from all outputs but the last
+    grids: ReadGrids  # from what the boxes' decoder read further of each, and the last output
+
+    def __call__(
+        self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
+    ) -> Segmentation:
+        """Decode one picture."""
+        *_, name = spec.outputs
+        if name not in outputs:
+            raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
+        boxes_spec = replace(spec, outputs=spec.outputs[:-1])
+        objects, further = detection.DECODERS[self.boxes].find(outputs, fit, boxes_spec, limits)
+        if further is None:
+            raise TensorError(f'decoder {spec.decoder}: expected mask values behind each box, got none')
+        grids = self.grids(further, outputs[name], spec)
+        return Segmentation(objects, _masks(objects, grids, fit, limits, name))
+
+
+def _masks(objects: Detections, grids: Grids, fit: Fit, limits: Limits, name: str) -> tuple[np.ndarray, ...]:
+    boxes = [mask_box(xyxy) for xyxy in objects.xyxy]
+    _refuse_too_large(boxes)
+    rows, columns = taps(fit, grids.size_hw)
+    masks = []
+    for at, (left, top, right, bottom) in enumerate(boxes):
+        if grids.of_box:
+            along_y, along_x = _box_taps(objects.xyxy[at], (left, top, right, bottom), grids.size_hw)
+        else:
+            along_y, along_x = rows[top:bottom], columns[left:right]
+        part_y, along_y = along_y.within()
+        part_x, along_x = along_x.within()
+        with np.errstate(over='ignore', invalid='ignore'):  # refused below instead
+            values = grids.values(at, part_y, part_x)
+        if not np.isfinite(values).all():
+            raise SessionError(
+                f'{name}: expected finite masks, got NaN or Inf; the model is broken, or its precision '
+                'does not suffice'
+            )
+        if grids.are_logits:
+            values = detection._sigmoid(values)  # before it is interpolated, as such networks are measured
+        mask = interpolated_above(values, along_y, along_x, limits.mask_threshold)
+        masks.append(_cut(mask, objects.xyxy[at]))
+    return tuple(masks)
+
+
+def _cut(mask: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
+    """Leave out, in place, the pixels of a mask whose middle is outside its box."""
+    left, top, right, bottom = (xyxy.astype(np.float64) - np.floor(xyxy[[0, 1, 0, 1]])).tolist()
+    height, width = mask.shape
+    mask[: int(top > 0.5)] = mask[height - int(bottom < height - 0.5) :] = False
+    mask[:, : int(left > 0.5)] = mask[:, width - int(right < width - 0.5) :] = False
+    return mask
+
+
+def _box_taps(
+    xyxy: np.ndarray, box: tuple[int, int, int, int], grid_hw: tuple[int, int]
+) -> tuple[Taps, Taps]:
+    """Where the pixels of an object lie on a grid that spans its box."""
+    left, top, right, bottom = xyxy.astype(np.float64)
+    rows = (np.arange(box[1], box[3]) + 0.5 - top) * (grid_hw[0] / (bottom - top))
+    columns = (np.arange(box[0], box[2]) + 0.5 - left) * (grid_hw[1] / (right - left))
+    return taps_at(rows, grid_hw[0]), taps_at(columns, grid_hw[1])
+
+
+def _refuse_too_large(boxes: Sequence[tuple[int, int, int, int]]) -> None:
+    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    if pixels > MAX_MASK_PIXELS:
+        raise SessionError(
+            f'masks: {len(boxes)} objects of {pixels} pixels together are more than the limit of '
+            f'{MAX_MASK_PIXELS}; raise confidence_threshold, lower max_detections, or send smaller pictures'
+        )
+
+
+def _grids_of_prototypes(further: np.ndarray, prototypes: np.ndarray, spec: ModelSpec) -> Grids:
+    """Each mask is a sum of prototypes [1, K, h, w], weighted by the K coefficients of its box."""
+    _expect_grid(prototypes, spec, (1, further.shape[1], -1, -1))
+    planes = prototypes[0]
+
+    def values(at: int, rows: slice, columns: slice) -> np.ndarray:
+        part = planes[:, rows, columns]
+        flat = part.reshape(len(part), -1).astype(np.float32, copy=False)
+        return np.asarray((further[at] @ flat).reshape(part.shape[1:]))
+
+    return Grids(values, planes.shape[1:])
+
+
+def _grids_of_queries(further: np.ndarray, masks: np.ndarray, spec: ModelSpec) -> Grids:
+    """A mask [1, queries, h, w] of each query, logits over the whole picture; the box says which query."""
+    _expect_grid(masks, spec, (1, -1, -1, -1))
+    query = _row_numbers(further, masks.shape[1], spec)
+
+    def values(at: int, rows: slice, columns: slice) -> np.ndarray:
+        return np.asarray(masks[0, query[at], rows, columns], np.float32)
+
+    return Grids(values, masks.shape[2:])
+
+
+def _expect_grid(array: np.ndarray, spec: ModelSpec, shape: tuple[int, ...]) -> None:
+    detection._expect(array, spec.outputs[-1], shape)
+    if array.dtype.kind != 'f' or 0 in array.shape[-2:]:
+        raise TensorError(
+            f'{spec.outputs[-1]}: expected floating-point numbers on a grid, '
+            f'got {array.dtype}{list(array.shape)}'
+        )
+
+
+def _row_numbers(further: np.ndarray, count: int, spec: ModelSpec) -> np.ndarray:
+    numbers = further[:, 0].astype(np.intp)
+    if numbers.max(initial=-1) >= count:
+        raise TensorError(f'{spec.outputs[-1]}: expected a mask for each box, got {count}')
+    return numbers
+
+
+def _grids_of_boxes(further: np.ndarray, masks: np.ndarray, spec: ModelSpec) -> Grids:
+    """A mask of each box, probabilities: a small one over its box, or one over the whole picture."""
+    planes = masks
+    if masks.ndim == 4 and 1 in masks.shape[:2]:  # [N, 1, h, w] or [1, N, h, w]
+        planes = masks[:, 0] if masks.shape[1] == 1 else masks[0]
+    _expect_grid(planes, spec, (-1, -1, -1))
+    row = _row_numbers(further, len(planes), spec)
+
+    def values(at: int, rows: slice, columns: slice) -> np.ndarray:
+        return np.asarray(planes[row[at], rows, columns], np.float32)
+
+    of_box = planes.shape[1:] != spec.image.size_hw
+    return Grids(values, planes.shape[1:], are_logits=False, of_box=of_box)
+
+
+# ---- what every pixel is -------------------------------------------------------------------------
+
+
+class Read(NamedTuple):
+    """What a semantic network says of a picture."""
+
+    class_map: np.ndarray  # (H, W) uint8 or uint16, source size
+    grid_hw: tuple[int, int]
+    probability: Callable[[slice, slice], np.ndarray] | None  # of some rows, columns of the grid
+
+
+@dataclass(frozen=True)
+class SemanticDecoder:
+    """A class for every pixel, and the regions of a class as objects where they are asked for."""
+
+    description: str
+
+    def __call__(
+        self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
+    ) -> Segmentation:
+        """Decode one picture."""
+        (name,) = spec.outputs
+        if name not in outputs:
+            raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
+        with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is refused
+            found = _read_pixels(outputs[name], fit, spec, limits)
+            if limits.min_region_area <= 0:
+                return Segmentation(no_detections(), (), found.class_map)
+            objects, masks = regions(found, fit, spec, limits)
+        return Segmentation(objects, masks, found.class_map)
+
+
+def class_axis(shape: tuple[int, ...], num_classes: int, layout: str) -> int:
+    """The axis of a tensor that has a score for every class; 0: none has."""
+    if len(shape) != 4 or num_classes < 2:
+        return 0
+    axes = [axis for axis in ((1, 3) if layout == 'nchw' else (3, 1)) if shape[axis] == num_classes]
+    return axes[0] if axes else 0
+
+
+def _read_pixels(tensor: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) -> Read:
+    if 0 in tensor.shape:
+        raise TensorError(f'{spec.outputs[0]}: expected at least one number, got {list(tensor.shape)}')
+    if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
+        return _read_map(_plane(tensor, spec), fit, spec)
+    axis = class_axis(tensor.shape, spec.num_classes, spec.image.layout)
+    if axis and len(tensor) == 1:
+        return _read_scores(np.moveaxis(tensor[0], axis - 1, 0), fit, spec, limits)
+    return _read_foreground(_plane(tensor, spec), fit, spec, limits)
+
+
+def _plane(tensor: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """View [1, 1, h, w], [1, h, w, 1], [1, h, w] or [h, w] as (h, w)."""
+    shape = tensor.shape
+    if len(shape) == 4 and shape[0] == 1 and 1 in (shape[1], shape[3]):
+        return np.asarray(tensor[0, 0] if shape[1] == 1 else tensor[0, ..., 0])
+    if len(shape) == 3 and shape[0] == 1:
+        return np.asarray(tensor[0])
+    if len(shape) == 2:
+        return tensor
+    classes = f'[1, {spec.num_classes}, ?, ?]' if spec.num_classes > 2 else '[1, 1, ?, ?]'
+    raise TensorError(f'{spec.outputs[0]}: expected shape {classes} or [1, ?, ?], got {list(shape)}')
+
+
+def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) -> Read:
+    """Logits or probabilities (C, h, w)."""
+    grid_hw = (scores.shape[1], scores.shape[2])
+    rows, columns = taps(fit, grid_hw)
+    part_y, along_y = rows.within()
+    part_x, along_x = columns.within()
+    part = scores[:, part_y, part_x]  # without the padding
+    label, best = best_class(part, _label_dtype(len(scores) - 1, fit))
+    _refuse_infinite(best, spec)
+    if limits.interpolate_scores:
+        class_map = interpolated_labels(part, label, along_y, along_x)
+    else:
+        class_map = nearest(label, along_y, along_x)
+
+    def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
+        values = scores[:, at_rows, at_columns].astype(np.float32)
+        highest = values.max(axis=0)
+        if _are_probabilities(values, spec):
+            return np.asarray(np.clip(highest, 0, 1))
+        return np.asarray(1 / np.exp(values - highest).sum(axis=0))
+
+    return Read(_hide_unseen(class_map, fit), grid_hw, probability)
+
+
+def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) -> Read:
+    """One logit or probability per pixel: 1 is the object, 0 is not."""
+    if plane.dtype.kind != 'f':
+        raise TensorError(f'{spec.outputs[0]}: expected floating-point numbers, got {plane.dtype}')
+    _refuse_infinite(plane, spec)
+    is_probable = _are_probabilities(plane, spec)
+    threshold = limits.mask_threshold if is_probable else detection._logit(limits.mask_threshold)
+    rows, columns = taps(fit, plane.shape)
+    if limits.interpolate_scores:
+        part_y, along_y = rows.within()
+        part_x, along_x = columns.within()
+        is_object = interpolated_above(plane[part_y, part_x], along_y, along_x, threshold)
+    else:
+        is_object = nearest(plane > threshold, rows, columns)
+
+    def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
+        values = plane[at_rows, at_columns].astype(np.float32)
+        likely = np.clip(values, 0, 1) if is_probable else detection._sigmoid(values)
+        return np.where(values > threshold, likely, 1 - likely)
+
+    return Read(_hide_unseen(is_object.view(np.uint8), fit), plane.shape, probability)
+
+
+def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
+    """The number of the class of each pixel, of any type."""
+    if plane.dtype.kind == 'b':
+        plane = plane.view(np.uint8)
+    lowest, highest = plane.min(), plane.max()
+    if not (lowest >= 0 and highest < MAX_CLASSES):  # written so that NaN fails too
+        raise SessionError(
+            f'{spec.outputs[0]}: expected class numbers from 0 to {MAX_CLASSES - 1}, '
+            f'got {lowest} to {highest}'
+        )
+    label = plane.astype(_label_dtype(max(int(highest), spec.num_classes - 1), fit))
+    if plane.dtype.kind == 'f' and (label != plane).any():
+        raise SessionError(
+            f'{spec.outputs[0]}: expected whole numbers as classes, got numbers between them; '
+            'set decoder to semantic_binary if they are scores of one class'
+        )
+    class_map = nearest(label, *taps(fit, label.shape))
+    return Read(_hide_unseen(class_map, fit), label.shape, None)
+
+
+def _are_probabilities(values: np.ndarray, spec: ModelSpec) -> bool:
+    """Whether scores are 0..1, as the spec or else the values say."""
+    if spec.score_unit or not values.size:
+        return spec.score_unit == 'probabilities'
+    return bool(values.min() >= PROBABILITY[0] and values.max() <= PROBABILITY[1])
+
+
+def _refuse_infinite(values: np.ndarray, spec: ModelSpec) -> None:
+    if not np.isfinite(values).all():
+        raise SessionError(
+            f'{spec.outputs[0]}: expected finite scores, got NaN or Inf; the model is broken, or its '
+            'precision does not suffice'
+        )
+
+
+def _label_dtype(highest: int, fit: Fit) -> type[np.unsignedinteger]:
+    return np.uint8 if highest + _hides(fit) <= np.iinfo(np.uint8).max else np.uint16
+
+
+def _hides(fit: Fit) -> bool:
+    """Whether the network sees a part of the picture only."""
+    return fit.source_box != (0, 0, fit.source_hw[1], fit.source_hw[0])
+
+
+def _hide_unseen(class_map: np.ndarray, fit: Fit) -> np.ndarray:
+    """Give what was cut off before the network the highest number, which no class has."""
+    if _hides(fit):
+        left, top, right, bottom = fit.source_box
+        unseen = np.iinfo(class_map.dtype).max
+        class_map[:top] = class_map[bottom:] = unseen
+        class_map[:, :left] = class_map[:, right:] = unseen
+    return class_map
+
+
+# ---- regions -------------------------------------------------------------------------------------
+
+
+def background_classes(class_names: Sequence[str]) -> frozenset[int]:
+    """The classes that are no objects: those named so; where no class has a name, the first."""
+    if not class_names:
+        return frozenset((0,))
+    names = (name.strip().lower() for name in class_names)
+    return frozenset(index for index, name in enumerate(names) if name in BACKGROUND_NAMES)
+
+
+def regions(
+    found: Read, fit: Fit, spec: ModelSpec, limits: Limits
+) -> tuple[Detections, tuple[np.ndarray, ...]]:
+    """The connected pixels of a class as objects, most probable first, with their masks.
+
+    The score is the mean probability of the class in the region, 1 where the network gives none. Those of
+    the background count only where `limits.class_ids` asks for them.
+
+    Raises:
+        SessionError: the picture is too large for it.
+    """
+    class_map = found.class_map
+    if class_map.size > MAX_REGION_PIXELS:
+        raise SessionError(
+            f'regions: a picture of {class_map.size} pixels is above the limit of {MAX_REGION_PIXELS}; '
+            'set min_region_area to 0, or send smaller pictures'
+        )
+    step = max(int((found.grid_hw[0] * found.grid_hw[1] / SAMPLES) ** 0.5), 1)
+    (rows, sample_y), (columns, sample_x) = grid_in_source(fit, found.grid_hw, step)
+    probability = found.probability(rows, columns) if found.probability else None
+    numbers = np.iinfo(class_map.dtype).max + 1
+    pixels = cv2.calcHist([class_map], [0], None, [numbers], [0, numbers]).reshape(-1)
+    of_class = np.flatnonzero(pixels >= limits.min_region_area)
+    if limits.class_ids:
+        of_class = of_class[np.isin(of_class, list(limits.class_ids))]
+    else:
+        of_class = of_class[~np.isin(of_class, list(background_classes(spec.class_names)))]
+    if _hides(fit):
+        of_class = of_class[of_class < numbers - 1]
+    boxes: list[tuple[int, int, int, int]] = []
+    scores: list[float] = []
+    classes: list[int] = []
+    masks: list[np.ndarray] = []
+    for class_id in of_class.tolist():
+        is_class = (class_map == class_id).view(np.uint8)
+        left, top, width, height = cv2.boundingRect(is_class)
+        part = is_class[top : top + height, left : left + width]
+        count, labels, stats = _connected(part)
+        number = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= limits.min_region_area)
+        number = number[number > 0]
+        score = np.ones(count)
+        if probability is not None:
+            score = _means(labels, probability, sample_y - top, sample_x - left, count)
+        number = number[score[number] >= limits.confidence_threshold]
+        number = number[np.argsort(-score[number], kind='stable')[: limits.max_detections]]
+        for at in number.tolist():
+            x, y, wide, high, _ = stats[at].tolist()
+            boxes.append((left + x, top + y, left + x + wide, top + y + high))
+            _refuse_too_large(boxes)
+            scores.append(float(score[at]))
+            classes.append(class_id)
+            masks.append(labels[y : y + high, x : x + wide] == at)
+    order = np.argsort(-np.array(scores), kind='stable')[: limits.max_detections]
+    objects = Detections(
+        np.array(boxes, np.float32).reshape(-1, 4)[order],
+        np.array(scores, np.float32)[order],
+        np.array(classes, np.int32)[order],
+    )
+    return objects, tuple(masks[at] for at in order.tolist())
+
+
+def _connected(is_class: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Number the connected pixels: how many numbers, (h, w) of them, and the statistics of each."""
+    count, _ = cv2.connectedComponents(is_class, connectivity=8, ltype=cv2.CV_32S)
+    # Counted first, in a sixth of the time: statistics of short numbers take half as long as of long ones.
+    ltype = cv2.CV_16U if count <= np.iinfo(np.uint16).max else cv2.CV_32S
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=ltype)
+    return count, labels, stats
+
+
+def _means(
+    labels: np.ndarray, probability: np.ndarray, y: np.ndarray, x: np.ndarray, count: int
+) -> np.ndarray:
+    """Mean probability of each region over the samples in it; of one without any, over all of its class."""
+    in_y = np.flatnonzero((y >= 0) & (y < labels.shape[0]))
+    in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
+    region = labels[np.ix_(y[in_y], x[in_x])].reshape(-1)
+    values = probability[np.ix_(in_y, in_x)].reshape(-1)
+    hits = np.bincount(region, minlength=count)
+    sums = np.bincount(region, values, minlength=count)
+    of_all = sums[1:].sum() / hits[1:].sum() if hits[1:].any() else 0.5
+    return np.where(hits > 0, sums / np.maximum(hits, 1), of_all)
+
+
+# ---- a first run ---------------------------------------------------------------------------------
+
+
+def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
+    """Settle by the outputs of one run what is unsettled in a spec, and check that its decoder can read them.
+
+    Raises:
+        SessionError: the outputs are not what the decoder reads.
+        TensorError: an output is missing, or has another shape than the decoder reads.
+        ModelError: the outputs contradict the decoder.
+    """
+    decoder = DECODERS[spec.decoder]
+    height, width = spec.image.size_hw
+    whole = fit_picture((height, width), (height, width), resize='stretch')
+    if isinstance(decoder, InstanceDecoder):
+        spec = _probe_boxes(outputs, spec, decoder.boxes)
+        decoder(outputs, whole, spec, Limits(confidence_threshold=0.0, max_detections=1))
+        return spec
+    decoder(outputs, whole, spec, Limits())
+    tensor = outputs[spec.outputs[0]]
+    if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
+        return replace(spec, notes=(*spec.notes, _NO_SCORES))
+    if not spec.score_unit and not _are_probabilities(tensor, spec):
+        spec = replace(spec, score_unit='logits')
+    if class_axis(tensor.shape, spec.num_classes, spec.image.layout):
+        return spec
+    is_whole = tensor.min() >= 0 and tensor.max() > 1 and not (tensor % 1).any()
+    if is_whole and 'decoder' in spec.unsettled:
+        raise ModelError(
+            f'{spec.outputs[0]}: has whole numbers only, which are probably classes; set decoder to '
+            'semantic_map, or to semantic_binary if they are scores'
+        )
+    names = spec.class_names
+    return replace(spec, num_classes=2, class_names=('background', *names) if len(names) == 1 else names)
+
+
+_NO_SCORES = 'the network gives classes without probabilities: all regions score 1'
+
+
+def _probe_boxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec, boxes: str) -> ModelSpec:
+    """Have the boxes checked as those of a detector with the same decoder."""
+    as_detector = replace(spec, decoder=boxes, outputs=spec.outputs[:-1])
+    settled = probe_boxes(outputs, as_detector)
+    if settled.decoder != boxes:
+        raise ModelError(
+            f'{spec.outputs[0]}: its boxes are those of decoder {settled.decoder}, expected {boxes}; '
+            f'set decoder; for this task there are {", ".join(DECODERS)}'
+        )
+    return replace(settled, decoder=spec.decoder, outputs=spec.outputs)
+
+
+DECODERS: dict[str, Decoder] = {
+    'ultralytics_seg': InstanceDecoder(
+        'Ultralytics YOLO v8-seg, 11-seg, ...: [1, 4+classes+K, boxes] and prototypes [1, K, h, w]',
+        'ultralytics',
+        _grids_of_prototypes,
+    ),
+    'ultralytics_seg_end2end': InstanceDecoder(
+        'YOLO26-seg, or exported with NMS: [1, N, 6+K] and prototypes [1, K, h, w]',
+        'ultralytics_end2end',
+        _grids_of_prototypes,
+    ),
+    'yolov5_seg': InstanceDecoder(
+        'YOLOv5-seg: [1, boxes, 5+classes+K] and prototypes [1, K, h, w]', 'yolov5', _grids_of_prototypes
+    ),
+    'rfdetr_seg': InstanceDecoder(
+        'RF-DETR-seg: dets, labels, and masks [1, queries, h, w] as logits', 'rfdetr', _grids_of_queries
+    ),
+    'mask_rcnn': InstanceDecoder(
+        'Mask R-CNN: labels from 1, boxes [N, 4] in pixels, scores, and masks [N, 1, h, w] of box or picture',
+        'rtdetr',
+        _grids_of_boxes,
+    ),
+    'semantic': SemanticDecoder('a score for every class: [1, classes, h, w] or [1, h, w, classes]'),
+    'semantic_map': SemanticDecoder('the number of the class: [1, h, w], [1, 1, h, w] or [1, h, w, 1]'),
+    'semantic_binary': SemanticDecoder('one score, 1 is the object: [1, 1, h, w], [1, h, w, 1] or [1, h, w]'),
+    'semantic_symmetric': SemanticDecoder(
+        'any of these three of a network fed -1..1: DeepLab of TensorFlow, UNet of TAO'
+    ),
+    'ultralytics_semantic': SemanticDecoder('any of these three of Ultralytics, letterboxed'),
+}

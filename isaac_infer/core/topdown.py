@@ -1,0 +1,145 @@
+"""TopDown: a detector finds the persons, a second network the key points of each, in a crop of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from isaac_infer.core.decode.pose import DECODERS, no_poses, tensors_of
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
+from isaac_infer.core.fit import Size
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.prepare import Preparer
+from isaac_infer.core.results import Detections, Poses
+from isaac_infer.core.session import Session
+from isaac_infer.core.spec import ImageSpec, ModelSpec
+
+PADDING = 1.25  # of a box, before it is cropped: what mmpose trains with
+
+
+def crop_matrices(xyxy: np.ndarray, size_hw: Size, *, padding: float = PADDING) -> np.ndarray:
+    """The maps from source pixels to the pixels of a crop around each box: (N, 2, 3) float64, as mmpose's.
+
+    The centre of a box becomes that of the crop; its width and height, times the padding, are widened to
+    the aspect ratio of the crop (`bbox_xyxy2cs`, `TopdownAffine._fix_aspect_ratio` and `get_warp_matrix` of
+    mmpose 1.x, without rotation).
+
+    Args:
+        xyxy: (N, 4) boxes, source pixels, with width and height above 0.
+        size_hw: of the crop.
+        padding: how much larger than its box a crop is.
+    """
+    height, width = size_hw
+    boxes = xyxy.astype(np.float64)
+    centre = (boxes[:, :2] + boxes[:, 2:]) * 0.5
+    size = (boxes[:, 2:] - boxes[:, :2]) * padding
+    scale = width / np.maximum(size[:, 0], size[:, 1] * width / height)  # crop pixels per source pixel
+    matrices = np.zeros((len(boxes), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = scale
+    matrices[:, :, 2] = np.array((width, height)) * 0.5 - centre * scale[:, None]
+    return matrices
+
+
+def crops_to_source(points_xy: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+    """Map (N, K, 2) points from the pixels of each crop to source pixels: (N, K, 2) float32."""
+    scale = matrices[:, None, [0, 1], [0, 1]]
+    return np.asarray((points_xy - matrices[:, None, :, 2]) / scale, np.float32)
+
+
+class Cropper:
+    """Warp and normalise crops into a batch; keeps its scratch picture."""
+
+    def __init__(self, spec: ImageSpec) -> None:
+        self._preparer = Preparer(spec)
+        self._wh = spec.size_hw[::-1]
+        self._crop = np.empty((*spec.size_hw, 3), np.uint8)
+
+    def __call__(self, frame: Frame, matrices: np.ndarray, into: np.ndarray) -> None:
+        """Write a crop per matrix (N, 2, 3) into a buffer of N pictures; black beyond the source."""
+        for at, matrix in enumerate(matrices):
+            cv2.warpAffine(frame.image, matrix, self._wh, dst=self._crop, flags=cv2.INTER_LINEAR)
+            self._preparer(Frame(self._crop, frame.channel_order), into=into[at : at + 1])
+
+
+class TopDown:
+    """Whoever finds persons, and a session that finds the key points of those in a batch of crops.
+
+    Neither is closed here. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        find_persons: Callable[[Frame], Detections],
+        session: Session,
+        spec: ModelSpec,
+        *,
+        max_batch: int = 8,
+        max_persons: int = 100,
+        padding: float = PADDING,
+    ) -> None:
+        """Put the two together.
+
+        Args:
+            find_persons: such as a Pipeline with a detector, whose limits leave persons only.
+            session: of the pose network.
+            spec: of the pose network, its decoder one for one person per picture.
+            max_batch: crops in one run, where the network takes more than one.
+            max_persons: the best-scored that are looked at.
+            padding: how much larger than its box a crop is.
+
+        Raises:
+            ModelError: the decoder is for whole pictures.
+        """
+        points = DECODERS[spec.decoder].points
+        if points is None:
+            able = [name for name, decoder in DECODERS.items() if decoder.points]
+            raise ModelError(
+                f'decoder {spec.decoder}: finds persons by itself, expected one that is given the picture of '
+                f'one person: {", ".join(able)}; leave the person detector out'
+            )
+        self._points = points
+        self.find_persons, self.session, self.spec = find_persons, session, spec
+        self.max_persons, self.padding = max_persons, padding
+        image = next((one for one in session.inputs if one.name == spec.image.name), None)
+        if image is None:
+            raise TensorError(f'{spec.image.name}: expected among the inputs, got {list(session.inputs)}')
+        self.batch = max(max_batch, 1) if image.shape[0] < 0 else image.shape[0]
+        self._is_fixed = image.shape[0] > 0
+        self._crop = Cropper(spec.image)
+
+    def __call__(self, frame: Frame) -> Poses:
+        """Find the persons in a frame and their key points.
+
+        Raises:
+            SessionError: a network failed, or answered with something that is not finite.
+            TensorError: the outputs do not have the shape that the decoder asks for.
+        """
+        return self.find_keypoints(frame, self.find_persons(frame))
+
+    def find_keypoints(self, frame: Frame, persons: Detections) -> Poses:
+        """Find the key points of persons that are known, best-scored first; in a run for every batch."""
+        persons = persons[: self.max_persons]
+        if not len(persons):
+            return no_poses(self.spec)
+        matrices = crop_matrices(persons.xyxy, self.spec.image.size_hw, padding=self.padding)
+        found = [
+            self._run(frame, matrices[first : first + self.batch])
+            for first in range(0, len(matrices), self.batch)
+        ]
+        xy, score = (np.concatenate(arrays) for arrays in zip(*found))
+        return Poses(persons, crops_to_source(xy, matrices), score)
+
+    def _run(self, frame: Frame, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Points in the pixels of each crop, and their scores."""
+        size = self.batch if self._is_fixed else len(matrices)
+        buffer = self.session.input_buffer(self.spec.image.name, (size, *self.spec.image.shape[1:]))
+        self._crop(frame, matrices, buffer)
+        xy, score = self._points(tensors_of(self.session.run(), self.spec), self.spec)
+        if len(xy) != size:
+            raise SessionError(
+                f'{", ".join(self.spec.outputs)}: expected answers for {size} crops, got {len(xy)}; export '
+                'the model with a dynamic batch, or with batch size 1'
+            )
+        return xy[: len(matrices)], score[: len(matrices)]
