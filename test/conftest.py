@@ -16,3 +16,10 @@ settings.load_profile('busy machine')
 # Not the user's: thousands of broken models are tried here. Removed when this process ends.
 _cache = tempfile.TemporaryDirectory(prefix='isaac_infer_cache_')
 os.environ['ISAAC_INFER_CACHE'] = _cache.name
+
+
+def pytest_configure(config):
+    """Keep launch_testing of a sourced ROS 2 off our files: under it one importorskip ends all collecting."""
+    for plugin in list(config.pluginmanager.get_plugins()):
+        if getattr(plugin, '__name__', '') == 'launch_testing.pytest.hooks':
+            config.pluginmanager.unregister(plugin)

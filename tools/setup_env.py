@@ -63,10 +63,14 @@ DEVELOPMENT = [
 ]
 PROBE = """
 import importlib.util, json, os, sys, sysconfig
+from importlib.machinery import PathFinder
 find = lambda name: importlib.util.find_spec(name) is not None
+# A sourced ROS is on the path of every Python; only the one it was built for finds its extension.
+rclpy = importlib.util.find_spec('rclpy')
+rclpy = rclpy and PathFinder.find_spec('_rclpy_pybind11', rclpy.submodule_search_locations)
 print(json.dumps({
     'executable': sys.executable, 'version': '.'.join(map(str, sys.version_info[:3])),
-    'venv': find('venv') and find('ensurepip'), 'rclpy': find('rclpy'), 'vision_msgs': find('vision_msgs'),
+    'venv': find('venv') and find('ensurepip'), 'rclpy': bool(rclpy), 'vision_msgs': find('vision_msgs'),
     'headers': os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')),
 }))
 """
@@ -117,7 +121,10 @@ def is_ready(asked):
     if kind != describe(kind['python']):
         return False
     pythons = [str(VENV / 'bin' / 'python')] + ([asked] if asked else [])
-    return all(ask_version(python) == kind['python'] for python in pythons)
+    if not all(ask_version(python) == kind['python'] for python in pythons):
+        return False
+    # Less may be sourced than when .venv was made: the overlay that has vision_msgs, say, is missing here.
+    return not ROS_DISTRO or all(imports(name) for name in ('rclpy', 'vision_msgs'))
 
 
 def describe(version):

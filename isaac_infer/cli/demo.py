@@ -20,7 +20,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -282,7 +282,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _progress(console: Console) -> Progress:
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    count = TextColumn('{task.completed:.0f}/{task.total:.0f}')  # Ubuntu 22.04's rich has no column for it
+    columns = TextColumn('{task.description}'), BarColumn(), count, TimeElapsedColumn()
     return Progress(*columns, console=console)
 
 

@@ -87,6 +87,8 @@ def _padded(part: bytes) -> bytes:
 
 
 def _deserialised(cdr: bytes, kind: Any) -> Any:
+    if len(cdr) < 4:  # no header: rmw_cyclonedds would end the process
+        raise FrameError(f'image: {len(cdr)} bytes are not a {kind.__name__} message')
     try:
         return deserialize_message(bytes(cdr), kind)
     except Exception as error:  # whatever rclpy and the middleware make of damaged bytes

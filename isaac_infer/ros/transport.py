@@ -33,8 +33,22 @@ def profile_path() -> Path:
     return Path(__file__).resolve().parents[2] / 'config' / 'fastdds.xml'
 
 
-def remedy_of_losses() -> str:
-    """Say what a user can do where pictures are lost: it is the writer's shared memory that is too small."""
+# Cyclone DDS asks for 1 MiB however large the system's limit is.
+CYCLONE_BUFFER = (
+    '<CycloneDDS><Domain><Internal><SocketReceiveBufferSize min="4MB"/></Internal></Domain></CycloneDDS>'
+)
+
+
+def remedy_of_losses(environment: Mapping[str, str] = os.environ) -> str:
+    """Say what a user can do where pictures are lost: a buffer of the middleware is too small.
+
+    With Fast DDS it is the shared memory of the writer, with Cyclone DDS the socket of the reader.
+    """
+    if 'cyclonedds' in environment.get('RMW_IMPLEMENTATION', ''):
+        return (
+            f'raise net.core.rmem_max (sysctl) to 4 MiB or more and start this process with CYCLONEDDS_URI '
+            f'set to {CYCLONE_BUFFER}, or let the camera publish image/compressed'
+        )
     variables = ' and '.join(PROFILE_VARIABLES)
     return (
         f'start the process that publishes them with {variables} set to {profile_path()} (for pictures of '

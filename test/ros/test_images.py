@@ -118,7 +118,7 @@ def test_absurd_names_of_encodings_are_refused_and_only_some_are_tried(monkeypat
 
 # --- serialised messages ---------------------------------------------------------------------------------
 
-texts = st.text(st.characters(exclude_characters='\0', exclude_categories=['Cs']), max_size=20)
+texts = st.text(max_size=20).map(lambda text: text.replace('\0', ''))  # which ends strings of C
 
 
 @settings(max_examples=200)

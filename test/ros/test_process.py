@@ -61,7 +61,7 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
 @pytest.mark.parametrize(
     ('arguments', 'code', 'said'),
     [
-        (['--help'], 0, 'confidence_threshold: float from 0 to 1, 0.25'),
+        (['--help'], 0, 'confidence_threshold: float from 0 to 1 (default 0.25)'),
         (['--model', 'yolo.onnx'], 2, 'unrecognized arguments: --model yolo.onnx'),
         (['--ros-args', '-p', 'confidence_threshold'], 1, 'detector_node: error: '),
     ],

@@ -98,5 +98,11 @@ def test_pictures_that_the_shared_memory_cannot_carry_are_warned_of():
 
 
 def test_the_remedy_of_losses_names_the_limit_of_the_profile():
-    assert 'more than 32 MiB' in transport.remedy_of_losses()
-    assert 'segment_size' in transport.remedy_of_losses()
+    assert 'more than 32 MiB' in transport.remedy_of_losses({})
+    assert 'segment_size' in transport.remedy_of_losses({})
+
+
+def test_the_remedy_of_losses_is_that_of_the_middleware():
+    remedy = transport.remedy_of_losses({'RMW_IMPLEMENTATION': 'rmw_cyclonedds_cpp'})
+    assert 'CYCLONEDDS_URI' in remedy
+    assert 'FASTDDS' not in remedy
