@@ -35,7 +35,8 @@ class BuildProgress:
             transient=True,
             redirect_stdout=False,  # which may be somebody's JSON
         )
-        self._bar.disable = not self._bar.console.is_terminal
+        # Both: rich also calls a file a terminal, where FORCE_COLOR is set.
+        self._bar.disable = not (self._bar.console.is_terminal and self._bar.console.file.isatty())
         self._task = self._bar.add_task('building', total=None)
         self._is_shown = False
         self._begin = monotonic()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,9 +63,36 @@ def write_report(report: str, content: Any) -> None:
     elif report:
         _check_writable(Path(report))
         try:
-            Path(report).write_text(text + '\n')
+            write_whole(Path(report), (text + '\n').encode())
         except OSError as error:
             raise ParameterError(f'--json {report}: cannot be written: {error.strerror}') from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that, where that fails, what was there before stays, and nothing half.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    place = Path(os.path.realpath(path))  # a link stays one
+    is_there = path.exists()
+    if is_there and not (place.is_file() and os.access(place.parent, os.W_OK)):
+        path.write_bytes(data)  # a pipe or device, or a file that none can be put beside
+        return
+    unfinished = place.with_name(f'.isaac_infer_{secrets.token_hex(8)}.part')
+    try:
+        with unfinished.open('xb') as file:
+            file.write(data)
+        if is_there:
+            shutil.copymode(place, unfinished)
+        try:
+            os.replace(unfinished, place)
+        except OSError as error:
+            if error.errno != errno.EBUSY:  # as of one file that is mounted into a container
+                raise
+            place.write_bytes(data)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _check_writable(path: Path) -> None:

@@ -23,6 +23,7 @@ from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.draw import draw_detections
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
@@ -92,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
         places = _places(source.paths, args.save) if args.save else {}
+        if args.save:
+            _check_save(args.save, args.source, source.paths)
         if args.save and args.json.lower().endswith(WRITTEN_SUFFIXES):
             raise ParameterError(f'--json {args.json}: is a name of pictures, as --save writes; give another')
         pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
@@ -239,6 +242,19 @@ def _places(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
             overwritten = read[_identity(place)]
             raise ParameterError(f'--save {folder}: would overwrite {overwritten}; give another folder')
     return places
+
+
+def _check_save(folder: Path, sources: Sequence[str], paths: Sequence[Path]) -> None:
+    """Refuse to write into a folder that is read: the next run would read what this one wrote.
+
+    Raises:
+        ParameterError: it is such a folder.
+    """
+    read = [Path(os.path.expanduser(split_topic(source)[0])) for source in sources]
+    if is_bag(folder):  # of which single files may be read
+        read += [path.parent for path in paths]
+    if any(os.path.isdir(path) and os.path.samefile(path, folder) for path in read):
+        raise ParameterError(f'--save {folder}: is the folder that is read; give another')
 
 
 def _place(picture: str, folder: Path, places: dict[str, Path]) -> Path:

@@ -34,6 +34,7 @@ CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
 REPEAT_S = 10.0  # between two warnings of the same kind
+MOST_SAID = 1000  # errors that are remembered, to be said once however often the source is repeated
 # From BGR, which is what sources give.
 CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2GRAY}
 
@@ -61,6 +62,7 @@ class ImageSource(Node):
         self._closing = threading.Event()
         self._sent = self._late = 0
         self._last_error = ''
+        self._said: set[str] = set()
         try:
             self._params = NodeParameters(
                 self,
@@ -165,8 +167,14 @@ class ImageSource(Node):
 
     def _fail(self, error: SourceError) -> None:
         self.exit_code = 1
-        self._last_error = str(error)
-        self.get_logger().error(str(error))
+        text = self._last_error = str(error)
+        if text in self._said:
+            return
+        if len(self._said) < MOST_SAID:
+            self._said.add(text)
+            self.get_logger().error(text)
+        else:
+            self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
 
     # --- publishing ----------------------------------------------------------------------------------------
 

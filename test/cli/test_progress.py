@@ -2,14 +2,20 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.core.progress import ShareSay, tell_share
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def console(*, is_terminal: bool) -> tuple[Console, io.StringIO]:
-    written = io.StringIO()
+    written = Terminal() if is_terminal else io.StringIO()
     return Console(file=written, force_terminal=is_terminal, width=100), written
 
 
@@ -37,6 +43,18 @@ def test_a_terminal_gets_a_bar_that_runs_until_the_share_is_known_and_is_gone_at
     assert '━' in unknown and '%' not in unknown
     assert ' 25%' in shown
     assert shown.endswith('\x1b[1A\x1b[2K')  # one line up, and cleared
+
+
+def test_a_log_gets_no_bar_where_colours_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('FORCE_COLOR', '1')
+    written = io.StringIO()
+    out = Console(file=written)
+    assert out.is_terminal
+    with BuildProgress(out) as say:
+        say('building it')
+        tell_share(say, 0.5)
+    assert written.getvalue().count('\n') == 1
+    assert '\x1b' not in written.getvalue()
 
 
 def test_what_says_nothing_shows_nothing() -> None:

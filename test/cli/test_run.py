@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,70 @@ def test_no_source_is_overwritten_through_a_flattened_name_or_a_link(
         assert 'would overwrite' in capsys.readouterr().err
     assert {path: path.read_bytes() for path in pictures.iterdir()} == before
     assert [path.name for path in linked.iterdir()] == ['b_c-2.png']
+
+
+@pytest.mark.parametrize('is_one_file', [False, True])
+def test_nothing_is_written_into_a_recording_that_is_read(
+    is_one_file: bool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bags = pytest.importorskip('bags', reason='without rosbags there are no recordings')
+    bag = bags.save_bag(tmp_path / 'bag', {'/image': [bags.image(np.zeros((16, 32, 3), np.uint8))]})
+    (tmp_path / 'link').symlink_to(bag)
+    before = set(bag.iterdir())
+    source = bags.stored_file(bag) if is_one_file else f'{bag}::/image'
+    for folder in (bag, tmp_path / 'link'):
+        assert run('--model', model, '--source', source, '--save', folder) == 2
+        assert 'is the folder that is read' in capsys.readouterr().err
+    assert set(bag.iterdir()) == before
+    assert run('--model', model, '--source', source, '--save', tmp_path) == 0
+
+
+def test_nothing_is_written_into_a_folder_that_is_read(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    assert cv2.imwrite(str(folder / 'a.bmp'), np.zeros((16, 32, 3), np.uint8))
+    assert run('--model', model, '--source', folder, '--save', folder) == 2
+    assert 'is the folder that is read' in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ['a.bmp']
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], full_disk: None
+) -> None:
+    out = tmp_path / 'reports' / 'out.json'
+    out.parent.mkdir()
+    out.write_text('{"model": "old"}')
+    assert run('--model', model, '--source', pictures, '--json', out) == 2
+    assert f'--json {out}: cannot be written: File too large' in capsys.readouterr().err
+    assert out.read_text() == '{"model": "old"}'
+    assert [path.name for path in out.parent.iterdir()] == ['out.json']
+
+
+def test_a_report_keeps_the_mode_and_the_link_of_the_one_it_replaces(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    old, link = tmp_path / 'old.json', tmp_path / 'link.json'
+    old.write_text('{"model": "old"}')
+    old.chmod(0o640)
+    link.symlink_to(old)
+    assert run('--model', model, '--source', pictures, '--json', link) == 0
+    assert len(json.loads(old.read_text())['images']) == 3
+    assert link.is_symlink() and stat.S_IMODE(old.stat().st_mode) == 0o640
+    new = tmp_path / 'new.json'
+    assert run('--model', model, '--source', pictures, '--json', new) == 0
+    (tmp_path / 'usual').touch()
+    assert new.stat().st_mode == (tmp_path / 'usual').stat().st_mode
+
+
+def test_a_report_goes_into_a_pipe(model: Path, pictures: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(['cat', pipe], stdout=subprocess.PIPE)
+    assert run('--model', model, '--source', pictures, '--json', pipe) == 0
+    assert len(json.loads(reader.communicate(timeout=10)[0])['images']) == 3
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 def test_pictures_whose_names_look_alike_are_all_saved(model: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -235,6 +236,7 @@ def test_a_recording_with_fewer_pictures_than_it_says_is_an_error_after_them(tmp
         (lambda path: (path / 'metadata.yaml').unlink(), r'bag.mcap in it is a recording that can be given'),
         (lambda path: (stored_file(path).unlink(), os.mkfifo(path / 'bag.mcap')), 'got a folder, pipe'),
         (lambda path: (stored_file(path).unlink(), (path / 'bag.mcap').mkdir()), 'got a folder, pipe'),
+        (lambda path: os.mkfifo(path / 'pipe'), 'pipe: expected a file of a recording, got a folder, pipe'),
         (lambda path: stored_file(path).write_bytes(b''), 'seems to be empty'),
         (lambda path: stored_file(path).write_bytes(b'SQLite format 3\0'), 'magic is invalid'),
     ],
@@ -271,6 +273,144 @@ def test_metadata_that_lie_give_pictures_or_an_error(tmp_path, old, new):
     with contextlib.suppress(SourceError), open_source(str(path)) as source:
         assert type(source.length) is int
         assert len(list(source)) == 2
+
+
+def test_a_folder_beside_the_files_harms_nothing(tmp_path):
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(2)})
+    (path / 'previews').mkdir()
+    with open_source(str(path)) as source:
+        assert len(list(source)) == 2
+
+
+@pytest.mark.parametrize('named', ['pipe', 'folder/pipe'])
+def test_a_pipe_that_metadata_name_is_not_waited_for(tmp_path, named):
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(1)})
+    os.mkfifo(path / 'pipe')
+    metadata = path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('- bag.mcap', f'- {named}'))
+    with pytest.raises(
+        SourceError, match='pipe: expected a file of a recording, got a folder, pipe or device'
+    ):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize(
+    ('packed', 'again'),
+    [('NONE', 'bag.mcap'), ('NONE', './bag.mcap'), ('NONE', 'link.mcap'), ('FILE', 'bag.mcap.zstd')],
+)
+def test_a_file_that_metadata_name_twice_is_an_error(tmp_path, packed, again):
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(2)}, packed=packed)
+    stored, metadata = stored_file(path).name, path / 'metadata.yaml'
+    (path / 'link.mcap').symlink_to(stored)
+    metadata.write_text(metadata.read_text().replace(f'  - {stored}', f'  - {stored}\n  - {again}'))
+    with pytest.raises(
+        SourceError, match='metadata.yaml: expected to name each file once, got bag.mcap twice'
+    ):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize('named', ['bag.db3', "it's.db3", 'other'])
+def test_a_database_that_was_not_closed_is_refused_and_read_after_what_the_error_says(tmp_path, named):
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(2)}, storage='sqlite3')
+    stored, metadata = stored_file(path).rename(path / named), path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('bag.db3', named).replace('count: 2', 'count: 4'))
+    recorder = sqlite3.connect(stored)
+    recorder.execute('PRAGMA journal_mode=WAL')
+    recorder.execute('INSERT INTO messages SELECT id + 2, topic_id, timestamp, data FROM messages')
+    recorder.commit()
+    expected = f"{named}: was not closed, {named}-wal beside it holds more; sqlite3 (.*) '(PRAGMA wal_.*)'"
+    with pytest.raises(SourceError, match=expected) as raised:
+        open_source(str(path))
+    if named.endswith('.db3'):
+        with pytest.raises(SourceError, match='was not closed'):
+            open_source(str(stored))
+    _, file, command = shlex.split(str(raised.value).partition('; ')[2].partition(' brings')[0])
+    with contextlib.closing(sqlite3.connect(file)) as repaired:
+        assert repaired.execute(command).fetchone()[0] == 0
+    with open_source(str(path)) as source:
+        assert len(list(source)) == 4
+    recorder.close()
+
+
+# --- bombs -------------------------------------------------------------------------------------------------
+
+
+def zeros(blocks: int, *, said: int | None = None, before: bytes = b'') -> bytes:
+    """A zstd frame of blocks of 128 KiB of zeros, which may say another size."""
+    flags, size = (0, b'') if said is None else (0b11 << 6, said.to_bytes(8, 'little'))
+    repeated = 128 << 10 << 3 | 1 << 1
+    headers = [(repeated | (number == blocks - 1)).to_bytes(3, 'little') for number in range(blocks)]
+    window = b'\x38'  # 128 KiB
+    return (
+        before + b'\x28\xb5\x2f\xfd' + bytes([flags]) + window + size + b''.join(h + b'\0' for h in headers)
+    )
+
+
+SKIPPED = b'\x5a\x2a\x4d\x18\x03\0\0\0abc'  # a frame that says nothing
+BOMBS = {
+    'of a size that it does not tell': zeros(8193),
+    'that tells its size': zeros(8193, said=8193 << 17),
+    'that tells a small size': zeros(8193, said=100),
+    'in several frames': zeros(4097) * 2,
+    'behind what is skipped': zeros(8193, before=SKIPPED),
+}
+
+
+def test_the_bombs_are_what_they_seem():
+    zstd = pytest.importorskip('backports.zstd')
+    for small in (zeros(3), zeros(3, said=3 << 17), zeros(1) + zeros(2), zeros(3, before=SKIPPED)):
+        assert zstd.decompress(small) == bytes(3 << 17)
+
+
+@pytest.mark.parametrize('bomb', BOMBS)
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_a_message_that_unpacks_to_more_than_any_picture_is_an_error_and_the_next_one_is_read(
+    tmp_path, monkeypatch, storage, bomb
+):
+    zstd = pytest.importorskip('backports.zstd')
+    pack = zstd.compress
+    packed = iter([pack, lambda data: BOMBS[bomb], lambda data: b'not packed', pack])
+    monkeypatch.setattr(zstd, 'compress', lambda data: next(packed)(data))
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(4)}, storage=storage, packed='MESSAGE')
+    with open_source(str(path)) as source:
+        assert source.read() is not None
+        with pytest.raises(SourceError, match='#2: image: cannot be unpacked: .* would unpack to more than'):
+            source.read()
+        with pytest.raises(SourceError, match='#3: image: cannot be unpacked: expected what zstd has packed'):
+            source.read()
+        assert source.read() is not None
+        assert source.read() is None
+
+
+@pytest.mark.parametrize('bomb', BOMBS)
+@pytest.mark.parametrize('name', ['bag.db3.zstd', 'bag'])
+def test_a_file_that_would_fill_the_disk_is_not_unpacked(tmp_path, name, bomb):
+    path = save_bag(tmp_path / 'bag', {TOPIC: images(1)}, storage='sqlite3', packed='FILE')
+    stored_file(path).unlink()
+    (path / name).write_bytes(BOMBS[bomb])
+    metadata = path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('bag.db3.zstd', name))
+    with pytest.raises(SourceError, match=f'{name}: expected a file that unpacks to at most .* "zstd -d"'):
+        open_source(str(path))
+
+
+@pytest.mark.parametrize('bomb', BOMBS)
+def test_a_chunk_that_unpacks_to_too_much_is_damage(tmp_path, monkeypatch, bomb):
+    zstd = pytest.importorskip('backports.zstd')
+    with monkeypatch.context() as patched:
+        patched.setattr(zstd, 'compress', lambda data: BOMBS[bomb])
+        path = save_bag(tmp_path / 'bag', {TOPIC: images(1)}, packed='STORAGE')
+    with open_source(str(path)) as source:
+        with pytest.raises(SourceError, match='cannot be read as a recording: .* would unpack to more than'):
+            source.read()
+        assert source.read() is None
+
+
+def test_a_file_that_is_long_when_packed_may_be_long_when_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr('isaac_infer.core.bag.MOST_UNPACKED', 100 << 10)
+    path = save_bag(tmp_path / 'bag', {TOPIC: [image(pixels(1, size_hw=(200, 300)))]}, packed='FILE')
+    with open_source(str(path)) as source:
+        assert len(list(source)) == 1
 
 
 def test_a_database_that_would_be_opened_under_another_name_is_refused(tmp_path):

@@ -119,6 +119,22 @@ def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_pa
     assert source.log.count('[ERROR]') == 1 and '1.png' in source.log
 
 
+def test_an_error_of_a_source_that_is_repeated_is_said_once(start, peer, tmp_path):
+    bags = pytest.importorskip('bags', reason='without rosbags there are no recordings')
+    good, bad = (np.full((6, 8, 3), 10, np.uint8), np.zeros((6, 8, 1), np.uint8))
+    recorded = bags.save_bag(
+        tmp_path / 'bag', {'/image': [bags.image(good), bags.image(bad, 'no encoding'), b'']}
+    )
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    save_pictures(folder, (10, 20))
+    (folder / '1.png').write_bytes(b'no picture')
+    for place, errors in ((recorded, 2), (folder, 1)):
+        source = start('image_source', *parameters(source=place, frames=7, rate=50))
+        assert source.wait() == 1
+        assert '7 pictures' in source.log and source.log.count('[ERROR]') == errors
+
+
 def test_a_folder_with_nothing_readable_ends_the_process(start, tmp_path):
     (tmp_path / '1.png').write_bytes(b'no picture')
     source = start('image_source', *parameters(source=tmp_path))
