@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 from types import TracebackType
 
@@ -10,7 +11,6 @@ from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -21,7 +21,7 @@ from isaac_infer.core.text import without_commands
 class BuildProgress:
     """Takes sentences and shares, see `core.progress.ShareSay`, beside what the command prints.
 
-    The bar appears with the first sentence, and runs to and fro until somebody knows how far it is.
+    The bar appears with the first sentence, and stays empty until somebody knows how far it is.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -29,7 +29,7 @@ class BuildProgress:
             SpinnerColumn(),
             TextColumn('{task.description}'),
             BarColumn(),
-            TaskProgressColumn(),
+            TextColumn('{task.fields[share]}'),
             TimeElapsedColumn(),
             console=console or Console(stderr=True),
             transient=True,
@@ -37,7 +37,8 @@ class BuildProgress:
         )
         # Both: rich also calls a file a terminal, where FORCE_COLOR is set.
         self._bar.disable = not (self._bar.console.is_terminal and self._bar.console.file.isatty())
-        self._task = self._bar.add_task('building', total=None)
+        # Ubuntu 22.04's rich knows neither a total of None nor a column for the share.
+        self._task = self._bar.add_task('building', total=math.inf, share='')
         self._is_shown = False
         self._begin = monotonic()
 
@@ -50,7 +51,7 @@ class BuildProgress:
     def show_share(self, share: float) -> None:
         """Take how much is done, 0 to 1."""
         self._show()
-        self._bar.update(self._task, total=1.0, completed=share)
+        self._bar.update(self._task, total=1.0, completed=share, share=f'{share:.0%}')
 
     def _show(self) -> None:
         if not self._is_shown:
@@ -60,7 +61,8 @@ class BuildProgress:
 
     def close(self) -> None:
         """Take the bar away; safe to call twice."""
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 14 prints an empty line even then
+            self._bar.stop()
 
     def __enter__(self) -> BuildProgress:
         return self
