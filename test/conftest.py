@@ -1,6 +1,7 @@
 """Lets every test import the helpers that lie here, with the pytest of each supported ROS 2."""
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # the setting `pythonpath` came 
 # How long an example takes says something of the machine, which may be busy, and nothing of the code.
 settings.register_profile('busy machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile('busy machine')
+
+# Started in the background, this process ignores Ctrl-C, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Not the user's: thousands of broken models are tried here. Removed when this process ends.
 _cache = tempfile.TemporaryDirectory(prefix='isaac_infer_cache_')
