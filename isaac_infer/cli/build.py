@@ -77,7 +77,7 @@ def add_build_only_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_only(variants: Sequence[ModelParams], report: str) -> int:
+def build_only(variants: Sequence[ModelParams], report: str, *, task: str = 'detection') -> int:
     """Open models, so that engines that are not there are built; 1: one cannot be opened, the others were."""
     for params in variants:
         check_report(report, params)
@@ -85,7 +85,7 @@ def build_only(variants: Sequence[ModelParams], report: str) -> int:
     for params in variants:
         model = model_path(params)
         try:
-            with open_network(params) as session:
+            with open_network(params, task=task) as session:
                 facts = _facts(session) if isinstance(session, TrtSession) else {'backend': session.backend}
         except ParameterError:
             raise

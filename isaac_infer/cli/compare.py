@@ -5,38 +5,39 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
 import cv2
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.evaluate import CUSTOMARY, average_precision, coco_entries
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.evaluate import CUSTOMARY
+from isaac_infer.cli.models import find_task, model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report, write_whole
+from isaac_infer.cli.scores import Agreeing, Measure, Score, Scoring, check_kinds, measure_of
+from isaac_infer.cli.truth import Known, Truth, known_of_scene, read_maps, read_truth, scenes_truth
 from isaac_infer.core.build_options import PRECISIONS
-from isaac_infer.core.decode.document import read_text
 from isaac_infer.core.decode.names import read_class_names
+from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.matching import Agreement, agreement
+from isaac_infer.core.matching import Agreement
 from isaac_infer.core.pipeline import Pipeline
-from isaac_infer.core.results import Detections
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.shapes import CLASS_NAMES
 from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
@@ -52,22 +53,13 @@ from isaac_infer.engine.variants import ONNX_PRECISIONS, save_variant
 from isaac_infer.params import DetectionParams
 
 PLOT_SUFFIX = '.png'
+PLOT_SOFTWARE = 'isaac-infer compare'  # in the file, so that no other picture is overwritten
+PLOT_HEAD = 1024  # bytes; texts come before the pixels
+LONGEST_LABEL = 40  # letters; with more, the legend leaves no room for the dots
 FEW_OBJECTS = 100  # of the reference, with which shares are coarse
-MAX_TRUTH_BYTES = 1 << 30
-TRUTH_KEYS = 'images', 'annotations', 'categories'
-
-Object = dict[str, Any]  # of the truth or of an answer, in COCO's form
 
 
 REFERENCE_BACKEND, REFERENCE_PRECISION = 'onnxruntime', 'fp32'  # where one model is compared with itself
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What is in the pictures."""
-
-    class_names: tuple[str, ...]  # by category_id of the objects
-    objects: Mapping[str, Sequence[Object]]  # by file name; their image_id is still to be given
 
 
 @dataclass(frozen=True)
@@ -76,15 +68,7 @@ class Sample:
 
     name: str
     frame: Frame
-    objects: Sequence[Object] | None  # None where nobody knows what is in it
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean average precision, by COCO's metric."""
-
-    ap50: float
-    ap50_95: float
+    known: Known | None  # None where nobody knows what is in it
 
 
 @dataclass(frozen=True)
@@ -111,13 +95,13 @@ class Wanted:
 
 
 class Variant:
-    """One variant at work: what it found so far, and how long that took."""
+    """One variant at work: how what it found so far is measured, and how long that took."""
 
     def __init__(self, wanted: Wanted, pipeline: Pipeline | None, failure: str = '') -> None:
         self.wanted, self.path, self.pipeline = wanted, wanted.path, pipeline
         self.failure = failure  # why it is out; empty: it is not
-        self.found: list[Detections] = []  # picture by picture
-        self.answers: list[Object] = []  # where truth is known
+        self.agreeing: Agreeing  # with the reference
+        self.scoring: Scoring | None = None  # where truth is known
         self.run_ms: list[float] = []
         self.picture_ms: list[float] = []  # from the picture to what is found
 
@@ -128,8 +112,7 @@ class Pictures:
     def __init__(self) -> None:
         self.count = 0
         self.unread = 0
-        self.with_truth: list[int] = []  # their numbers, which are the image_id of their objects
-        self.objects: list[Object] = []  # of the truth
+        self.with_truth = 0
 
 
 @dataclass(frozen=True)
@@ -143,7 +126,7 @@ class Row:
     precision: str  # as it was asked for, or as the file tells it; empty where it does not
     run_ms: Timings | None
     picture_ms: Timings | None
-    speed_up: float | None  # of the median from picture to detections
+    speed_up: float | None  # of the median from picture to result
     agreement: Agreement | None  # of the reference with itself: perfect
     score: Score | None
 
@@ -153,9 +136,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'compare',
         help='measure how precisions and backends of one model agree',
-        description='Runs variants of one detector on the same pictures, in turns, and prints how fast they '
-        'are and how well they agree with the first one; with ground truth also how right they are. '
-        'Exit code 1: a variant misses a threshold, or fails.',
+        description='Runs variants of one model on the same pictures, in turns, and prints how fast they '
+        'are and how well they agree with the first one; with ground truth also how right they are: objects '
+        'by mAP of boxes, masks (--task segmentation) or key points (OKS, --task pose), pixels of semantic '
+        'models by mIoU. Exit code 1: a variant misses a threshold, or fails.',
     )
     parser.add_argument(
         'models',
@@ -186,7 +170,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         '--scenes', metavar='N', type=int, default=50, help='how many of synthetic (default: %(default)s)'
     )
     parser.add_argument(
-        '--truth', metavar='FILE', help='what is in the pictures, as JSON in the form of COCO'
+        '--truth',
+        metavar='PATH',
+        help='what is in the pictures: JSON in the form of COCO, with masks or key points where they are '
+        'compared; for semantic models a folder of class maps, 8-bit grey PNG named as the pictures, 255 '
+        'where a pixel does not count',
+    )
+    parser.add_argument(
+        '--task',
+        metavar='|'.join(TASKS),
+        type=str,
+        help='what the models are for (default: what the first one says, or the only one that it fits; else '
+        'detection)',
     )
     add_build_only_option(parser)
     add_json_option(parser)
@@ -199,35 +194,46 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar='X',
         type=float,
         default=0.5,
-        help='overlap from which two objects of one class are the same (default: %(default)s)',
+        help='overlap of boxes or masks, or OKS of key points, from which two objects of one class are the '
+        'same; not of semantic models (default: %(default)s)',
     )
     limits.add_argument(
         '--min-agreement',
         metavar='X',
         type=float,
         default=0.95,
-        help="share of the reference's objects found again (default: %(default)s)",
+        help="share of the reference's objects found again, of semantic models: of equal pixels "
+        '(default: %(default)s)',
     )
     limits.add_argument(
         '--max-extra',
         metavar='X',
         type=float,
         default=0.05,
-        help='objects that the reference lacks, per object of its (default: %(default)s)',
+        help='objects that the reference lacks, per object of its; not of semantic models '
+        '(default: %(default)s)',
     )
-    limits.add_argument('--min-iou', metavar='X', type=float, help='overlap of the worst pair')
     limits.add_argument(
-        '--max-score-difference', metavar='X', type=float, help='difference of scores of the worst pair'
+        '--min-iou',
+        metavar='X',
+        type=float,
+        help='overlap, or OKS, of the worst pair; of semantic models: of the worst class',
+    )
+    limits.add_argument(
+        '--max-score-difference',
+        metavar='X',
+        type=float,
+        help='difference of scores of the worst pair; semantic models have none',
     )
     limits.add_argument(
         '--max-map-loss',
         metavar='X',
         type=float,
         default=0.02,
-        help='loss of mAP50-95, where truth is known (default: %(default)s)',
+        help='loss of mAP50-95, of semantic models: of mIoU, where truth is known (default: %(default)s)',
     )
     limits.add_argument(
-        '--min-speed-up', metavar='X', type=float, help='how many times faster from picture to detections'
+        '--min-speed-up', metavar='X', type=float, help='how many times faster from picture to result'
     )
     add_options(parser, DetectionParams)
     parser.set_defaults(run=run)
@@ -239,49 +245,53 @@ def run(args: argparse.Namespace) -> int:
     _check_numbers(args)
     params = params_from(args, DetectionParams)
     variants = _wanted(args, params)
+    task = args.task or find_task(variants[0].params)
     if args.build_only:
-        return build_only(_to_build(variants), args.json)
+        return build_only(_to_build(variants), args.json, task=task)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     out = Console(stderr=args.json == STANDARD_OUTPUT)
-    truth = _truth(args, params)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(args.source))
         if source.is_live:
             raise ParameterError(f'source: expected pictures that come to an end, got {args.source}')
+        truth = _truth(args, params, task, source)
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
+        read += truth.maps.values() if truth and truth.maps else []
         read += [find_model(variant.path) for variant in variants]
         for variant in variants:
             check_report(args.json, variant.params, read)
-        known = truth.objects if truth and args.truth else None
-        if known is not None and not any(path.name in known for path in source.paths):
-            raise ParameterError(f'truth {args.truth}: names none of the pictures of {args.source}')
         if args.plot:
-            _check_plot(args.plot, args.source, [*read, Path(args.json)] if args.json else read)
-        at_work = [_open(variant, stack, is_reference=number == 0) for number, variant in enumerate(variants)]
-        pictures = _work(at_work, args, source, truth, out)
-        rows = _rows(at_work, truth, pictures, args)
-    checks = _checks(rows, args)
+            _check_plot(args.plot, args.source, read, args.json)
+        at_work = [
+            _open(variant, task, stack, is_reference=number == 0) for number, variant in enumerate(variants)
+        ]
+        measure, truth = _begin(at_work, truth, args)
+        pictures = _work(at_work, args, source, truth, measure, out)
+        rows = _rows(at_work)
+    checks = _checks(rows, measure, args)
     holds = all(check.holds for check in checks)
     code = 0 if holds and not pictures.unread else 1
     report = {
         'model': rows[0].model,  # these two tell a report from facts about a model
         'backend': rows[0].backend,
+        'task': task,
+        'measured': measure.kind,
         'source': args.source,
         'pictures': pictures.count,
         'unread': pictures.unread,
         'truth': args.truth or (SYNTHETIC if truth else None),
-        'pictures_with_truth': len(pictures.with_truth),
+        'pictures_with_truth': pictures.with_truth,
         'iou': args.iou,
         'variants': [_as_dict(row) for row in rows],
         'checks': [asdict(check) for check in checks],
         'holds': holds,
     }
     write_report(args.json, report)
-    _show(rows, checks, pictures, out)
+    _show(rows, checks, measure, pictures, out)
     if args.plot:
-        save_plot(rows, args.plot)
+        write_plot(rows, measure, args.plot)
         out.print(f'written: {without_commands(str(args.plot))}', markup=False, highlight=False)
     return code
 
@@ -301,10 +311,10 @@ def _wanted(args: argparse.Namespace, params: DetectionParams) -> list[Wanted]:
         ModelError: a model is not there.
         ParameterError: a precision or a backend is unknown, or the first model is no ONNX model.
     """
-    named = [model_path(params)] if params.model_file_path or params.engine_file_path else []
-    if not (named or args.models):
+    first = [model_path(params)] if params.model_file_path or params.engine_file_path else []
+    if not (first or args.models):
         raise ParameterError('MODEL: expected at least one model, got none')
-    models = [params.changed(model_file_path=model, engine_file_path='') for model in (*named, *args.models)]
+    models = [params.changed(model_file_path=model, engine_file_path='') for model in (*first, *args.models)]
     paths = [find_model(model_path(model)) for model in models]
     if not (args.precisions or args.backends):
         return [Wanted(model) for model in models]
@@ -349,9 +359,11 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise ParameterError(f'{name.replace("_", "-")}: expected {expected}, got {value:g}')
     if args.iou == 0:
         raise ParameterError('iou: expected more than 0, got 0: then every object would be every other')
+    if args.task not in (None, *TASKS):
+        raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {args.task}')
 
 
-def _check_plot(plot: Path, source: str, read: Sequence[Path]) -> None:
+def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> None:
     """See before the work that the plot can and may be written, and will be nobody's picture.
 
     Raises:
@@ -362,8 +374,10 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path]) -> None:
         raise ParameterError('--plot needs matplotlib; install it: pip install matplotlib')
     if plot.suffix.lower() != PLOT_SUFFIX:
         raise ParameterError(f'--plot {plot}: expected a name that ends in {PLOT_SUFFIX}')
-    if plot.is_dir():
-        raise ParameterError(f'--plot {plot}: expected a file, got a folder')
+    if plot.exists() and not plot.is_file():
+        raise ParameterError(f'--plot {plot}: expected a file, got a folder, pipe or device')
+    if report and os.path.realpath(plot) == os.path.realpath(report):
+        raise ParameterError(f'--plot {plot}: is the file of --json, too; give another')
     is_read = any(plot.exists() and path.exists() and plot.samefile(path) for path in read)
     if is_read or plot.parent.resolve() == Path(source).resolve():
         raise ParameterError(
@@ -372,6 +386,15 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path]) -> None:
     plot.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(plot if plot.exists() else plot.parent, os.W_OK):
         raise ParameterError(f'--plot {plot}: may not be written by this user; give another file')
+    if plot.exists() and not _is_plot(plot):
+        raise ParameterError(f'--plot {plot}: exists and is no such plot; give another file')
+
+
+def _is_plot(path: Path) -> bool:
+    """Tell whether a file is empty, or a plot that was written here."""
+    with path.open('rb') as file:
+        head = file.read(PLOT_HEAD)
+    return not head or f'tEXtSoftware\0{PLOT_SOFTWARE}'.encode() in head
 
 
 def _to_build(variants: Sequence[Wanted]) -> list[DetectionParams]:
@@ -380,7 +403,7 @@ def _to_build(variants: Sequence[Wanted]) -> list[DetectionParams]:
     return built or [variants[0].params]
 
 
-def _truth(args: argparse.Namespace, params: DetectionParams) -> Truth | None:
+def _truth(args: argparse.Namespace, params: DetectionParams, task: str, source: Source) -> Truth | None:
     """Find out what is known of the pictures; of drawn scenes it is known when they are drawn."""
     if args.source != SYNTHETIC and not args.truth:
         return None
@@ -388,61 +411,22 @@ def _truth(args: argparse.Namespace, params: DetectionParams) -> Truth | None:
         raise ParameterError('truth: drawn scenes bring their own; give no --truth with --source synthetic')
     if params.class_filter:
         raise ParameterError('class_filter: expected none where truth is known, which holds all classes')
-    if importlib.util.find_spec('pycocotools') is None:
+    has_maps = bool(args.truth) and task == 'segmentation' and Path(args.truth).is_dir()
+    if not has_maps and importlib.util.find_spec('pycocotools') is None:
         raise ParameterError('truth needs pycocotools; install it: pip install pycocotools')
-    return read_truth(Path(args.truth)) if args.truth else Truth(CLASS_NAMES, {})
-
-
-def read_truth(path: Path) -> Truth:
-    """Read boxes in the form of COCO.
-
-    Raises:
-        ParameterError: the file cannot be read, or has another form.
-    """
-    try:
-        text = read_text(path, max_bytes=MAX_TRUTH_BYTES)
-    except ValueError as error:
-        raise ParameterError(f'truth {path}: cannot be read: {error}') from error
-    try:
-        content = json.loads(text)
-        missing = [key for key in TRUTH_KEYS if not isinstance(content[key], list)]
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-        raise ParameterError(
-            f'truth {path}: expected JSON with lists of {", ".join(TRUTH_KEYS)}, as COCO has: {error}'
-        ) from error
-    if missing:
-        raise ParameterError(f'truth {path}: expected a list of {missing[0]}, as COCO has')
-    try:
-        # COCO's numbers have gaps: classes are known by their place in the order of these numbers.
-        categories = sorted(content['categories'], key=lambda category: int(category['id']))
-        class_number = {category['id']: number for number, category in enumerate(categories)}
-        names = {image['id']: Path(image['file_name']).name for image in content['images']}
-        if len(set(names.values())) < len(names):
-            raise ParameterError(f'truth {path}: expected different file names, got one of them twice')
-        objects: dict[str, list[Object]] = {name: [] for name in names.values()}
-        for entry in content['annotations']:
-            left, top, width, height = map(float, entry['bbox'])
-            if not np.isfinite([left, top, width, height]).all():
-                raise ValueError(f'bbox {entry["bbox"]}')
-            objects[names[entry['image_id']]].append(
-                {
-                    'category_id': class_number[entry['category_id']],
-                    'bbox': [left, top, width, height],
-                    'area': float(entry.get('area', width * height)),
-                    'iscrowd': int(entry.get('iscrowd', 0)),
-                }
-            )
-        return Truth(tuple(str(category['name']) for category in categories), objects)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ParameterError(
-            f'truth {path}: expected entries as COCO has them: {type(error).__name__} {error}'
-        ) from error
+    if not args.truth:
+        return Truth(())  # until it is known of what kind
+    path = Path(args.truth)
+    truth = read_maps(path, source.paths) if has_maps else read_truth(path, task=task)
+    if not any(truth.names(picture.name) for picture in source.paths):
+        raise ParameterError(f'truth {path}: names none of the pictures of {args.source}')
+    return truth
 
 
 # ---- the work ------------------------------------------------------------------------------------
 
 
-def _open(wanted: Wanted, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
+def _open(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
     """Open a variant; one that does not open is out, but nothing can be compared without the reference."""
     try:
         params = wanted.params
@@ -454,10 +438,10 @@ def _open(wanted: Wanted, stack: contextlib.ExitStack, *, is_reference: bool) ->
                 precision=wanted.precision,
                 options=params.engine_options(),
                 overrides=params.overrides(read_class_names(params.class_names)),
-                find_spec=find_spec,
+                find_spec=partial(find_spec, task=task),
             )
             params = params.changed(model_file_path=str(place))
-        return Variant(wanted, stack.enter_context(contextlib.closing(open_detector(params))))
+        return Variant(wanted, stack.enter_context(contextlib.closing(open_detector(params, task=task))))
     except IsaacInferError as error:
         # What is asked for wrongly is wrong for all variants; a precision may lack something of its own.
         if is_reference or (isinstance(error, ParameterError) and not wanted.precision):
@@ -473,20 +457,55 @@ def _failed(wanted: Wanted, error: Exception) -> str:
     return reason
 
 
+def _begin(
+    variants: Sequence[Variant], truth: Truth | None, args: argparse.Namespace
+) -> tuple[Measure, Truth | None]:
+    """Find out how what the variants answer is measured, now that they are open, and begin to.
+
+    Raises:
+        ParameterError: they answer different things, or others than are in the truth.
+    """
+    reference = variants[0].pipeline
+    assert reference is not None  # or it would not be there
+    measure = measure_of(reference.spec)
+    if truth and args.source == SYNTHETIC:
+        truth = scenes_truth(measure.kind)
+    elif truth:
+        check_kinds(truth, measure, args.truth)
+        truth = replace(truth, num_classes=reference.spec.num_classes)
+    for variant in variants:
+        if variant.pipeline is None:
+            continue
+        spec = variant.pipeline.spec
+        try:
+            if measure_of(spec) is not measure:
+                raise ParameterError(
+                    f'expected {measure.kind}, as the first gives, got {measure_of(spec).kind}'
+                )
+            variant.agreeing = measure.agreeing(reference, variant.pipeline, args.iou)
+            variant.scoring = measure.scoring(spec, reference.spec, truth) if truth else None
+        except ParameterError as error:
+            raise ParameterError(f'{variant.path}: {error}') from error
+    return measure, truth
+
+
 def _work(
-    variants: Sequence[Variant], args: argparse.Namespace, source: Source, truth: Truth | None, out: Console
+    variants: Sequence[Variant],
+    args: argparse.Namespace,
+    source: Source,
+    truth: Truth | None,
+    measure: Measure,
+    out: Console,
 ) -> Pictures:
     """Answer all pictures with all variants, in turns, so that a slow moment of the machine hits all."""
     pictures = Pictures()
-    classes = [_truth_classes(variant, variants[0], truth) if truth else {} for variant in variants]
     progress = out.status('comparing')
     with progress:
-        for sample in _samples(args, source, truth, pictures):
+        for sample in _samples(args, source, truth, measure, pictures):
             number = pictures.count
             progress.update(f'comparing: picture {number + 1}')
-            if sample.objects is not None:
-                pictures.with_truth.append(number)
-                pictures.objects += [{**entry, 'image_id': number} for entry in sample.objects]
+            pictures.with_truth += sample.known is not None
+            found: dict[int, Any] = {}
             # Each comes first once, because what runs after another finds its caches cold.
             turn = number % len(variants)
             for index in [*range(turn, len(variants)), *range(turn)]:
@@ -494,11 +513,13 @@ def _work(
                 if variant.failure:
                     continue
                 try:
-                    _answer(variant, sample, number, classes[index])
+                    found[index] = _answer(variant, sample, measure)
                 except IsaacInferError as error:
                     if index == 0:
                         raise type(error)(f'{variant.path}: {sample.name}: {error}') from error
                     variant.failure = _failed(variant.wanted, type(error)(f'{sample.name}: {error}'))
+            for index, result in found.items():  # at once, because masks take much memory
+                variants[index].agreeing.add(found[0], result)
             pictures.count += 1
     if not pictures.count:
         raise SourceError(f'{args.source}: expected pictures, got none that can be read')
@@ -506,14 +527,14 @@ def _work(
 
 
 def _samples(
-    args: argparse.Namespace, source: Source, truth: Truth | None, pictures: Pictures
+    args: argparse.Namespace, source: Source, truth: Truth | None, measure: Measure, pictures: Pictures
 ) -> Iterator[Sample]:
     """Give the pictures one by one, with what is in them; those that cannot be read are reported."""
     if args.source == SYNTHETIC:
         for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + args.scenes):
             scene = draw_scene(seed)
-            objects = coco_entries(pictures.count, scene.class_id, scene.boxes_xyxy)
-            yield Sample(f'{SYNTHETIC} {seed}', Frame(scene.image), objects)
+            known = known_of_scene(scene, pictures.count, measure.kind) if truth else None
+            yield Sample(f'{SYNTHETIC} {seed}', Frame(scene.image), known)
         return
     while True:
         try:
@@ -524,88 +545,40 @@ def _samples(
             continue
         if picture is None:
             return
-        known = truth.objects.get(Path(picture.name).name) if truth else None
+        height, width = picture.image.shape[:2]
+        known = truth.known(picture.name, pictures.count, (height, width)) if truth else None
         yield Sample(picture.name, Frame(picture.image), known)
 
 
-def _answer(variant: Variant, sample: Sample, number: int, classes: Mapping[int, int]) -> None:
+def _answer(variant: Variant, sample: Sample, measure: Measure) -> Any:
     """Let a variant answer one picture, as a node would; where truth is known, once more for the metric."""
     pipeline = variant.pipeline
     assert pipeline is not None  # or it would have failed
-    if not variant.found:
+    if not variant.run_ms:
         pipeline(sample.frame)  # the first picture of a size takes longer
     found = pipeline(sample.frame)
     times = pipeline.times
-    variant.found.append(found)
     variant.run_ms.append(times.run_ms)
     variant.picture_ms.append(times.prepare_ms + times.run_ms + times.decode_ms)
-    if sample.objects is None:
-        return
+    if sample.known is None or variant.scoring is None:
+        return found
+    if not measure.has_objects:
+        variant.scoring.add(sample.known, found)
+        return found
     usual, customary = pipeline.limits, cast(dict[str, Any], CUSTOMARY)
     pipeline.limits = replace(usual, **customary)  # nearly every answer counts, which takes longer
     try:
-        found = pipeline(sample.frame)
+        variant.scoring.add(sample.known, pipeline(sample.frame))
     finally:
         pipeline.limits = usual
-    numbers = np.array([classes.get(class_id, -1) for class_id in found.class_id.tolist()], np.int32)
-    variant.answers += coco_entries(number, numbers, found.xyxy, found.score)
-
-
-def _truth_classes(variant: Variant, reference: Variant, truth: Truth) -> dict[int, int]:
-    """Which class of the truth each class of a variant is: by name, or by number where nobody named them.
-
-    Raises:
-        ParameterError: they have none in common.
-    """
-    if variant.pipeline is None or reference.pipeline is None:
-        return {}
-    spec = variant.pipeline.spec
-    names = spec.class_names or reference.pipeline.spec.class_names
-    if not names and spec.num_classes == len(truth.class_names):
-        return {number: number for number in range(spec.num_classes)}
-    known = {name: number for number, name in enumerate(truth.class_names)}
-    shared = {index: known[name] for index, name in enumerate(names) if name in known}
-    if not shared:
-        raise ParameterError(
-            f'class_names: expected some of {", ".join(truth.class_names)}, '
-            f'got {", ".join(names) or "none"} from {variant.path}'
-        )
-    return shared
+    return found
 
 
 # ---- what came of it -----------------------------------------------------------------------------
 
 
-def mean_average_precision(
-    pictures: Sequence[int], truth: Sequence[Object], answers: Sequence[Object]
-) -> Score | None:
-    """Score answers with COCO's metric; None where the truth has no object.
-
-    Args:
-        pictures: image_id of all pictures.
-        truth: what is in them.
-        answers: what was found in them, with scores.
-    """
-    scores = []
-    for number in sorted({entry['category_id'] for entry in truth if not entry['iscrowd']}):
-        # Classes do not meddle with one another, so that each may be the first of the scenes' classes.
-        wanted, given = (
-            [{**entry, 'category_id': 0} for entry in entries if entry['category_id'] == number]
-            for entries in (truth, answers)
-        )
-        scores += average_precision(pictures, wanted, given)
-    if not scores:
-        return None
-    return Score(
-        float(np.mean([score.ap50 for score in scores])), float(np.mean([score.ap50_95 for score in scores]))
-    )
-
-
-def _rows(
-    variants: Sequence[Variant], truth: Truth | None, pictures: Pictures, args: argparse.Namespace
-) -> list[Row]:
-    reference = variants[0]
-    usual_ms = summarise(reference.picture_ms).median
+def _rows(variants: Sequence[Variant]) -> list[Row]:
+    usual_ms = summarise(variants[0].picture_ms).median
     rows = []
     for variant in variants:
         path = find_model(variant.path)
@@ -618,22 +591,19 @@ def _rows(
             row = replace(row, backend=session.backend, precision=precision)
         if not variant.failure:
             picture_ms = summarise(variant.picture_ms)
-            pairs = zip(reference.found, variant.found, strict=True)
             row = replace(
                 row,
                 run_ms=summarise(variant.run_ms),
                 picture_ms=picture_ms,
                 speed_up=usual_ms / picture_ms.median,
-                agreement=agreement(pairs, iou_threshold=args.iou),
-                score=mean_average_precision(pictures.with_truth, pictures.objects, variant.answers)
-                if truth
-                else None,
+                agreement=variant.agreeing.agreement(),
+                score=variant.scoring.score() if variant.scoring else None,
             )
         rows.append(row)
     return rows
 
 
-def _checks(rows: Sequence[Row], args: argparse.Namespace) -> list[Check]:
+def _checks(rows: Sequence[Row], measure: Measure, args: argparse.Namespace) -> list[Check]:
     """Compare every variant but the reference with the thresholds; what cannot be measured does not hold."""
     checks = []
     for row, name in list(zip(rows, _short_names(rows), strict=True))[1:]:
@@ -643,17 +613,17 @@ def _checks(rows: Sequence[Row], args: argparse.Namespace) -> list[Check]:
         agreed = row.agreement
         assert agreed is not None
         at_least = {
-            'found again': (agreed.share, args.min_agreement),
-            'overlap of the worst pair': (agreed.worst_iou, args.min_iou),
+            measure.again: (agreed.share, args.min_agreement),
+            f'{measure.overlap} of the worst {measure.worst}': (agreed.worst_iou, args.min_iou),
             'speed-up': (row.speed_up, args.min_speed_up),
         }
         at_most = {
-            'extra objects': (agreed.extra_share, args.max_extra),
+            'extra objects': (agreed.extra_share, args.max_extra if measure.has_objects else None),
             'score difference of the worst pair': (agreed.worst_score_difference, args.max_score_difference),
         }
         if row.score and rows[0].score:
-            loss = rows[0].score.ap50_95 - row.score.ap50_95
-            at_most['loss of mAP50-95'] = loss, args.max_map_loss
+            loss = rows[0].score[measure.main_score] - row.score[measure.main_score]
+            at_most[f'loss of {measure.scores[measure.main_score]}'] = loss, args.max_map_loss
         for sign, thresholds in (('>=', at_least), ('<=', at_most)):
             for what, (value, limit) in thresholds.items():
                 if limit is None:
@@ -687,17 +657,23 @@ def _number(value: float | None, digits: int = 3) -> str:
     return '-' if value is None else f'{value:.{digits}f}'
 
 
-def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out: Console) -> None:
+def _show(
+    rows: Sequence[Row], checks: Sequence[Check], measure: Measure, pictures: Pictures, out: Console
+) -> None:
     names = [Text(without_commands(name)) for name in _short_names(rows)]
     times = 'run', 'picture', 'faster'
     if len({row.model for row in rows}) == 1:
         out.print(without_commands(rows[0].model), markup=False, highlight=False)
     title = f'speed, {pictures.count} pictures, median milliseconds of the network and of all'
     speed = _table(title, 'variant', *times)
-    pairs = 'IoU', 'worst', 'score', 'worst'
-    scores = ['mAP50', 'mAP50-95'] if pictures.with_truth else []
-    title = 'agreement with the first: overlap and difference of scores, mean and worst'
-    accuracy = _table(title, 'variant', 'found', 'extra', *pairs, *scores)
+    scores = measure.scores.values() if pictures.with_truth else []
+    if measure.has_objects:
+        title = f'agreement with the first: {measure.overlap} and difference of scores, mean and worst'
+        pairs = ['found', 'extra', measure.overlap, 'worst', 'score', 'worst']
+    else:
+        title = f'agreement with the first: equal {measure.things}; {measure.overlap}, mean and worst'
+        pairs = ['equal', measure.overlap, 'worst']
+    accuracy = _table(title, 'variant', *pairs, *scores)
     for name, row in zip(names, rows, strict=True):
         medians = [times.median if times else None for times in (row.run_ms, row.picture_ms)]
         numbers = [_number(value, 2) for value in (*medians, row.speed_up)]
@@ -706,16 +682,20 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
             speed.add_row(name, 'failed')
             continue
         speed.add_row(name, *numbers)
-        values = [one.mean_iou, one.worst_iou, one.mean_score_difference, one.worst_score_difference]
+        counted = [_number(one.share, 4)]
+        values = [one.mean_iou, one.worst_iou]
+        if measure.has_objects:
+            counted = [f'{one.found}/{one.expected}', str(one.extra)]
+            values += [one.mean_score_difference, one.worst_score_difference]
         if pictures.with_truth:
-            values += [row.score.ap50, row.score.ap50_95] if row.score else [None, None]
-        accuracy.add_row(name, f'{one.found}/{one.expected}', str(one.extra), *map(_number, values))
+            values += [row.score[key] if row.score else None for key in measure.scores]
+        accuracy.add_row(name, *counted, *map(_number, values))
     out.print(speed, accuracy)
     for name, row in zip(names, rows, strict=True):
         said = row.failure or ', '.join(filter(None, (row.backend, row.precision)))
         text = Text.assemble(name, ': ', without_commands(said))
         out.print(text, style='red' if row.failure else 'dim', highlight=False, soft_wrap=True)
-    for note in _notes(rows):
+    for note in _notes(rows, measure):
         out.print(f'note: {note}', style='dim', highlight=False)
     if pictures.unread:
         out.print(f'verdict: {pictures.unread} pictures could not be read', style='bold red')
@@ -735,12 +715,13 @@ def _show(rows: Sequence[Row], checks: Sequence[Check], pictures: Pictures, out:
     out.print(f'verdict: {words}', style='bold', highlight=False)
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[Row], measure: Measure) -> list[str]:
     """What the numbers do not say."""
     notes = []
     expected = rows[0].agreement.expected if rows[0].agreement else 0
-    if 0 < expected < FEW_OBJECTS:
-        notes.append(f'the first finds {expected} objects in all: one more or less is {100 / expected:.0f} %')
+    if measure.has_objects and 0 < expected < FEW_OBJECTS:
+        share = f'one more or less is {100 / expected:.0f} %'
+        notes.append(f'the first finds {expected} {measure.things} in all: {share}')
     if any(row.precision in ('fp16', 'int8') and 'CPUExecutionProvider' in row.backend for row in rows):
         notes.append('how fast fp16 and int8 are on the CPU says nothing of a GPU')
     return notes
@@ -756,15 +737,32 @@ def _table(title: str, *headings: str) -> Table:
     )
     for heading in headings:
         is_text = heading in ('variant', 'what')
-        table.add_column(heading, justify='left' if is_text else 'right', overflow='fold')
+        # In two lines, or a table of masks would be wider than 80 columns.
+        table.add_column(
+            heading if is_text else heading.replace(' ', '\n'),
+            justify='left' if is_text else 'right',
+            overflow='fold',
+        )
     return table
 
 
 # ---- the plot ------------------------------------------------------------------------------------
 
 
-def save_plot(rows: Sequence[Row], place: Path) -> None:
-    """Draw pictures per second against accuracy, a dot for each variant, as a PNG file."""
+def write_plot(rows: Sequence[Row], measure: Measure, place: Path) -> None:
+    """Write the plot as a PNG file.
+
+    Raises:
+        ParameterError: the file cannot be written; what was there is still there.
+    """
+    try:
+        write_whole(place, draw_plot(rows, measure))
+    except OSError as error:
+        raise ParameterError(f'--plot {place}: cannot be written: {error.strerror}') from error
+
+
+def draw_plot(rows: Sequence[Row], measure: Measure) -> bytes:
+    """Draw pictures per second against accuracy, a dot for each variant, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -773,15 +771,29 @@ def save_plot(rows: Sequence[Row], place: Path) -> None:
     figure = Figure(figsize=(9.6, 4.8), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_xlabel('pictures per second, from picture to detections')
-    axes.set_ylabel('objects of the first found again, %' if None in scores else 'mAP50-95')
+    axes.set_xlabel('pictures per second, from picture to result')
+    agreed = f'{measure.things} of the first: {measure.again}, %'
+    axes.set_ylabel(agreed if None in scores else measure.scores[measure.main_score])
     for (row, name), score in zip(done, scores, strict=True):
         assert row.picture_ms and row.agreement
-        # A dollar sign would begin a formula.
-        label = without_commands(name.rpartition('/')[2]).replace('$', r'\$')
-        accuracy = 100 * (row.agreement.share or 0.0) if score is None or None in scores else score.ap50_95
-        axes.plot(1e3 / row.picture_ms.median, accuracy, 'o', markersize=9, label=label)
+        accuracy = 100 * (row.agreement.share or 0.0)
+        if score is not None and None not in scores:
+            accuracy = score[measure.main_score]
+        axes.plot(1e3 / row.picture_ms.median, accuracy, 'o', markersize=9, label=_label(name))
     axes.margins(0.15)
     axes.grid(visible=True, alpha=0.4)
     figure.legend(loc='outside right upper')
-    figure.savefig(place, dpi=100)
+    plot = BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of letters that the font lacks, which become boxes
+        figure.savefig(plot, format='png', dpi=100, metadata={'Software': PLOT_SOFTWARE})
+    return plot.getvalue()
+
+
+def _label(name: str) -> str:
+    label = without_commands(name.rpartition('/')[2])
+    if len(label) > LONGEST_LABEL:
+        label = f'{label[: LONGEST_LABEL // 2]}...{label[-LONGEST_LABEL // 2 :]}'
+    # A dollar sign would begin a formula, and what begins with an underscore would not be in the legend.
+    label = label.replace('$', r'\$')
+    return f' {label}' if label.startswith('_') else label

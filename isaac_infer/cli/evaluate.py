@@ -126,16 +126,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def average_precision(
-    seeds: Sequence[int], truth: list[dict[str, Any]], answers: list[dict[str, Any]]
+    seeds: Sequence[int],
+    truth: list[dict[str, Any]],
+    answers: list[dict[str, Any]],
+    *,
+    iou_type: str = 'bbox',
+    sigmas: np.ndarray | None = None,
 ) -> list[ClassScore]:
-    """Score answers with COCO's metric, class by class; classes without any object are left out."""
+    """Score answers with COCO's metric, class by class; classes without any object are left out.
+
+    Args:
+        seeds: image_id of all pictures.
+        truth: what is in them.
+        answers: what was found in them, with scores.
+        iou_type: what is compared: `bbox`, `segm` or `keypoints`.
+        sigmas: (K,) how far each key point may be off, see `oks.sigmas_of`.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
         wanted = COCO()
         wanted.dataset = {
-            'images': [{'id': seed} for seed in seeds],
+            'images': [{'id': seed, 'height': 0, 'width': 0} for seed in seeds],  # masks know their own
             'categories': [{'id': index, 'name': name} for index, name in enumerate(CLASS_NAMES)],
             'annotations': [{**entry, 'id': number} for number, entry in enumerate(truth, 1)],
         }
@@ -146,7 +159,9 @@ def average_precision(
             'annotations': [{**entry, 'id': number} for number, entry in enumerate(answers, 1)],
         }
         given.createIndex()
-        judge = COCOeval(wanted, given, 'bbox')
+        judge = COCOeval(wanted, given, iou_type)
+        if sigmas is not None:
+            judge.params.kpt_oks_sigmas = sigmas
         judge.evaluate()
         judge.accumulate()
     precision = judge.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class), of all sizes; -1: no objects

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from full_disk import full_disk
 from onnx import TensorProto, helper, numpy_helper
 
+from isaac_infer.cli.compare import read_truth
 from isaac_infer.cli.main import main
+from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES
 from isaac_infer.core.source import FIRST_HELD_OUT_SEED
@@ -221,6 +225,82 @@ def test_the_plot_is_a_picture_with_a_dot_for_each_variant(near: Path, scenes: P
     assert 0 < coloured[0] < coloured[1]
 
 
+def texts_of_legend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What every legend shows from now on."""
+    figure = pytest.importorskip('matplotlib.figure')
+    shown: list[str] = []
+    legend = figure.Figure.legend
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        made = legend(*arguments, **options)
+        shown.extend(text.get_text() for text in made.get_texts())
+        return made
+
+    monkeypatch.setattr(figure.Figure, 'legend', noted)
+    return shown
+
+
+def test_every_name_of_a_model_is_in_the_legend_and_none_makes_noise(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = texts_of_legend(monkeypatch)
+    names = ['_hidden.onnx', '日本.onnx', 'm$x^_{.onnx', 'a' * 100 + 'b' * 95 + '.onnx']
+    models = [shutil.copy(MODEL, tmp_path / name) for name in names]
+    assert compare(*models, '--source', scenes, '--plot', tmp_path / 'plot.png') == 0
+    labels = [text.strip().replace('\\$', '$') for text in shown]
+    assert labels == [*names[:3], 'a' * 20 + '...' + 'b' * 15 + '.onnx']
+    assert not [warning for warning in recwarn if 'matplotlib' in warning.filename or 'Glyph' in str(warning)]
+    assert 'Warning' not in capsys.readouterr().err
+
+
+def test_a_plot_replaces_a_plot_and_no_other_picture(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot, photo = tmp_path / 'plot.png', tmp_path / 'photo.png'
+    assert cv2.imwrite(str(photo), np.zeros((50, 50, 3), np.uint8))
+    before = photo.read_bytes()
+    plot.touch()
+    for _ in range(2):
+        assert compare(MODEL, '--source', scenes, '--plot', plot) == 0
+    assert cv2.imread(str(plot)) is not None
+    capsys.readouterr()
+    assert compare(MODEL, '--source', scenes, '--plot', photo) == 2
+    assert f'--plot {photo}: exists and is no such plot; give another file' in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
+def test_the_plot_is_not_written_over_the_report(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'link').symlink_to(tmp_path)
+    report = tmp_path / 'x.PNG'
+    for plot in (report, tmp_path / 'link' / 'x.PNG'):
+        assert compare(MODEL, '--source', scenes, '--json', report, '--plot', plot) == 2
+        assert f'--plot {plot}: is the file of --json, too' in capsys.readouterr().err
+    assert not report.exists()
+
+
+@pytest.mark.parametrize('is_there', [False, True])
+def test_a_plot_that_cannot_be_written_is_named_and_leaves_the_old_one(
+    is_there: bool,
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plot = tmp_path / 'plots' / 'plot.png'
+    if is_there:
+        assert compare(MODEL, '--source', scenes, '--plot', plot) == 0
+    before = plot.read_bytes() if is_there else None
+    with full_disk():
+        assert compare(MODEL, '--source', scenes, '--plot', plot) == 2
+    assert f'--plot {plot}: cannot be written: File too large' in capsys.readouterr().err
+    assert [path.read_bytes() for path in plot.parent.iterdir()] == ([before] if is_there else [])
+
+
 def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(MODEL, '--source', scenes, '--json', '-') == 0
     printed = capsys.readouterr()
@@ -299,6 +379,54 @@ def test_truth_that_is_none_is_refused_in_one_line(
     said = capsys.readouterr().err
     assert complaint in said
     assert said.count('\n') == 1
+
+
+BUS, PERSON = {'id': 7, 'name': 'bus'}, {'id': 1, 'name': 'person'}
+
+
+@pytest.mark.parametrize(
+    ('changed', 'complaint'),
+    [
+        ({'bbox': []}, 'annotation 1: expected bbox [left, top, width, height] and area, finite'),
+        ({'bbox': '1234'}, 'got bbox "1234"'),
+        ({'bbox': ['1', '2', '3', '4']}, 'got bbox ["1", "2", "3", "4"]'),
+        ({'bbox': [0, 0, True, 1]}, 'got bbox [0, 0, true, 1]'),
+        ({'bbox': [0, 0, -5, 5]}, 'got bbox [0, 0, -5, 5]'),
+        ({'bbox': [0, 0, 5, -5]}, 'got bbox [0, 0, 5, -5]'),
+        ({'bbox': [1e308, 0, 1e308, 1]}, 'got bbox [1e+308, 0, 1e+308, 1]'),
+        ({'bbox': [0, 1e308, 1, 1e308]}, 'got bbox [0, 1e+308, 1, 1e+308]'),
+        ({'bbox': [0, 0, 1e200, 1e200]}, 'got bbox [0, 0, 1e+200, 1e+200]'),
+        ({'bbox': [0, 0, 1, math.inf]}, 'got bbox [0, 0, 1, Infinity]'),
+        ({'bbox': [0] * 9999}, 'got bbox [0, 0, 0, '),
+        ({'area': math.inf}, 'area Infinity'),
+        ({'area': math.nan}, 'area NaN'),
+        ({'area': -1}, 'area -1'),
+        ({'area': '4'}, 'area "4"'),
+        ({'iscrowd': 2}, 'iscrowd 2'),
+        ({'categories': [BUS, PERSON, {**BUS, 'id': 9}]}, 'expected different names of categories'),
+        ({'categories': [BUS, PERSON, {**BUS, 'name': 'x'}]}, 'expected different ids of categories'),
+        (
+            {'images': [{'id': 1, 'file_name': 'a.png'}, {'id': 1, 'file_name': 'b.png'}]},
+            'expected different ids of images',
+        ),
+    ],
+)
+def test_truth_that_would_give_wrong_numbers_is_refused(
+    changed: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    truth = {'images': [{'id': 1, 'file_name': 'a.png'}], 'categories': [BUS, PERSON]}
+    annotation = {'image_id': 1, 'category_id': 7, 'bbox': [0, 0, 4, 0.5]}
+    place = tmp_path / 'truth.json'
+    place.write_text(json.dumps({**truth, 'annotations': [annotation]}))
+    (known,) = read_truth(place).objects['a.png']
+    assert known == {'category_id': 1, 'bbox': [0, 0, 4, 0.5], 'area': 2, 'iscrowd': 0}
+    for key, value in changed.items():
+        (truth if key in truth else annotation)[key] = value
+    place.write_text(json.dumps({**truth, 'annotations': [annotation]}))
+    with pytest.raises(ParameterError) as raised:
+        read_truth(place)
+    assert complaint in str(raised.value)
+    assert len(str(raised.value)) < 500
 
 
 def test_truth_of_other_classes_is_refused(

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from full_disk import full_disk
 from onnx import TensorProto, helper
 
 from isaac_infer.cli.main import main
@@ -173,12 +174,13 @@ def test_nothing_is_written_into_a_folder_that_is_read(
 
 
 def test_a_report_that_cannot_be_written_leaves_the_old_one(
-    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], full_disk: None
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'reports' / 'out.json'
     out.parent.mkdir()
     out.write_text('{"model": "old"}')
-    assert run('--model', model, '--source', pictures, '--json', out) == 2
+    with full_disk():
+        assert run('--model', model, '--source', pictures, '--json', out) == 2
     assert f'--json {out}: cannot be written: File too large' in capsys.readouterr().err
     assert out.read_text() == '{"model": "old"}'
     assert [path.name for path in out.parent.iterdir()] == ['out.json']

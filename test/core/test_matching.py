@@ -54,6 +54,12 @@ def test_a_result_agrees_with_itself_perfectly(found, iou_threshold):
         assert result.worst_score_difference == 0
 
 
+def test_equal_boxes_are_paired_before_those_that_are_equal_but_for_rounding():
+    one, other = (0, 0, 100, 100, 0.5, 0), (1e-30, 0, 100, 100, 0.5, 0)
+    matches = match_detections(detections(one, other), detections(other, one), iou_threshold=0.5)
+    assert sorted(zip(matches.reference, matches.other)) == [(0, 1), (1, 0)]
+
+
 @given(results(), results(), thresholds)
 def test_it_makes_no_difference_which_result_is_the_reference(one, other, iou_threshold):
     there = match_detections(one, other, iou_threshold=iou_threshold)

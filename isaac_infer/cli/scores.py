@@ -1,0 +1,405 @@
+"""Scores: how results agree with those of a reference and with the truth, for each kind of answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from isaac_infer.cli.evaluate import average_precision, coco_entries
+from isaac_infer.cli.truth import BACKGROUND, NOT_KNOWN, Known, Object, Truth, rle_of
+from isaac_infer.core.decode.segmentation import SemanticDecoder, background_classes
+from isaac_infer.core.decode.tasks import TASKS
+from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.matching import Agreement, Tally, box_overlap, match
+from isaac_infer.core.metrics import ClassCounts, is_seen, mask_overlap, pose_overlap
+from isaac_infer.core.oks import sigmas_of
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.results import Detections, Poses, Segmentation, mask_box
+from isaac_infer.core.spec import ModelSpec
+
+MOST_CLASSES = 1 << 16  # of a class map
+
+Score = dict[str, float]
+
+
+class Agreeing(Protocol):
+    """Takes two results of one picture after the other."""
+
+    def add(self, reference: Any, other: Any) -> None:
+        """Compare two results of one picture."""
+
+    def agreement(self) -> Agreement:
+        """Sum up all pictures."""
+
+
+class Scoring(Protocol):
+    """Takes what was found in one picture after the other, and what is in it."""
+
+    def add(self, known: Known, found: Any) -> None:
+        """Keep what was found in a picture."""
+
+    def score(self) -> Score | None:
+        """Score all pictures; None where the truth has no object and no pixel that counts."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one kind of answer is measured; what of it is said in tables and thresholds."""
+
+    kind: str  # of answer and of truth: boxes, masks, pixels, poses
+    things: str  # what is counted
+    again: str  # what those are that the reference has too
+    overlap: str  # how alike two of them are
+    worst: str  # whose overlap is the worst
+    scores: Mapping[str, str]  # headings by key of a Score; the last is the one of thresholds and plot
+    agreeing: Callable[[Pipeline, Pipeline, float], Agreeing]  # of reference, other and threshold of overlap
+    scoring: Callable[[ModelSpec, ModelSpec, Truth], Scoring]  # of variant, reference and truth
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there are objects, which have scores, and may be too many or too few."""
+        return self.kind != 'pixels'
+
+    @property
+    def main_score(self) -> str:
+        return list(self.scores)[-1]
+
+
+def measure_of(spec: ModelSpec) -> Measure:
+    """How what a model answers is measured."""
+    if spec.task == 'segmentation':
+        is_semantic = isinstance(TASKS[spec.task].decoders[spec.decoder], SemanticDecoder)
+        return PIXELS if is_semantic else MASKS
+    return {'detection': BOXES, 'pose': POSES}[spec.task]
+
+
+def check_kinds(truth: Truth, measure: Measure, given: str) -> None:
+    """See that a truth from a file is of the kind that a model answers.
+
+    Raises:
+        ParameterError: it is not.
+    """
+    if (truth.maps is not None) == (measure.kind == 'pixels'):
+        return
+    if measure.kind == 'pixels':
+        wanted = 'a folder of class maps, because the model says what every pixel is'
+    else:
+        wanted = f'JSON in the form of COCO, because the model answers {measure.kind}'
+    raise ParameterError(f'truth {given}: expected {wanted}')
+
+
+# ---- agreement -----------------------------------------------------------------------------------
+
+
+class _Objects:
+    """Pairs objects of one class by their overlap."""
+
+    def __init__(
+        self,
+        overlap: Callable[[Any, Any], np.ndarray],
+        objects: Callable[[Any], Detections],
+        threshold: float,
+    ) -> None:
+        self._overlap, self._objects, self._threshold = overlap, objects, threshold
+        self._tally = Tally()
+
+    def add(self, reference: Any, other: Any) -> None:
+        one, two = self._objects(reference), self._objects(other)
+        matches = match(one, two, self._overlap(reference, other), threshold=self._threshold)
+        self._tally.add(one, two, matches)
+
+    def agreement(self) -> Agreement:
+        return self._tally.agreement()
+
+
+class _Pixels:
+    """Compares class maps: the overlaps are those of the classes over all pictures."""
+
+    def __init__(self, reference: Pipeline, other: Pipeline, threshold: float) -> None:
+        self._classes = reference.spec.num_classes, other.spec.num_classes
+        self._counts = ClassCounts()
+
+    def add(self, reference: Segmentation, other: Segmentation) -> None:
+        one, two = reference.class_map, other.class_map
+        assert one is not None and two is not None
+        known, answered = is_seen(one, self._classes[0]), is_seen(two, self._classes[1])
+        self._counts.add(one, two, known=known, answered=answered)
+
+    def agreement(self) -> Agreement:
+        iou = self._counts.iou()
+        return Agreement(
+            expected=self._counts.pixels,
+            found=self._counts.equal,
+            extra=0,
+            mean_iou=float(iou.mean()) if len(iou) else None,
+            worst_iou=float(iou.min()) if len(iou) else None,
+            mean_score_difference=None,
+            worst_score_difference=None,
+        )
+
+
+def _agreeing_boxes(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
+    return _Objects(box_overlap, lambda found: found, threshold)
+
+
+def _agreeing_masks(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
+    return _Objects(mask_overlap, lambda found: found.objects, threshold)
+
+
+def _agreeing_poses(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
+    names = reference.spec.keypoints
+    if other.spec.keypoints != names:
+        raise ParameterError(
+            f'keypoints: expected those of the first model, {_listed(names)}, '
+            f'got {_listed(other.spec.keypoints)}'
+        )
+    least = reference.limits.keypoint_threshold
+    overlap = partial(pose_overlap, sigmas=sigmas_of(names), keypoint_threshold=least)
+    return _Objects(overlap, lambda found: found.persons, threshold)
+
+
+# ---- truth ---------------------------------------------------------------------------------------
+
+
+class _Coco:
+    """Collects objects, which COCO's metric scores."""
+
+    def __init__(
+        self,
+        entries: Callable[[Known, Any], list[Object]],
+        iou_type: str,
+        sigmas: np.ndarray | None = None,
+        prepared: Callable[[Object], Object] = lambda entry: entry,
+    ) -> None:
+        self._entries, self._iou_type, self._sigmas, self._prepared = entries, iou_type, sigmas, prepared
+        self._pictures: list[int] = []
+        self._truth: list[Object] = []
+        self._answers: list[Object] = []
+
+    def add(self, known: Known, found: Any) -> None:
+        self._pictures.append(known.number)
+        self._truth += [self._prepared(entry) for entry in known.objects]
+        self._answers += self._entries(known, found)
+
+    def score(self) -> Score | None:
+        return mean_average_precision(
+            self._pictures, self._truth, self._answers, iou_type=self._iou_type, sigmas=self._sigmas
+        )
+
+
+def mean_average_precision(
+    pictures: Sequence[int],
+    truth: Sequence[Object],
+    answers: Sequence[Object],
+    *,
+    iou_type: str = 'bbox',
+    sigmas: np.ndarray | None = None,
+) -> Score | None:
+    """Score answers with COCO's metric; None where the truth has no object.
+
+    Args:
+        pictures: image_id of all pictures.
+        truth: what is in them.
+        answers: what was found in them, with scores.
+        iou_type: what is compared: `bbox`, `segm` or `keypoints`.
+        sigmas: of the key points, see `oks.sigmas_of`.
+    """
+    scores = []
+    for number in sorted({entry['category_id'] for entry in truth if not _is_ignored(entry, iou_type)}):
+        # Classes do not meddle with one another, so that each may be the first of the scenes' classes.
+        wanted, given = (
+            [{**entry, 'category_id': 0} for entry in entries if entry['category_id'] == number]
+            for entries in (truth, answers)
+        )
+        scores += average_precision(pictures, wanted, given, iou_type=iou_type, sigmas=sigmas)
+    if not scores:
+        return None
+    return {
+        'ap50': float(np.mean([score.ap50 for score in scores])),
+        'ap50_95': float(np.mean([score.ap50_95 for score in scores])),
+    }
+
+
+def _is_ignored(entry: Object, iou_type: str) -> bool:
+    return bool(entry['iscrowd'] or (iou_type == 'keypoints' and not entry['num_keypoints']))
+
+
+class _ClassMaps:
+    """Counts pixels by class."""
+
+    def __init__(self, spec: ModelSpec, reference: ModelSpec, truth: Truth) -> None:
+        self._num_classes = spec.num_classes
+        self._table = np.full(MOST_CLASSES, -1, np.int32)  # class of the truth by class of the model
+        if truth.maps is not None and spec.class_names in ((), reference.class_names):
+            self._table[:] = np.arange(MOST_CLASSES)  # the truth has the model's own numbers
+        else:
+            for number, known in truth_classes(spec, reference, truth).items():
+                self._table[number] = known
+        self._counts = ClassCounts()
+
+    def add(self, known: Known, found: Segmentation) -> None:
+        labels, truth = found.class_map, known.class_map
+        assert labels is not None and truth is not None
+        numbers = self._table[labels]
+        answered = is_seen(labels, self._num_classes) & (numbers >= 0)
+        answers = np.where(answered, numbers, 0).astype(np.uint16)
+        is_known = truth != NOT_KNOWN
+        self._counts.add(truth.astype(np.uint16), answers, known=is_known, answered=answered)
+
+    def score(self) -> Score | None:
+        iou = self._counts.iou()
+        if not self._counts.pixels:
+            return None
+        return {'accuracy': self._counts.equal / self._counts.pixels, 'miou': float(iou.mean())}
+
+
+def truth_classes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> dict[int, int]:
+    """Which class of the truth each class of a model is: by name, or by number where nobody named them.
+
+    Raises:
+        ParameterError: they have none in common.
+    """
+    names = spec.class_names or reference.class_names
+    wanted = truth.class_names if truth.maps is None else reference.class_names
+    if not names and spec.num_classes == len(wanted):
+        return {number: number for number in range(spec.num_classes)}
+    known = {name: number for number, name in enumerate(wanted)}
+    things = {index: known[name] for index, name in enumerate(names) if name in known and name != BACKGROUND}
+    if not things:
+        raise ParameterError(
+            f'class_names: expected some of {", ".join(wanted)}, got {", ".join(names) or "none"}'
+        )
+    if BACKGROUND in known:
+        things.update(dict.fromkeys(background_classes(names), known[BACKGROUND]))
+    return things
+
+
+def _person_classes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> dict[int, int]:
+    """As `truth_classes`; where both have one class, that has key points, it is the same."""
+    if len(truth.class_names) == 1 and spec.num_classes <= 1:
+        return {0: 0}
+    return truth_classes(spec, reference, truth)
+
+
+def _scoring_boxes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
+    return _Coco(partial(_box_entries, classes=truth_classes(spec, reference, truth)), 'bbox')
+
+
+def _scoring_masks(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
+    return _Coco(partial(_mask_entries, classes=truth_classes(spec, reference, truth)), 'segm')
+
+
+def _scoring_poses(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
+    ours, theirs = shared_keypoints(spec.keypoints, truth)
+    classes = _person_classes(spec, reference, truth)
+    entries = partial(_pose_entries, classes=classes, keypoints=ours)
+    sigmas = sigmas_of([(truth.keypoints or spec.keypoints)[at] for at in theirs])
+    return _Coco(entries, 'keypoints', sigmas, partial(_only_keypoints, keypoints=theirs))
+
+
+def shared_keypoints(names: Sequence[str], truth: Truth) -> tuple[list[int], list[int]]:
+    """Which key points of a model are which of the truth, by name, or by number where nobody named them.
+
+    Raises:
+        ParameterError: they have none in common.
+    """
+    at = {name: index for index, name in enumerate(names)}
+    shared = [(at[name], index) for index, name in enumerate(truth.keypoints) if name in at]
+    is_named = bool(truth.keypoints) and tuple(names) != tuple(map(str, range(len(names))))
+    if not shared and not is_named and truth.num_keypoints == len(names):
+        shared = [(index, index) for index in range(len(names))]
+    if not shared:
+        got = _listed(truth.keypoints) if truth.keypoints else f'{truth.num_keypoints} without names'
+        raise ParameterError(f'keypoints: expected some of {_listed(names)} in the truth, got {got}')
+    return [ours for ours, _ in shared], [theirs for _, theirs in shared]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ', '.join(names) or 'none'
+
+
+def _numbers(objects: Detections, classes: Mapping[int, int]) -> np.ndarray:
+    return np.array([classes.get(class_id, -1) for class_id in objects.class_id.tolist()], np.int32)
+
+
+def _box_entries(known: Known, found: Detections, *, classes: Mapping[int, int]) -> list[Object]:
+    return coco_entries(known.number, _numbers(found, classes), found.xyxy, found.score)
+
+
+def _mask_entries(known: Known, found: Segmentation, *, classes: Mapping[int, int]) -> list[Object]:
+    numbers = _numbers(found.objects, classes)
+    rows = np.flatnonzero(numbers >= 0)
+    entries = _box_entries(known, found.objects[rows], classes=classes)
+    for entry, row in zip(entries, rows.tolist()):
+        left_top = mask_box(found.objects.xyxy[row])[:2]
+        entry['segmentation'] = rle_of(found.masks[row], left_top, known.size_hw)
+        entry['area'] = int(np.count_nonzero(found.masks[row]))
+    return entries
+
+
+def _pose_entries(
+    known: Known, found: Poses, *, classes: Mapping[int, int], keypoints: Sequence[int]
+) -> list[Object]:
+    rows = np.flatnonzero(_numbers(found.persons, classes) >= 0)
+    entries = _box_entries(known, found.persons[rows], classes=classes)
+    for entry, xy in zip(entries, found.xy[rows][:, keypoints]):
+        entry['keypoints'] = np.pad(xy, ((0, 0), (0, 1)), constant_values=1).reshape(-1).tolist()
+        entry['num_keypoints'] = len(keypoints)
+    return entries
+
+
+def _only_keypoints(entry: Object, *, keypoints: Sequence[int]) -> Object:
+    """An object of the truth with some of its key points."""
+    points = np.reshape(entry['keypoints'], (-1, 3))[keypoints]
+    return {
+        **entry,
+        'keypoints': points.reshape(-1).tolist(),
+        'num_keypoints': int(np.count_nonzero(points[:, 2] > 0)),
+    }
+
+
+def _precision(of: str) -> dict[str, str]:
+    return {'ap50': f'{of}mAP50', 'ap50_95': f'{of}mAP50-95'}
+
+
+BOXES = Measure(
+    kind='boxes',
+    things='objects',
+    again='found again',
+    overlap='IoU',
+    worst='pair',
+    scores=_precision(''),
+    agreeing=_agreeing_boxes,
+    scoring=_scoring_boxes,
+)
+MASKS = replace(
+    BOXES,
+    kind='masks',
+    overlap='mask IoU',
+    scores=_precision('mask '),
+    agreeing=_agreeing_masks,
+    scoring=_scoring_masks,
+)
+POSES = replace(
+    BOXES,
+    kind='poses',
+    things='persons',
+    overlap='OKS',
+    scores=_precision('OKS '),
+    agreeing=_agreeing_poses,
+    scoring=_scoring_poses,
+)
+PIXELS = Measure(
+    kind='pixels',
+    things='pixels',
+    again='equal',
+    overlap='class IoU',
+    worst='class',
+    scores={'accuracy': 'pixels right', 'miou': 'mIoU'},
+    agreeing=_Pixels,
+    scoring=_ClassMaps,
+)
