@@ -261,9 +261,18 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
             + _way_out(model, task)
         )
     raise ModelError(
-        f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
+        f'{file_name}: no decoder fits its outputs{_looks_like(model, task)}; set decoder if one of these does.\n'
         + _way_out(model, task)
     )
+
+
+def _looks_like(model: Model, task: str) -> str:
+    others = [
+        name
+        for name, other in TASKS.items()
+        if name != task and any(family.match(model) for family in other.families.values())
+    ]
+    return f', which look like {" or ".join(others)}, not {task}' if others else ''
 
 
 def _way_out(model: Model, task: str) -> str:
