@@ -261,8 +261,8 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
             + _way_out(model, task)
         )
     raise ModelError(
-        f'{file_name}: no decoder fits its outputs{_looks_like(model, task)}; set decoder if one of these does.\n'
-        + _way_out(model, task)
+        f'{file_name}: no decoder fits its outputs{_looks_like(model, task)}; set decoder if one of these '
+        f'does.\n{_way_out(model, task)}'
     )
 
 
