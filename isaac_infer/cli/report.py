@@ -6,8 +6,6 @@ import argparse
 import errno
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.engine.files import replace_file
 from isaac_infer.engine.load import find_model
 from isaac_infer.params import ModelParams
 
@@ -79,20 +78,12 @@ def write_whole(path: Path, data: bytes) -> None:
     if is_there and not (place.is_file() and os.access(place.parent, os.W_OK)):
         path.write_bytes(data)  # a pipe or device, or a file that none can be put beside
         return
-    unfinished = place.with_name(f'.isaac_infer_{secrets.token_hex(8)}.part')
     try:
-        with unfinished.open('xb') as file:
-            file.write(data)
-        if is_there:
-            shutil.copymode(place, unfinished)
-        try:
-            os.replace(unfinished, place)
-        except OSError as error:
-            if error.errno != errno.EBUSY:  # as of one file that is mounted into a container
-                raise
-            place.write_bytes(data)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        replace_file(place, data)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # as of one file that is mounted into a container
+            raise
+        place.write_bytes(data)
 
 
 def _check_writable(path: Path) -> None:

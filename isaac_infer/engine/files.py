@@ -10,6 +10,8 @@ from pathlib import Path
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file beside its place, sync it, and put it there; leaves nothing behind where it fails.
 
+    What is replaced hands on its mode.
+
     Raises:
         OSError: it cannot be written; what was there is there still.
     """
@@ -18,7 +20,8 @@ def replace_file(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())  # temporary files are for their owner alone
+            # Temporary files are for their owner alone.
+            os.chmod(file.name, path.stat().st_mode if path.exists() else 0o666 & ~_umask())
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)

@@ -151,6 +151,7 @@ class PerceptionNode(LifecycleNode):
         self._is_starting = False  # by itself: configured and activated in one go
         self._failure = ''
         self._topic = ''
+        self._has_answered = False  # a picture, since this process began
         self._last_image_s = monotonic()
         self._lost = 0
         self._begun: deque[_Begun] = deque()  # used by the thread of the model only
@@ -444,7 +445,9 @@ class PerceptionNode(LifecycleNode):
         age_ms = (self.get_clock().now().nanoseconds - frame.stamp_ns) / 1e6
         wait_ms = (begun_ns - arrival.received_ns) / 1e6
         self._health.answered({'wait': wait_ms, **stages_ms, 'total': total_ms, 'age': age_ms})
-        self.get_logger().info(f'first picture answered after {total_ms:.1f} ms', once=True)
+        if not self._has_answered:  # not the logger's `once`, which looks at the call stack every time
+            self._has_answered = True
+            self.get_logger().info(f'first picture answered after {total_ms:.1f} ms')
         if total_ms > params.slow_frame_ms:
             slowest = max(stages_ms, key=stages_ms.__getitem__)
             self.get_logger().warning(

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from compare_command import compare, report_of
 from full_disk import full_disk
 from onnx import TensorProto, helper, numpy_helper
 
@@ -101,17 +102,6 @@ def dark_and_white(tmp_path: Path) -> Path:
     for name, value in (('dark', 0), ('white', 255)):
         assert cv2.imwrite(str(folder / f'{name}.png'), np.full((64, 64, 3), value, np.uint8))
     return folder
-
-
-def compare(*arguments: object) -> int:
-    return main(['compare', *map(str, arguments)])
-
-
-def report_of(code: int, out: Path, *arguments: object) -> dict[str, Any]:
-    file = out / 'report.json'
-    assert compare(*arguments, '--json', file) == code
-    report: dict[str, Any] = json.loads(file.read_text())
-    return report
 
 
 def test_a_model_agrees_with_itself_perfectly(scenes: Path, tmp_path: Path) -> None:

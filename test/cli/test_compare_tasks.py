@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from compare_command import compare, report_of
 from onnx import numpy_helper
 
-from isaac_infer.cli.main import main
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from models import save_constant_detector, ultralytics_metadata, ultralytics_output
@@ -26,17 +26,6 @@ needs_data = pytest.mark.skipif(
 )
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 PHOTO = 'coco_000000000785'
-
-
-def compare(*arguments: object) -> int:
-    return main(['compare', *map(str, arguments)])
-
-
-def report_of(code: int, out: Path, *arguments: object) -> dict[str, Any]:
-    file = out / 'report.json'
-    assert compare(*arguments, '--json', file) == code
-    report: dict[str, Any] = json.loads(file.read_text())
-    return report
 
 
 def missed(report: dict[str, Any]) -> list[str]:
