@@ -149,9 +149,7 @@ def view_from_cdr(cdr: bytes) -> ImageView | None:
         return None
     body = memoryview(cdr)[4:]
     try:
-        sec, nanosec, length = struct.unpack_from(f'{order}iII', body)
-        frame_id, at = _text(body, 12, length)
-        at = aligned(at)
+        stamp_ns, frame_id, at = _header(body, order)
         height, width, length = struct.unpack_from(f'{order}III', body, at)
         encoding, at = _text(body, at + 12, length)
         (is_bigendian,) = struct.unpack_from('B', body, at)
@@ -160,7 +158,6 @@ def view_from_cdr(cdr: bytes) -> ImageView | None:
     except struct.error as error:
         raise FrameError(f'image: the message ends early, after {len(cdr)} bytes') from error
     data = _part(body, at + 8, length)
-    stamp_ns = checked_stamp_ns(sec, nanosec)
     return ImageView(stamp_ns, frame_id, height, width, encoding, is_bigendian, step, data)
 
 
@@ -175,16 +172,21 @@ def compressed_view_from_cdr(cdr: bytes) -> CompressedView | None:
         return None
     body = memoryview(cdr)[4:]
     try:
-        sec, nanosec, length = struct.unpack_from(f'{order}iII', body)
-        frame_id, at = _text(body, 12, length)
-        at = aligned(at)
+        stamp_ns, frame_id, at = _header(body, order)
         (length,) = struct.unpack_from(f'{order}I', body, at)
         format, at = _text(body, at + 4, length)
         at = aligned(at)
         (length,) = struct.unpack_from(f'{order}I', body, at)
     except struct.error as error:
         raise FrameError(f'image: the message ends early, after {len(cdr)} bytes') from error
-    return CompressedView(checked_stamp_ns(sec, nanosec), frame_id, format, _part(body, at + 4, length))
+    return CompressedView(stamp_ns, frame_id, format, _part(body, at + 4, length))
+
+
+def _header(body: memoryview, order: str) -> tuple[int, str, int]:
+    """Read a std_msgs/Header: stamp in nanoseconds, frame, and where the next field begins."""
+    sec, nanosec, length = struct.unpack_from(f'{order}iII', body)
+    frame_id, at = _text(body, 12, length)
+    return checked_stamp_ns(sec, nanosec), frame_id, aligned(at)
 
 
 def aligned(at: int) -> int:
