@@ -7,11 +7,14 @@ import math
 import cv2
 import numpy as np
 
+MANY_CLASSES = 10_000  # more would push boxes so far apart that they lose their precision
+
 
 def xyxy_from_cxcywh(boxes: np.ndarray) -> np.ndarray:
     """Turn (N, 4) centre x, y, width, height into left, top, right, bottom."""
-    half = boxes[:, 2:4] * 0.5
-    return np.concatenate((boxes[:, :2] - half, boxes[:, :2] + half), axis=1)
+    columns = boxes.T  # NumPy is several times faster along many boxes than along four numbers
+    centre, half = columns[:2], columns[2:4] * 0.5
+    return np.concatenate((centre - half, centre + half)).T
 
 
 def clip_boxes(xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
@@ -61,7 +64,7 @@ def nms(
     if class_id is not None:
         # Far apart, boxes of different classes cannot overlap: one pass serves all classes.
         extent = 1.0 + float(np.abs(boxes[:, :2]).max() + boxes[:, 2:].max()) * 2.0
-        rank = np.unique(class_id, return_inverse=True)[1]  # small, where class numbers may be huge
+        rank = class_id if class_id.max() < MANY_CLASSES else np.unique(class_id, return_inverse=True)[1]
         boxes[:, :2] += (rank * extent)[:, None]
     # Lists, because OpenCV reads them three times faster here than arrays.
     kept = cv2.dnn.NMSBoxes(boxes.tolist(), score.tolist(), 0.0, iou_threshold, top_k=0)

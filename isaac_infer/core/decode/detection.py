@@ -173,11 +173,11 @@ def _check_unit(boxes: np.ndarray, spec: ModelSpec) -> None:
     """
     if not len(boxes) or 'box_unit' not in spec.unsettled:
         return
-    extent = np.abs(boxes).max(axis=1)
+    extent = np.abs(boxes)
     if spec.box_unit == 'pixels' and extent.max() <= LARGEST_NORMALISED:
         wrong, right = f'all lie within {extent.max():.2f} pixels', 'normalised'
-    elif spec.box_unit == 'normalised' and extent.min() > LARGEST_NORMALISED:
-        wrong, right = f'reach {extent.min():.1f} times the picture and more', 'pixels'
+    elif spec.box_unit == 'normalised' and (least := extent.max(axis=1).min()) > LARGEST_NORMALISED:
+        wrong, right = f'reach {least:.1f} times the picture and more', 'pixels'
     else:
         return
     raise SessionError(
