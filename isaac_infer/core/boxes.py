@@ -14,7 +14,8 @@ def xyxy_from_cxcywh(boxes: np.ndarray) -> np.ndarray:
     """Turn (N, 4) centre x, y, width, height into left, top, right, bottom."""
     columns = boxes.T  # NumPy is several times faster along many boxes than along four numbers
     centre, half = columns[:2], columns[2:4] * 0.5
-    return np.concatenate((centre - half, centre + half)).T
+    boxes_xyxy: np.ndarray = np.concatenate((centre - half, centre + half)).T
+    return boxes_xyxy
 
 
 def clip_boxes(xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,11 +15,12 @@ from isaac_infer.core.fit import Box, Fit, Size, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer, normalisation_tables
 from isaac_infer.core.spec import ImageSpec
-from isaac_infer.engine.cuda import Arena, compile_kernel
+from isaac_infer.engine.cuda import Arena, Buffer, compile_kernel
 from isaac_infer.engine.trt import TrtSession
 
 BLOCK = (32, 8, 1)  # threads
 MOST_SIZES = 16  # of pictures, for which tables are kept
+CHUNK_BYTES = 1 << 20  # of a picture, that are sent while the next ones are gathered
 TRIALS = 9  # of each way, to see which one is faster
 # Where a picture is prepared: all on the CPU; resized there and normalised on the GPU; all on the GPU.
 WAYS = ('cpu', 'resize', 'gpu')
@@ -73,6 +75,14 @@ def _neighbours(source: int, target: int, *, is_row: bool) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate((pixels, weights)).T, np.int32)
 
 
+class _Axes(NamedTuple):
+    """Which pixels of a picture make which of the network's input."""
+
+    used: np.ndarray  # rows of the picture that are looked at, the only ones that are sent
+    columns: Any  # device memory, of the picture
+    rows: Any  # device memory, of the rows that are sent
+
+
 class DevicePreparer:
     """Prepare pictures on the GPU, straight into a session's input; keeps its memory between frames.
 
@@ -94,20 +104,16 @@ class DevicePreparer:
         self._target = session.device_address(spec.name)
         value = _CARRIERS[spec.dtype.itemsize]
         tables = normalisation_tables(spec)
+        height, width = spec.size_hw
         with self._gpu.current():
             self._kernel: Any = compile_kernel(
                 _SOURCE.replace('VALUE', value), 'prepare', session.path.parent, gpu=self._gpu
             )
             self._table: Any = self._sent(tables)
-        height, width = spec.size_hw
-        with self._gpu.current():
-            self._arena = Arena(self._gpu, [height * width * 3], owner=spec.name)
-        (self._staging,) = self._arena.buffers  # for pictures that are resized before
-        self._small = self._staging.view((0, 0, 3), np.dtype(np.uint8))
-        self._picture: Any = None  # device memory of the largest picture so far
-        self._size = 0
+            self._small = Arena(self._gpu, [height * width * 3], owner=spec.name)  # for resized pictures
+        self._large: Arena | None = None  # for the largest picture so far
         self._fit: Fit | None = None
-        self._axes: dict[tuple[Size, Size], tuple[Any, Any]] = {}  # by source and target size
+        self._axes: dict[tuple[Box, Size], _Axes] = {}  # by source box and target size
         session.at_close(self._release)
 
     def __call__(self, frame: Frame, *, resize_first: bool = False) -> Fit:
@@ -116,45 +122,55 @@ class DevicePreparer:
         Args:
             resize_first: on the CPU, so that less has to be sent.
         """
-        fit = self._fit_for(frame.size_hw)
-        image, source_box = frame.image, fit.source_box
-        if resize_first:
-            left, top, right, bottom = source_box
-            # The stream has read the last one: a run was waited for since.
-            image = cv2.resize(image[top:bottom, left:right], self._small.shape[1::-1], dst=self._small)
-            source_box = 0, 0, image.shape[1], image.shape[0]
-        if image.strides[1:] != (3, 1) or image.strides[0] < 0:
-            image = np.ascontiguousarray(image)
-        height, width = image.shape[:2]
-        pitch = image.strides[0] if height > 1 else 3 * width
-        flat = np.lib.stride_tricks.as_strided(
-            image, (pitch * (height - 1) + 3 * width,), (1,), writeable=False
-        )
+        if self._fit is None or self._fit.source_hw != frame.size_hw:
+            spec = self.spec
+            self._fit = fit_picture(frame.size_hw, spec.size_hw, resize=spec.resize, scale_up=spec.scale_up)
+        fit, image = self._fit, frame.image
+        swap = frame.channel_order != self.spec.channel_order
+        # Memory that the GPU read for the last picture is free again: that run was waited for.
         with self._gpu.current():
-            if flat.nbytes > self._size:
-                self._picture = None  # first, so that both are never held at once
-                self._picture, self._size = self._driver.mem_alloc(flat.nbytes), flat.nbytes
-            self._driver.memcpy_htod_async(self._picture, flat, self._stream)
-            self._launch(fit, source_box, pitch, swap=frame.channel_order != self.spec.channel_order)
+            if resize_first:
+                left, top, right, bottom = fit.source_box
+                x0, y0, x1, y1 = fit.network_box
+                staging = self._small.buffers[0]
+                into = staging.view((y1 - y0, x1 - x0, 3), image.dtype)
+                cv2.resize(image[top:bottom, left:right], (x1 - x0, y1 - y0), dst=into)
+                self._send(staging, into, 0)
+                self._launch(fit, staging, self._axes_of((0, 0, x1 - x0, y1 - y0), fit), swap=swap)
+            else:
+                axes = self._axes_of(fit.source_box, fit)
+                staging = self._sent_rows(image, axes.used)
+                self._launch(fit, staging, axes, swap=swap, pitch=3 * image.shape[1])
         return fit
 
-    def _fit_for(self, source_hw: Size) -> Fit:
-        if self._fit is None or self._fit.source_hw != source_hw:
-            spec = self.spec
-            self._fit = fit_picture(source_hw, spec.size_hw, resize=spec.resize, scale_up=spec.scale_up)
-            left, top, right, bottom = self._fit.network_box
-            shape = bottom - top, right - left, 3
-            self._small = self._staging.view(shape, np.dtype(np.uint8))
-        return self._fit
+    def _sent_rows(self, image: np.ndarray, rows: np.ndarray) -> Buffer:
+        """Enqueue the sending of some rows: some are gathered while those before them are on their way."""
+        shape = len(rows), *image.shape[1:]
+        if self._large is None or self._large.buffers[0].host.nbytes < math.prod(shape):
+            smaller, self._large = self._large, None
+            if smaller is not None:
+                smaller.close()  # first, so that both are never held at once
+            self._large = Arena(self._gpu, [math.prod(shape)], owner=self.spec.name)
+        staging = self._large.buffers[0]
+        into = staging.view(shape, image.dtype)
+        step = max(CHUNK_BYTES // into.strides[0], 1)
+        for begin in range(0, len(rows), step):
+            chunk = into[begin : begin + step]
+            # Without `clip` NumPy would gather somewhere else first.
+            np.take(image, rows[begin : begin + step], axis=0, out=chunk, mode='clip')
+            self._send(staging, chunk, begin * into.strides[0])
+        return staging
 
-    def _launch(self, fit: Fit, source_box: Box, pitch: int, *, swap: bool) -> None:
-        left, top, right, bottom = source_box
-        x0, y0, x1, y1 = fit.network_box
-        columns, rows = self._axes_of((bottom - top, right - left), (y1 - y0, x1 - x0))
+    def _send(self, staging: Buffer, part: np.ndarray, offset: int) -> None:
+        if not staging.is_mapped:
+            self._driver.memcpy_htod_async(staging.address + offset, part, self._stream)
+
+    def _launch(self, fit: Fit, picture: Buffer, axes: _Axes, *, swap: bool, pitch: int = 0) -> None:
         height, width = self.spec.size_hw
+        left, top, right, bottom = fit.network_box
         arguments = (
-            *(np.uintp(int(self._picture) + top * pitch + 3 * left), pitch, columns, rows),
-            *(np.uintp(self._target), width, height, x0, y0, x1, y1),
+            *(np.uintp(picture.address), pitch or 3 * (right - left), axes.columns, axes.rows),
+            *(np.uintp(self._target), width, height, left, top, right, bottom),
             *(self._table, self.spec.pad_value, swap, self.spec.layout == 'nchw'),
         )
         self._kernel(
@@ -164,17 +180,23 @@ class DevicePreparer:
             stream=self._stream,
         )
 
-    def _axes_of(self, source_hw: Size, target_hw: Size) -> tuple[Any, Any]:
-        """Device memory that says which pixels make which columns and rows; reckoned once for each size."""
-        if (source_hw, target_hw) not in self._axes:
+    def _axes_of(self, source_box: Box, fit: Fit) -> _Axes:
+        """Which pixels are looked at; reckoned once for each size."""
+        x0, y0, x1, y1 = fit.network_box
+        target_hw = y1 - y0, x1 - x0
+        if (source_box, target_hw) not in self._axes:
             if len(self._axes) == MOST_SIZES:
                 self._axes.clear()
-            tables = (
-                _neighbours(source_hw[1], target_hw[1], is_row=False),
-                _neighbours(source_hw[0], target_hw[0], is_row=True),
+            left, top, right, bottom = source_box
+            columns = _neighbours(right - left, target_hw[1], is_row=False)
+            columns[:, :2] += left
+            rows = _neighbours(bottom - top, target_hw[0], is_row=True)
+            used, places = np.unique(rows[:, :2], return_inverse=True)
+            rows[:, :2] = places.reshape(-1, 2)
+            self._axes[source_box, target_hw] = _Axes(
+                used.astype(np.intp) + top, self._sent(columns), self._sent(rows)
             )
-            self._axes[source_hw, target_hw] = self._sent(tables[0]), self._sent(tables[1])
-        return self._axes[source_hw, target_hw]
+        return self._axes[source_box, target_hw]
 
     def _sent(self, table: np.ndarray) -> Any:
         """Device memory that holds a table, once the stream gets there."""
@@ -185,10 +207,11 @@ class DevicePreparer:
 
     def _release(self) -> None:
         """Let go of everything on the device; called by the session, with the context current."""
-        self._stream = self._kernel = self._table = self._picture = None
+        self._stream = self._kernel = self._table = None
         self._axes.clear()
-        self._arena.close()
-        self._staging = self._small = None  # type: ignore[assignment]
+        self._small.close()
+        if self._large is not None:
+            self._large.close()
 
 
 def _argument(value: Any) -> Any:
