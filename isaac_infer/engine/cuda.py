@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,11 +19,21 @@ from isaac_infer.engine.files import replace_file
 
 ALIGNMENT = 256  # bytes, as cudaMalloc aligns
 MIB = 1 << 20
+DEVICE_FILES = (
+    '/dev/nvidiactl',
+    '/dev/nvhost-gpu',
+    '/dev/nvgpu',
+)  # the first of cards, the others of a Jetson
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
 _allocations = 0
 _held_bytes: dict[str, int] = {}  # device memory that this process' arenas hold, by their owner
+
+
+def has_nvidia_gpu() -> bool:
+    """Tell by the driver's device files whether a GPU of NVIDIA is there, without touching CUDA."""
+    return any(os.path.exists(path) for path in DEVICE_FILES)
 
 
 def device_problem() -> str:
@@ -32,8 +43,10 @@ def device_problem() -> str:
     """
     try:
         import pycuda.driver as driver
-    except Exception as error:  # of the module, of libcuda.so.1, or of what it does on import
-        return f'pycuda cannot be imported ({error}); install the NVIDIA driver and "pip install pycuda"'
+    except ModuleNotFoundError as error:
+        return f'{error}; install it with "pip install pycuda", with nvcc in PATH (/usr/local/cuda/bin)'
+    except Exception as error:  # of libcuda.so.1, or of what the module does on import
+        return f"pycuda cannot be imported ({error}); a GPU with its driver is needed, on a Jetson JetPack's"
     try:
         driver.init()
         count = driver.Device.count()
@@ -73,17 +86,45 @@ class Gpu:
         if not 0 <= index < driver.Device.count():
             raise SessionError(f'device: expected 0 to {driver.Device.count() - 1}, got {index}')
         self.driver: Any = driver
+        self._process = os.getpid()
         self._device = driver.Device(index)
-        self._context: Any = self._device.retain_primary_context()
+        try:
+            self._context: Any = self._device.retain_primary_context()
+        except driver.Error as error:
+            raise SessionError(
+                f'{self._device.name()}: CUDA does not start: {error}; if the memory of the GPU is full, '
+                'close other programs'
+            ) from error
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread for a block."""
+        """Make the context current in this thread for a block.
+
+        Raises:
+            SessionError: what CUDA refuses in the block, or this process is a fork of the one that began.
+        """
+        if self.is_of_parent:
+            raise SessionError(
+                'CUDA cannot be used in a process that was forked after it had started; open the model in '
+                'the process that uses it, or start that one with "spawn"'
+            )
         self._context.push()
         try:
             yield
+        except self.driver.MemoryError as error:
+            raise SessionError(
+                f'out of GPU memory: {error}; {self.free_bytes() / MIB:.1f} of '
+                f'{self.facts.total_bytes / MIB:.0f} MiB free; close other programs or models'
+            ) from error
+        except self.driver.Error as error:
+            raise SessionError(f'CUDA failed: {error}') from error
         finally:
             self.driver.Context.pop()
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process is a fork of the one that began, with which CUDA is of no use."""
+        return os.getpid() != self._process
 
     @property
     def facts(self) -> DeviceFacts:

@@ -28,6 +28,7 @@ from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.engine.cuda import has_nvidia_gpu
 from isaac_infer.engine.trial import try_model
 from isaac_infer.engine.trt import RUNTIMES, TrtSession, find_tensorrt
 
@@ -166,25 +167,50 @@ def open_pipeline(
         session, spec = _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)
     else:
         session = _open_on_onnxruntime(path, providers, num_threads)
-        if backend == 'auto' and not providers and _has_tensorrt():
+        if backend == 'auto' and not providers and _expects_tensorrt():
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
         spec = spec or find_spec(session, path, overrides, task=task)
-        pipeline = make_pipeline(session, spec, limits(spec), engine)
+        wanted = limits(spec)
+    except BaseException:
+        session.close()
+        raise
+    pipeline = make_pipeline(session, spec, wanted, engine)
+    try:
         with _naming(path):
             for each in (pipeline, *pipeline.twins):
                 each.warm_up()
     except BaseException:
-        session.close()
+        pipeline.close()
         raise
     return pipeline
 
 
 def make_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: EngineOptions) -> Pipeline:
-    """Put a pipeline around a session, with what feeds engines and with as many twins as were asked for."""
-    pipeline = Pipeline(session, spec, limits, prepare=_preparer(session, spec, engine))
-    pipeline.twins = _twins(pipeline, engine)
+    """Put a pipeline around a session, with what feeds engines and with as many twins as were asked for.
+
+    Raises:
+        SessionError: there is not enough memory, or pictures cannot be prepared as was asked for; the session
+            is closed then.
+    """
+    pipeline = _single_pipeline(session, spec, limits, engine)
+    if isinstance(session, TrtSession):
+        try:
+            for _ in range(engine.pipeline_depth - 1):
+                twin = _single_pipeline(session.twin(), spec, limits, engine)
+                pipeline.twins = (*pipeline.twins, twin)
+        except BaseException:
+            pipeline.close()
+            raise
     return pipeline
+
+
+def _single_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: EngineOptions) -> Pipeline:
+    try:
+        return Pipeline(session, spec, limits, prepare=_preparer(session, spec, engine))
+    except BaseException:
+        session.close()
+        raise
 
 
 def _preparer(session: Session, spec: ModelSpec, engine: EngineOptions) -> Callable[[Frame], Fit] | None:
@@ -194,18 +220,6 @@ def _preparer(session: Session, spec: ModelSpec, engine: EngineOptions) -> Calla
     from isaac_infer.engine.device_prepare import ChosenPreparer
 
     return ChosenPreparer(session, spec.image, way=engine.prepare)
-
-
-def _twins(pipeline: Pipeline, engine: EngineOptions) -> tuple[Pipeline, ...]:
-    """Further pipelines on the same engine, as many as frames may be under way besides the first."""
-    if not isinstance(pipeline.session, TrtSession):
-        return ()
-    twins = []
-    for _ in range(engine.pipeline_depth - 1):
-        session = pipeline.session.twin()
-        prepare = _preparer(session, pipeline.spec, engine)
-        twins.append(Pipeline(session, pipeline.spec, pipeline.limits, prepare=prepare))
-    return tuple(twins)
 
 
 def is_engine(path: Path) -> bool:
@@ -219,15 +233,20 @@ def runs_on_tensorrt(path: Path, backend: str, providers: Sequence[str] = ()) ->
         raise SessionError(f'backend: expected one of {", ".join(BACKENDS)}, got {backend!r}')
     if is_engine(path) or backend == 'tensorrt':
         return True
-    if backend != 'auto' or providers or not _has_tensorrt():
+    if backend != 'auto' or providers or not all(_installed()):
         return False
     return not tensorrt_problem()
 
 
-def _has_tensorrt() -> bool:
+def _installed() -> list[bool]:
     """Tell whether TensorRT and PyCUDA are installed, without importing them."""
     found = [importlib.util.find_spec(name) for name in ('tensorrt', 'pycuda')]
-    return all(spec is not None and spec.origin is not None for spec in found)  # a mere folder has none
+    return [spec is not None and spec.origin is not None for spec in found]  # a mere folder has none
+
+
+def _expects_tensorrt() -> bool:
+    """Tell whether whoever set up this machine will be surprised by a model that runs on its CPU."""
+    return any(_installed()) or has_nvidia_gpu()
 
 
 def tensorrt_problem() -> str:
@@ -237,6 +256,17 @@ def tensorrt_problem() -> str:
     except SessionError as error:
         return str(error)
     return '' if name == RUNTIMES[0] else f'{name} only runs engines; the whole of TensorRT builds them'
+
+
+def check_built(session: Session, backend: str) -> None:
+    """See that there is an engine now, where nothing else was asked for.
+
+    Raises:
+        SessionError: the model runs on ONNX Runtime, which nobody chose.
+    """
+    if backend != 'onnxruntime' and not isinstance(session, TrtSession):
+        reason = tensorrt_problem() or f'it runs on {session.backend}'
+        raise SessionError(f'no engine was built: {reason}')
 
 
 def find_spec(

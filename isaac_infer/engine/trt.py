@@ -46,7 +46,7 @@ def find_tensorrt() -> ModuleType:
     """
     problem = device_problem()
     if problem:
-        raise SessionError(f'TensorRT needs a GPU: {problem}; or set backend to onnxruntime')
+        raise SessionError(f'TensorRT needs a GPU: {problem}; or set backend to onnxruntime for ONNX models')
     reasons = []
     for name in RUNTIMES:
         try:
@@ -55,7 +55,7 @@ def find_tensorrt() -> ModuleType:
             reasons.append(f'{name}: {error}')
     raise SessionError(
         f'TensorRT cannot be imported ({"; ".join(reasons)}); on a Jetson install python3-libnvinfer, '
-        'elsewhere "pip install tensorrt"; or set backend to onnxruntime'
+        'elsewhere "pip install tensorrt"; or set backend to onnxruntime for ONNX models'
     )
 
 
@@ -234,9 +234,16 @@ class TrtSession:
         count = engine.cuda_engine.num_optimization_profiles
         if not 0 <= self._profile < count:
             raise SessionError(f'profile: expected 0 to {count - 1}, got {self._profile}')
-        if self._profile:
-            self._context.set_optimization_profile_async(self._profile, self._stream.handle)
-            self._stream.synchronize()
+        if self._context.active_optimization_profile == self._profile:
+            return
+        # Where another session runs it, TensorRT before 10 has selected none, and the first run would crash.
+        if not self._context.set_optimization_profile_async(self._profile, self._stream.handle):
+            raise SessionError(
+                f'{engine.plan.path}: TensorRT refuses profile {self._profile}: {engine.messages.reason()}; '
+                'if another session runs it already: set pipeline_depth to 1, or build the engine with '
+                'isaac-infer'
+            )
+        self._stream.synchronize()
 
     def _profile_shapes(self, name: str) -> tuple[tuple[int, ...], ...]:
         """The smallest, usual and largest shape of an input."""
@@ -377,6 +384,11 @@ class TrtSession:
         with engine.gpu.current():
             if not self._is_bound:
                 self._bind(engine)
+            for name in self._on_device:  # so that the run reads again what lies there already
+                engine.gpu.driver.memcpy_dtoh_async(
+                    self._buffers[name], self._memory[name].address, self._stream
+                )
+            self._stream.synchronize()
             events = [engine.gpu.driver.Event() for _ in range(4)]
             begin = perf_counter_ns()
             events[0].record(self._stream)
@@ -401,9 +413,10 @@ class TrtSession:
 
     def close(self) -> None:
         """Release everything; safe to call twice."""
-        engine, self._engine = self._engine, None
-        if engine is None:
+        engine = self._engine
+        if engine is None or engine.gpu.is_of_parent:
             return
+        self._engine = None
         # All of it with the context current: what PyCUDA frees later, in another thread, it cannot free.
         with engine.gpu.current():
             self._stream.synchronize()

@@ -16,7 +16,7 @@ from isaac_infer.core.draw import draw_detections
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
-from isaac_infer.engine.load import file_sha256, find_model, open_pipeline
+from isaac_infer.engine.load import check_built, file_sha256, find_model, open_pipeline
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros.cdr import detections_to_cdr, fits_message
 from isaac_infer.ros.messages import detections_to_msg
@@ -41,6 +41,8 @@ def load(params: DetectorParams, say: Callable[[str], None], is_cancelled: Calla
         say=say,
         is_cancelled=is_cancelled,
     )
+    if params.build_only:
+        check_built(pipeline.session, params.backend)
     # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
     writer = 'cdr' if CDR_FITS else 'rclpy'
     return Loaded(pipeline, {'model': str(path), 'sha256': file_sha256(path), 'messages': writer})

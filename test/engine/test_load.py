@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from onnx import TensorProto, helper, load_model, save
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.spec import Limits, Overrides
+from isaac_infer.engine import cuda
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import file_sha256, find_model, open_pipeline, open_session
 from models import (
@@ -303,6 +306,39 @@ def test_what_needs_tensorrt_is_refused_with_the_way_out_where_there_is_no_gpu(
     plan = written(tmp_path / 'colours.engine', b'ftrt' + bytes(20) + bytes((8, 6, 1, 0)) + bytes(100))
     with pytest.raises(SessionError, match='TensorRT needs a GPU: .* set backend to onnxruntime'):
         open_session(plan if backend == 'auto' else model, backend=backend)
+
+
+@pytest.mark.parametrize(('installed', 'reason'), [('tensorrt', 'pycuda'), ('pycuda', 'CUDA finds no GPU')])
+def test_a_machine_that_lacks_half_of_tensorrt_says_that_the_cpu_is_used(
+    installed: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if importlib.util.find_spec('pycuda'):
+        pytest.skip('all of it is installed')
+    (tmp_path / installed).mkdir()
+    (tmp_path / installed / '__init__.py').touch()
+    driver = ['class Device:', '    count = staticmethod(lambda: 0)', 'init = lambda: None']
+    (tmp_path / installed / 'driver.py').write_text('\n'.join(driver))
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ('', '.driver'):
+        monkeypatch.delitem(sys.modules, f'pycuda{name}', raising=False)
+    with open_detector(model).session as session:
+        (said,) = session.fallbacks
+    assert 'running on the CPU: TensorRT needs a GPU' in said and reason in said
+    for name in ('pycuda', 'pycuda.driver'):
+        sys.modules.pop(name, None)
+
+
+def test_a_gpu_that_is_not_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec('pycuda'):
+        pytest.skip('it would be used')
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    monkeypatch.setattr(cuda, 'DEVICE_FILES', (str(tmp_path / 'nvidiactl'),))
+    with open_detector(model).session as session:
+        assert session.fallbacks == ()
+    (tmp_path / 'nvidiactl').touch()
+    with open_detector(model).session as session:
+        assert 'running on the CPU' in session.fallbacks[0] and 'pip install pycuda' in session.fallbacks[0]
 
 
 def test_an_engine_does_not_run_on_onnxruntime(tmp_path: Path) -> None:

@@ -39,10 +39,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def detector(folder):
-    """Open a detector on TensorRT; gives the pipeline, and what was said."""
+    """Open a model on TensorRT, a detector where no task is given; gives the pipeline, and what was said."""
     opened = []
 
-    def open_it(model=MODEL, *, prepare='auto', cache=folder, calibration_path='', **options):
+    def open_it(
+        model=MODEL, *, task='detection', prepare='auto', cache=folder, calibration_path='', **options
+    ):
         said = []
         engine = EngineOptions(
             replace(QUICK, **options),
@@ -52,6 +54,7 @@ def detector(folder):
         )
         pipeline = open_pipeline(
             model,
+            task=task,
             backend='tensorrt',
             limits=lambda spec: Limits(),
             engine=engine,

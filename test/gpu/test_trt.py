@@ -109,14 +109,19 @@ def test_open_sizes_are_run_within_what_the_engine_was_built_for(open_network):
     assert (session.run()['y'] == 10).all()
 
 
-def test_outputs_whose_size_only_a_run_tells(open_network):
+def finder():
+    """What finds where numbers are above 0: nobody knows how many before the run."""
     nodes = [
         ('Relu', ['x'], ['r']),
         ('NonZero', ['r'], ['i']),
         ('Cast', ['i'], ['f'], {'to': FLOAT}),
         ('Add', ['f', 'f'], ['y']),
     ]
-    session = open_network(network(nodes, [('x', FLOAT, (4, 600))], [('y', FLOAT, (2, None))]))
+    return network(nodes, [('x', FLOAT, (4, 600))], [('y', FLOAT, (2, None))])
+
+
+def test_outputs_whose_size_only_a_run_tells(open_network):
+    session = open_network(finder())
     buffer = session.input_buffer('x', (4, 600))
     for count in (0, 3, 2400, 5):
         buffer[...] = 0
@@ -142,6 +147,42 @@ def test_twins_share_the_engine_and_nothing_else(open_network):
     second.close()
     with pytest.raises(SessionError, match='closed'):
         second.run()
+
+
+def test_twins_whose_outputs_differ_in_size_do_not_disturb_one_another(open_network):
+    first = open_network(finder())
+    second = first.twin()
+    buffers = [session.input_buffer('x', (4, 600)) for session in (first, second)]
+    for counts in ((3, 2400), (0, 7), (100, 0)):
+        for buffer, count in zip(buffers, counts):
+            buffer[...] = 0
+            buffer.reshape(-1)[:count] = 1
+        first.start()
+        second.start()
+        for session, count in ((second, counts[1]), (first, counts[0])):
+            assert session.finish()['y'].shape == (2, count)
+    first.close()
+    assert second.run()['y'].shape == (2, 0)
+
+
+def test_twins_take_pictures_of_different_sizes(open_network):
+    shapes = {'x': ((1, 3, 4, 4), (1, 3, 8, 8), (2, 3, 16, 16))}
+    first = open_network(doubler((-1, 3, -1, -1)), shapes=shapes)
+    second = first.twin()
+    for value in range(4):
+        for session, shape, more in ((first, (1, 3, 4, 4), 0), (second, (2, 3, 16, 16), 10)):
+            session.input_buffer('x', shape)[...] = value + more
+            session.start()
+        assert (first.finish()['y'] == 2 * value).all() and (second.finish()['y'] == 2 * value + 20).all()
+
+
+def test_what_was_prepared_on_the_gpu_is_still_there_after_a_timed_run(open_network):
+    session = open_network(doubler((1, 3, 64, 96)))
+    device = DevicePreparer(session, ImageSpec('x', (64, 96)))
+    session.feed_from_device('x', True)
+    device(Frame(np.full((48, 64, 3), 51, np.uint8)))
+    session.run_timed()
+    assert np.allclose(session.run()['y'][0, :, 32], 0.4)
 
 
 def test_the_times_of_a_run_are_told(open_network):
@@ -184,6 +225,33 @@ def test_too_little_memory_is_an_error_that_says_how_much(open_network):
     with session.gpu.current(), pytest.raises(SessionError, match='out of GPU memory: .* MiB needed'):
         cuda.Arena(session.gpu, [1 << 50], owner='monster')
     assert session.run() if session.input_buffer('x', (1, 3, 8, 8)) is not None else {}
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from isaac_infer.core.errors import SessionError
+from isaac_infer.engine.trt import TrtSession
+session = TrtSession(Path(sys.argv[1]))
+session.input_buffer('x', (1, 3, 8, 8))[...] = 1
+child = os.fork()
+if not child:
+    try:
+        session.run()
+    except SessionError as error:
+        session.close()
+        os._exit(7 if 'spawn' in str(error) else 8)
+    os._exit(9)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert (session.run()['y'] == 2).all()
+"""
+
+
+def test_a_fork_is_told_that_it_cannot_use_the_session(open_network, tmp_path):
+    open_network(doubler()).close()
+    command = [sys.executable, '-c', FORK, str(tmp_path / 'network.engine')]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stderr
 
 
 LEAVE = """

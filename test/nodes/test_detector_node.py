@@ -20,6 +20,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.boxes import box_iou
+from isaac_infer.engine.load import tensorrt_problem
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.messages import detections_from_msg
 from models import OPSET, save_constant_detector, save_model, ultralytics_metadata, ultralytics_output
@@ -354,14 +355,30 @@ def test_a_model_that_cannot_be_opened_is_said_and_another_one_can_follow(
     )
 
 
-@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads memory and threads from /proc')
-@pytest.mark.parametrize(('is_there', 'code'), [(True, 0), (False, 1)])
-def test_a_node_that_only_builds_ends_with_the_model(start, tmp_path, is_there, code):
-    model = save_detector(tmp_path / 'a.onnx') if is_there else tmp_path / 'nowhere.onnx'
-    process = start('detector_node', *parameters(model_file_path=model, build_only='true'))
+@pytest.mark.parametrize(
+    ('name', 'backend', 'code'),
+    [('a.onnx', 'onnxruntime', 0), ('nowhere.onnx', 'onnxruntime', 1), ('a.onnx', 'tensorrt', 1)],
+)
+def test_a_node_that_only_builds_ends_with_the_model(start, tmp_path, name, backend, code):
+    save_detector(tmp_path / 'a.onnx')
+    process = start(
+        'detector_node',
+        *parameters(model_file_path=tmp_path / name, backend=backend, build_only='true'),
+    )
     assert process.wait() == code
 
 
+def test_a_node_that_only_builds_fails_where_nothing_was_built(start, tmp_path):
+    if not tensorrt_problem():
+        pytest.skip('an engine would be built')
+    process = start(
+        'detector_node', *parameters(model_file_path=save_detector(tmp_path / 'a.onnx'), build_only='true')
+    )
+    assert process.wait() == 1
+    assert 'no engine was built: TensorRT needs a GPU' in process.log
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/statm'), reason='reads memory and threads from /proc')
 def test_a_hundred_reconfigurations_leave_neither_memory_nor_threads(start, tmp_path, camera):
     models = [save_detector(tmp_path / 'a.onnx'), save_detector(tmp_path / 'b.onnx', OBJECTS[:1])]
     detector = start('detector_node', *parameters(model_file_path=models[0]))
