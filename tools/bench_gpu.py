@@ -62,6 +62,7 @@ class Bench:
         sources = tuple(filter(None, os.environ.get('ISAAC_INFER_TACTIC_SOURCES', '').split(',')))
         self.build = BuildOptions(optimization_level=args.level, tactic_sources=sources)
         self.cache = str(args.cache)
+        self.bare_ms = self.bare_hz = float('nan')  # until it is measured
 
     def open(self, *, prepare: str = 'auto', depth: int = 1, **options: Any) -> Pipeline:
         engine = EngineOptions(
@@ -165,7 +166,7 @@ def _bare_loops(bench: Bench, engine: Any, driver: Any, source: Any, target: Any
     return bare, rate
 
 
-def bench_inputs(bench: Bench, bare_ms: float) -> None:
+def bench_inputs(bench: Bench) -> None:
     """Compare engines that take uint8 pictures or float32, and answer with all classes or the best."""
     frames = {name: sized(pictures(bench.args.source)[0], size_hw) for name, size_hw in SIZES_HW.items()}
     for options in (
@@ -182,14 +183,14 @@ def bench_inputs(bench: Bench, bare_ms: float) -> None:
             for name, frame in frames.items():
                 for way in (*WAYS, 'auto'):
                     ways._way = way
-                    goal = bare_ms + 0.5 if (way, name) == ('auto', '1920x1080') else None
+                    goal = bench.bare_ms + 0.5 if (way, name) == ('auto', '1920x1080') else None
                     times = times_of(partial(pipeline, frame), 200)
                     bench.add(f'{name} to detections, prepared {way}', times, goal, 'bare + 0.5')
             print(f'prepared by itself: {ways.chosen}', file=sys.stderr)
         pipeline.close()
 
 
-def bench_depth(bench: Bench, bare_hz: float) -> None:
+def bench_depth(bench: Bench) -> None:
     """Count pictures per second with two under way."""
     frame = pictures(bench.args.source)[0]
     pipeline = bench.open(depth=2)
@@ -206,7 +207,7 @@ def bench_depth(bench: Bench, bare_hz: float) -> None:
             begun.append(both[number % 2])
         while begun:
             begun.pop(0).end()
-        goal = 0.85 * bare_hz if name == '640x640' else None
+        goal = 0.85 * bench.bare_hz if name == '640x640' else None
         bench.add_rate(
             f'{name} to detections, pipeline_depth 2', 2000 / (perf_counter() - begin), goal, '85% of bare'
         )
@@ -338,6 +339,17 @@ def bench_node(bench: Bench, rate_hz: float, *, depth: int) -> None:
         bench.rows.append(Row(f'{name}: GPU memory in use, {when}', float(np.median(samples)), 'MiB'))
 
 
+BENCHES: dict[str, Callable[[Bench], None]] = {
+    'inputs': bench_inputs,
+    'depth': bench_depth,
+    'start': bench_start,
+    'node-start': bench_node_start,
+    'node': lambda bench: bench_node(bench, 60, depth=1),
+    'overload': lambda bench: bench_node(bench, 500, depth=2),
+    'precisions': bench_precisions,
+}
+
+
 def main() -> int:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -346,6 +358,7 @@ def main() -> int:
     parser.add_argument('--level', type=int, default=1, help='optimisation level of engines (%(default)s)')
     parser.add_argument('--cache', type=Path, default=ROOT / 'out' / 'engines')
     parser.add_argument('--json', type=Path, default=ROOT / 'out' / 'bench_gpu.json')
+    parser.add_argument('--only', nargs='+', choices=BENCHES, help='measure these besides the bare engine')
     args = parser.parse_args()
     problem = cuda.device_problem()
     if problem:
@@ -359,20 +372,11 @@ def main() -> int:
         for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 20):
             cv2.imwrite(str(args.source / f'{seed}.png'), draw_scene(seed).image)
     bench = Bench(args)
-    bare_ms, bare_hz = bench_bare(bench)
-    benches: tuple[Callable[[], None], ...] = (
-        lambda: bench_inputs(bench, bare_ms),
-        lambda: bench_depth(bench, bare_hz),
-        lambda: bench_start(bench),
-        lambda: bench_node_start(bench),
-        lambda: bench_node(bench, 60, depth=1),
-        lambda: bench_node(bench, 500, depth=2),
-        lambda: bench_precisions(bench),
-    )
+    bench.bare_ms, bench.bare_hz = bench_bare(bench)
     failed = 0
-    for one in benches:
+    for name in args.only or BENCHES:
         try:
-            one()
+            BENCHES[name](bench)
         except Exception as error:  # the others are still worth their time
             failed = 1
             print(f'bench-gpu: {type(error).__name__}: {error}', file=sys.stderr)
