@@ -25,6 +25,7 @@ TRIALS = 9  # of each way, to see which one is faster
 # Where a picture is prepared: all on the CPU; resized there and normalised on the GPU; all on the GPU.
 WAYS = ('cpu', 'resize', 'gpu')
 AUTO = 'auto'  # whichever is fastest
+COLOURS = 3  # channels of the pictures that the kernel reads
 
 # Values are only moved, never reckoned with, so one kernel serves every dtype of the same size.
 _CARRIERS = {1: 'unsigned char', 2: 'unsigned short', 4: 'unsigned int', 8: 'unsigned long long'}
@@ -95,7 +96,7 @@ class DevicePreparer:
         Raises:
             SessionError: the input cannot be prepared there, or there is no compiler.
         """
-        if spec.channels != 3:
+        if spec.channels != COLOURS:
             raise SessionError(f'{spec.name}: pictures of {spec.channels} channel are prepared on the CPU')
         self.spec, self._session = spec, session
         self._gpu, self._stream = session.gpu, session.stream
@@ -237,7 +238,9 @@ class ChosenPreparer:
         self._device: DevicePreparer | None = None
         self._way = way
         self._chosen: dict[Size, str] = {}
-        if way != 'cpu':
+        if way == AUTO and spec.channels != COLOURS:
+            self._way = 'cpu'
+        elif way != 'cpu':
             try:
                 self._device = DevicePreparer(session, spec)
             except SessionError as error:

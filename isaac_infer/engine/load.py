@@ -219,7 +219,9 @@ def _preparer(session: Session, spec: ModelSpec, engine: EngineOptions) -> Calla
         return None
     from isaac_infer.engine.device_prepare import ChosenPreparer
 
-    return ChosenPreparer(session, spec.image, way=engine.prepare)
+    preparer = ChosenPreparer(session, spec.image, way=engine.prepare)
+    session.fallbacks += preparer.notes
+    return preparer
 
 
 def is_engine(path: Path) -> bool:

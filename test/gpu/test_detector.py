@@ -75,6 +75,18 @@ def test_a_damaged_engine_is_set_aside_and_built_again(detector, folder, tmp_pat
     assert len(pipeline(Frame(draw_scene(SCENES[0]).image)))
 
 
+def test_without_a_compiler_pictures_are_prepared_on_the_cpu_and_that_is_said(
+    detector, folder, tmp_path, monkeypatch
+):
+    detector(precision='fp32')
+    shutil.copytree(folder, tmp_path / 'engines', ignore=shutil.ignore_patterns('*.cubin'))
+    monkeypatch.setenv('PATH', str(tmp_path))
+    pipeline, _ = detector(precision='fp32', cache=tmp_path / 'engines')
+    assert any('on the CPU: nvcc cannot be used' in text for text in pipeline.session.fallbacks)
+    assert pipeline.prepare.chosen == 'cpu'
+    assert len(pipeline(Frame(draw_scene(SCENES[0]).image)))
+
+
 def test_a_cancelled_build_leaves_nothing(tmp_path):
     with pytest.raises(SessionError, match='cancelled'):
         open_engine(
