@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +24,10 @@ from rich.text import Text
 from isaac_infer.cli.models import DEFAULT_MODEL
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import is_report
+from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
+from isaac_infer.engine.files import working_folder
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
 FRAMES, RATE_HZ = 100, 30.0
@@ -103,14 +102,14 @@ def run(args: argparse.Namespace) -> int:
         highlight=False,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
-    with tempfile.TemporaryDirectory(prefix='isaac_infer_demo_') as folder:
-        report, is_interrupted = _play(args, model, Path(folder), console)
+    with working_folder('demo') as folder:
+        report, is_interrupted = _play(args, model, folder, console)
         _show(report, console, is_complete=not is_interrupted)
-        (Path(folder) / REPORT).write_text(json.dumps(report, indent=2) + '\n')
+        (folder / REPORT).write_text(json.dumps(report, indent=2) + '\n')
         for name in (CONTACT_SHEET, REPORT):  # only now: what an earlier run wrote outlives one that fails
             (args.out / name).unlink(missing_ok=True)
-            if (Path(folder) / name).exists():
-                shutil.copyfile(Path(folder) / name, args.out / name)
+            if (folder / name).exists():
+                shutil.copyfile(folder / name, args.out / name)
                 console.print(f'written: {args.out / name}', markup=False, highlight=False)
     if is_interrupted:
         return 130
@@ -238,24 +237,22 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
     """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end."""
     is_humble = os.environ.get('ROS_DISTRO') == 'humble'  # later ones replaced its variable, and warn of it
     localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    # Nor do the nodes import what happens to lie in the folder that the demo is called from (Python 3.11 on).
-    environment = {**localhost, **os.environ, 'PYTHONSAFEPATH': '1'}
+    environment = {**localhost, **python_environment()}
     namespace = f'/isaac_infer_demo_{os.getpid()}'
     processes: dict[str, subprocess.Popen[str]] = {}
     try:
         for name, values in nodes.items():
             parameters = folder / f'{name}.yaml'
             parameters.write_text(json.dumps({'/**': {'ros__parameters': values}}))  # JSON is YAML
-            command = [sys.executable, '-m', f'isaac_infer.nodes.{name}', '--ros-args']
-            command += ['-r', f'__ns:={namespace}', '--params-file', str(parameters)]
+            program = main_of(f'isaac_infer.nodes.{name}')
+            options = ['--ros-args', '-r', f'__ns:={namespace}', '--params-file', str(parameters)]
             with (folder / f'{name}.log').open('w') as log:
                 processes[name] = subprocess.Popen(
-                    command,
+                    python_command(program, *options, at_parents_end=signal.SIGTERM),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env=environment,
-                    preexec_fn=_end_with_parent,
                 )
         yield processes
     finally:
@@ -263,12 +260,6 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
             process.send_signal(signal.SIGINT)
         for process in processes.values():
             _stop(process)
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to end this child when the demo is killed, so that no node outlives it."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -19,10 +18,11 @@ from types import ModuleType
 from typing import Any
 
 from isaac_infer.core.build_options import PRECISIONS, BuildOptions
+from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
 from isaac_infer.core.progress import Phases, Say, estimated_share, tell_share
 from isaac_infer.core.text import signal_name
-from isaac_infer.engine.files import replace_file
+from isaac_infer.engine.files import replace_file, working_folder
 
 MIB = 1 << 20
 POLL_S = 0.2
@@ -62,53 +62,66 @@ def build_plan(
         ModelError: TensorRT refuses the model, in its words.
         SessionError: it was cancelled, or ended by a signal.
     """
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    with tempfile.TemporaryDirectory(prefix='isaac_infer_build_') as folder:
-        path = Path(folder, 'request.json')
+    with working_folder('build') as folder:
+        path, log = folder / 'request.json', folder / 'log'
         path.write_text(json.dumps(asdict(request)))
-        log = Path(folder, 'log')
-        with log.open('w') as errors:
-            child = subprocess.Popen(
-                [sys.executable, '-m', __name__, str(path)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        try:
-            answer = _follow(child, request, say, is_cancelled)
-            child.wait(LEAVING_S)  # it has said all it had to say
-        except subprocess.TimeoutExpired:
-            answer = None
-        finally:
-            if child.poll() is None:
-                child.kill()
-            child.wait()
+        with _started(path, log) as (child, messages):
+            answer = _follow(messages, request, say, is_cancelled)
+            try:
+                child.wait(LEAVING_S)  # it has said all it had to say
+            except subprocess.TimeoutExpired:
+                answer = None
         if answer is None:
             raise SessionError(
                 f'{request.model}: the build ended {_how(child.returncode)}\n'
                 f'{log.read_text(errors="replace")[-LAST_WORDS:]}'
             )
     if 'errno' in answer:
-        raise OSError(answer['errno'], answer['error'], request.into)
+        raise OSError(answer['errno'], answer['error'], answer['file'])
     if 'error' in answer:
         raise ModelError(answer['error'])
     return answer
 
 
+@contextmanager
+def _started(request: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start the child, and end it; gives it and the pipe of its messages.
+
+    Whatever else it prints, as libraries and Python's own start may do, is for the log.
+    """
+    messages, its_end = os.pipe()
+    with open(messages, 'rb', buffering=0), log.open('wb') as printed:
+        try:
+            child = subprocess.Popen(
+                python_command(main_of(__name__), str(request), str(its_end)),
+                env={**python_environment(), 'PYTHONUNBUFFERED': '1'},  # or a crash takes it along
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                pass_fds=[its_end],
+            )
+        finally:
+            os.close(its_end)  # so that the pipe ends with the child
+        try:
+            yield child, messages
+        finally:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+
+
 def _follow(
-    child: subprocess.Popen[bytes], request: Request, say: Say, is_cancelled: Callable[[], bool]
+    messages: int, request: Request, say: Say, is_cancelled: Callable[[], bool]
 ) -> dict[str, Any] | None:
     """Pass on what the child says until its answer; None where it ended without one."""
     import selectors
 
-    assert child.stdout is not None
     begin = last_word = monotonic()
     is_told = False  # how far it is
     rest = b''  # of a line
     expected = f' of about {request.expected_s:.0f} s' if request.expected_s else ''
     with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ)
+        selector.register(messages, selectors.EVENT_READ)
         while True:
             if is_cancelled():
                 raise SessionError('the build was cancelled')
@@ -121,7 +134,7 @@ def _follow(
                 say(f'building for {last_word - begin:.0f} s{expected}')
             if not selector.select(POLL_S):
                 continue
-            chunk = os.read(child.stdout.fileno(), 1 << 16)
+            chunk = os.read(messages, 1 << 16)
             if not chunk:
                 return None
             *lines, rest = (rest + chunk).split(b'\n')
@@ -147,13 +160,10 @@ def _how(code: int | None) -> str:
 
 
 def main() -> int:
-    """Build what the request file says, and print the answer as one line of JSON."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive its parent
+    """Build what the request file says, and send the answer as one line of JSON through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends this process
-    answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # whatever libraries print goes to the log
+    answers = os.fdopen(int(sys.argv[2]), 'w', buffering=1)
+    os.set_inheritable(answers.fileno(), False)
     request = Request(**json.loads(Path(sys.argv[1]).read_text()))
 
     def tell(message: Mapping[str, Any]) -> None:
@@ -164,7 +174,8 @@ def main() -> int:
     except IsaacInferError as error:
         tell({'error': str(error)})
     except OSError as error:  # no room for the engine, for one
-        tell({'error': error.strerror or str(error), 'errno': error.errno or errno.EIO})
+        facts = {'errno': error.errno or errno.EIO, 'file': str(error.filename or request.into)}
+        tell({'error': error.strerror or str(error), **facts})
     return 0
 
 
@@ -214,6 +225,7 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
     profile = _profile(builder, network, options)
     if profile is not None:
         config.add_optimization_profile(profile)
+        _share_profile(trt, config)
     calibrator = _calibrator(trt, request, options)
     if calibrator is not None:
         config.int8_calibrator = calibrator
@@ -230,6 +242,13 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
         )
     _save_timing_cache(timing_cache, request.timing_cache)
     return serialised
+
+
+def _share_profile(trt: ModuleType, config: Any) -> None:
+    """Let several sessions run one profile at a time: TensorRT 8.6 does not by itself, later ones do."""
+    feature = getattr(getattr(trt, 'PreviewFeature', None), 'PROFILE_SHARING_0806', None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
 
 
 def _network_flags(trt: ModuleType, options: BuildOptions) -> int:
@@ -428,7 +447,3 @@ def _latency_ms(path: Path, options: BuildOptions) -> float:
             session.run()
             times.append((perf_counter() - begin) * 1e3)
     return median(times[LATENCY_RUNS // 3 :])
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -231,7 +231,7 @@ def _build(engine: Path, key: BuildKey, build: Callable[[Path], Mapping[str, Any
         try:
             facts = build(partial)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if error.errno in _NO_ROOM or error.filename == str(partial):
                 raise _folder_error(engine.parent, error) from error
             raise
         with _errors_of(engine.parent):
@@ -377,7 +377,7 @@ def _locked(
 def _try_lock(path: Path) -> int | None:
     """Take a lock and write into it who has it; None where somebody else has it."""
     with _errors_of(path.parent):
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        lock = _open_lock(path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock), path.stat()):  # else who had it has taken the file away
@@ -393,6 +393,27 @@ def _try_lock(path: Path) -> int | None:
             raise
         os.close(lock)
         return None
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        kinds = {errno.EISDIR: 'a folder', errno.ELOOP: 'a link', errno.EACCES: "another user's file"}
+        if error.errno in kinds and os.path.lexists(path):
+            raise _lock_error(path, kinds[error.errno]) from error
+        raise  # of the folder
+    if not stat.S_ISREG(os.fstat(lock).st_mode):
+        os.close(lock)
+        raise _lock_error(path, 'a pipe or device')
+    return lock
+
+
+def _lock_error(path: Path, got: str) -> ModelError:
+    return ModelError(
+        f'{path}: expected a lock, a file that can be written, got {got}; '
+        f'remove it unless somebody builds, or set {FOLDER_VARIABLE} to another folder'
+    )
 
 
 def _unlock(path: Path, lock: int) -> None:

@@ -1,10 +1,18 @@
-"""Files: written in one step, so that a reader finds the old one or the new one, never a part."""
+"""Files: written in one step, so that nobody finds a part; and folders that are needed only for a while."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FOLDER_PREFIX = 'isaac_infer.'  # of working folders; all that begin so are locked by who uses them
+YOUNG_S = 60.0  # a folder that was made just now may not be locked yet
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -26,6 +34,34 @@ def replace_file(path: Path, content: bytes) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+@contextmanager
+def working_folder(purpose: str) -> Iterator[Path]:
+    """Make a folder for temporary files; what a killed process left in its own, the next one removes."""
+    _remove_left_folders(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f'{FOLDER_PREFIX}{purpose}.') as folder, _opened(folder) as lock:
+        with suppress(OSError):  # where folders cannot be locked, nobody removes any
+            fcntl.flock(lock, fcntl.LOCK_EX)  # ends with this process, however that ends
+        yield Path(folder)
+
+
+def _remove_left_folders(parent: Path) -> None:
+    for folder in parent.glob(f'{FOLDER_PREFIX}*'):
+        with suppress(OSError), _opened(folder) as lock:  # gone meanwhile, in use, or not ours: it stays
+            facts = os.fstat(lock)
+            if facts.st_uid == os.geteuid() and time.time() - facts.st_mtime > YOUNG_S:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+
+
+@contextmanager
+def _opened(folder: str | Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import json
@@ -15,12 +14,12 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.text import signal_name
 from isaac_infer.engine.cache import default_folder
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
-PR_SET_PDEATHSIG = 1  # of Linux: the signal that this process gets when its parent is gone
 HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the model
 
 
@@ -43,11 +42,13 @@ def _try(path: Path, size: int, changed_ns: int) -> None:
     remembered = _remembered(path, size, changed_ns)
     if os.path.exists(remembered):  # unlike Path.exists, no error where it may not be looked for
         return
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, '-m', __name__, str(path)]
     try:
         child = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S
+            python_command(main_of(__name__), str(path)),
+            env=python_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
         raise ModelError(
@@ -77,9 +78,7 @@ def _remembered(path: Path, size: int, changed_ns: int) -> Path:
 
 def main() -> None:
     """Load the model named on the command line and run it on zeros; in the child."""
-    # Whatever becomes of the parent, a model that runs for ever must not.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.alarm(math.ceil(TIMEOUT_S) + 1)  # the parent, where it lives, gives up first
+    signal.alarm(math.ceil(TIMEOUT_S) + 1)  # the parent gives up first, unless it was stopped
     from isaac_infer.engine.ort import OrtSession
 
     # What goes wrong in an orderly way is said where the model is opened.
@@ -87,7 +86,3 @@ def main() -> None:
         for spec in session.inputs:
             session.input_buffer(spec.name, tuple(max(length, 1) for length in spec.shape))
         session.run()
-
-
-if __name__ == '__main__':
-    main()

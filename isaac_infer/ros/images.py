@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
+from isaac_infer.core.child import python_command, python_environment
 from isaac_infer.core.encodings import (
     ENCODINGS,
     SECOND_NS,
@@ -121,7 +120,6 @@ LONGEST_ENCODING = 40  # characters; on very long ones cv_bridge's regular expre
 TRIAL_TIMEOUT_S = 20.0
 _tried: dict[str, str] = {}  # encoding -> why cv_bridge cannot convert it; empty where it can
 _TRIAL = """
-import sys
 from cv_bridge import CvBridge
 from sensor_msgs.msg import Image
 bridge, encoding = CvBridge(), sys.argv[1]
@@ -167,11 +165,10 @@ def _frame_by_cv_bridge(view: ImageView) -> Frame:
 
 def _cv_bridge_problem(encoding: str) -> str:
     """Have cv_bridge convert a picture in a child: built for another NumPy, it would end this process."""
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
     try:
         child = subprocess.run(
-            [sys.executable, '-c', _TRIAL, encoding],
-            env=environment,
+            python_command(_TRIAL, encoding),
+            env=python_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

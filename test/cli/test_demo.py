@@ -5,18 +5,18 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import cv2
 import pytest
 
+from isaac_infer.core.child import main_of, python_command
 from isaac_infer.core.scenes import draw_scene
 
 pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
 
-COMMAND = [sys.executable, '-m', 'isaac_infer.cli.main', 'demo']
+COMMAND = python_command(main_of('isaac_infer.cli.main'), 'demo')
 
 
 @pytest.fixture
@@ -27,10 +27,11 @@ def environment(tmp_path):
     return {**os.environ, **folders, 'ROS_DOMAIN_ID': domain, 'COLUMNS': '120'}
 
 
-def demo(environment, *arguments):
+def demo(environment, *arguments, cwd=None):
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         env=environment,
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=90,
@@ -54,7 +55,10 @@ def processes_of(environment):
 
 
 def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
-    done = demo(environment, '--frames', 20, '--rate', 10, '--out', tmp_path)
+    strange = tmp_path / 'strange'
+    strange.mkdir()
+    (strange / 'random.py').write_text('raise SystemExit("of somebody else")')
+    done = demo(environment, '--frames', 20, '--rate', 10, '--out', tmp_path, cwd=strange)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / 'report.json').read_text())
     assert report['answered'] == report['pictures'] == 20
@@ -127,7 +131,7 @@ def test_ctrl_c_ends_with_what_was_found_so_far(environment, tmp_path):
 
 def answers_of(environment):
     """How many answers the recorder of the demo has reported."""
-    reports = Path(environment['TMPDIR']).glob('isaac_infer_demo_*/report.json')
+    reports = Path(environment['TMPDIR']).glob('isaac_infer.demo.*/report.json')
     return max((json.loads(path.read_text())['answered'] for path in reports), default=0)
 
 

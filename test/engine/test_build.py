@@ -2,10 +2,12 @@
 
 import errno
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from isaac_infer.core.build_options import BuildOptions
 from isaac_infer.core.errors import ModelError, SessionError
 from isaac_infer.engine import build
 from isaac_infer.engine.build import Request, build_plan
@@ -25,13 +27,24 @@ class Listener:
         self.shares.append(share)
 
 
+# What a child needs for its messages: the last argument is the number of its end of the pipe.
+CHILD = """
+import json, os, signal, sys, time
+
+def tell(message, end='\\n'):
+    os.write(int(sys.argv[-1]), (json.dumps(message) + end).encode())
+
+"""
+
+
 @pytest.fixture
 def build_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Build with a child that runs these lines."""
+    python = sys.executable
 
     def build_it(body: str, **facts: float) -> tuple[dict[str, object], Listener]:
         program = tmp_path / 'child'
-        program.write_text(f'#!{sys.executable}\nimport os, signal, sys, time\n{body}\n')
+        program.write_text(f'#!{python}\n{CHILD}{body}\n')
         program.chmod(0o755)
         monkeypatch.setattr(sys, 'executable', str(program))
         listener = Listener()
@@ -42,29 +55,34 @@ def build_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_is_said_at_once_arrives_in_order_and_the_share_too(build_by) -> None:
-    lines = r'{"say": "a"}\n{"share": 0.25}\n{"say": "b"}\n{"share": 0.5}\n{"build_s": 1}\n'
-    answer, listener = build_by(f"sys.stdout.write('{lines}')")
+    messages = [{'say': 'a'}, {'share': 0.25}, {'say': 'b'}, {'share': 0.5}, {'build_s': 1}]
+    answer, listener = build_by(f'for message in {messages}: tell(message)')
     assert answer == {'build_s': 1}
     assert (listener.said, listener.shares) == (['a', 'b'], [0.25, 0.5])
 
 
 def test_before_tensorrt_10_the_share_is_that_of_the_last_time(build_by, monkeypatch) -> None:
     monkeypatch.setattr(build, 'POLL_S', 0.02)
-    _, listener = build_by("time.sleep(0.3); print('{}')", expected_s=1.0)
+    _, listener = build_by('time.sleep(0.3); tell({})', expected_s=1.0)
     assert listener.shares == sorted(listener.shares) and 0 < listener.shares[-1] < 0.9
 
 
+def test_a_build_that_says_nothing_tells_its_time(build_by, monkeypatch) -> None:
+    monkeypatch.setattr(build, 'SILENCE_S', 0.1)
+    _, listener = build_by('time.sleep(0.7); tell({})', expected_s=60.0)
+    assert listener.said and all(text.endswith('of about 60 s') for text in listener.said)
+
+
 def test_a_full_disk_is_an_error_of_the_system_with_its_number(build_by) -> None:
+    message = {'error': 'No space left on device', 'errno': errno.ENOSPC, 'file': 'm.engine'}
     with pytest.raises(OSError, match='No space left') as raised:
-        build_by(f'print(\'{{"error": "No space left on device", "errno": {errno.ENOSPC}}}\')')
-    assert raised.value.errno == errno.ENOSPC
+        build_by(f'tell({message})')
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, 'm.engine')
 
 
 def test_a_child_that_ends_by_itself_is_not_called_killed(build_by) -> None:
     with pytest.raises(SessionError, match='ended with code 3'):
-        build_by(
-            'print("words of a library", file=sys.stderr); sys.stdout.close(); time.sleep(0.2); os._exit(3)'
-        )
+        build_by('os.close(int(sys.argv[-1])); time.sleep(0.2); os._exit(3)')
 
 
 def test_a_child_that_crashes_is_named_by_its_signal(build_by) -> None:
@@ -74,4 +92,33 @@ def test_a_child_that_crashes_is_named_by_its_signal(build_by) -> None:
 
 def test_what_tensorrt_refuses_is_an_error_of_the_model(build_by) -> None:
     with pytest.raises(ModelError, match='cannot read this'):
-        build_by("""print('{"error": "cannot read this"}')""")
+        build_by("tell({'error': 'cannot read this'})")
+
+
+def test_what_libraries_print_is_no_message_and_is_shown_only_where_the_build_fails(build_by) -> None:
+    print_all = 'print("a library"); print("{}"); print(7); print("its error", file=sys.stderr)'
+    answer, listener = build_by(f"{print_all}; tell({{'build_s': 1}})")
+    assert (answer, listener.said) == ({'build_s': 1}, [])
+    with pytest.raises(SessionError, match=r'ended by SIGSEGV.*\na library\n{}\n7\nits error\n'):
+        build_by(f'{print_all}; os.kill(os.getpid(), signal.SIGSEGV)')
+
+
+def test_half_a_message_of_a_child_that_was_killed_is_none(build_by) -> None:
+    with pytest.raises(SessionError, match='ended by SIGKILL'):
+        build_by("tell({'build_s': 1}, end=''); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_neither_what_python_prints_at_its_start_nor_modules_that_lie_around_disturb_the_real_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'here' / 'statistics.py').write_text('open("was_here", "w")')
+    (tmp_path / 'sitecustomize.py').write_text('print("welcome to my machine")')
+    monkeypatch.chdir(tmp_path / 'here')
+    monkeypatch.syspath_prepend(tmp_path)
+    request = Request(
+        model=str(tmp_path / 'none.onnx'), into=str(tmp_path / 'engine'), options=asdict(BuildOptions())
+    )
+    with pytest.raises(ModelError, match='TensorRT'):  # there is no GPU, or no model
+        build_plan(request, say=lambda text: None)
+    assert not Path('was_here').exists()

@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -351,6 +352,38 @@ def test_a_folder_that_cannot_be_is_an_error_with_the_way_out(tmp_path: Path) ->
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'below', tmp_path / ('x' * 300)):
         with pytest.raises(ModelError, match='expected a folder that .* set ISAAC_INFER_CACHE'):
             get(folder, build=refuse_to_build)
+
+
+def test_a_folder_that_is_removed_during_the_build_is_an_error_with_the_way_out(tmp_path: Path) -> None:
+    def build(path: Path) -> Mapping[str, object]:
+        shutil.rmtree(path.parent)
+        path.write_bytes(b'engine')
+        return {}
+
+    with pytest.raises(ModelError, match='engines: expected a folder .* No such file .* ISAAC_INFER_CACHE'):
+        get(tmp_path / 'engines', build=build)
+
+
+def test_what_a_builder_misses_elsewhere_is_not_blamed_on_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='elsewhere'):
+        get(tmp_path, build=lambda path: {'bytes': (tmp_path / 'elsewhere').stat().st_size})
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ('make', 'kind'),
+    [
+        (Path.mkdir, 'a folder'),
+        (lambda path: path.symlink_to('nowhere'), 'a link'),
+        (os.mkfifo, 'a pipe or device'),
+    ],
+)
+def test_a_lock_that_is_no_file_is_named(make: Callable[[Path], None], kind: str, tmp_path: Path) -> None:
+    lock = tmp_path / f'.yolo-{KEY.digest}.lock'
+    make(lock)
+    with pytest.raises(ModelError, match=rf'{lock.name}: expected a lock, .* got {kind}; remove it'):
+        get(tmp_path, build=refuse_to_build)
+    assert get(tmp_path, OTHER_KEY, build=Builds()).was_built, 'other engines have nothing to do with it'
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')

@@ -96,6 +96,16 @@ def test_the_real_child_runs_a_good_model_and_keeps_quiet_about_a_bad_one(tmp_pa
     trial.try_model(bad)
 
 
+def test_modules_of_the_working_directory_do_not_keep_the_child_from_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'onnxruntime.py').write_text('open("was_here", "w"); raise ImportError("mine")')
+    monkeypatch.chdir(tmp_path)
+    trial.try_model(save_colour_detector(tmp_path / 'model.onnx'))
+    assert not Path('was_here').exists()
+    assert len(list(Path('cache', 'tried').iterdir())) == 1
+
+
 def wait_until(is_true: Callable[[], bool], *, at_most_s: float = 30.0) -> None:
     end = time.monotonic() + at_most_s
     while not is_true():

@@ -99,6 +99,15 @@ def test_a_cv_bridge_that_crashes_ends_a_child_and_not_the_node(cv_bridge):
             frame_from_image(message('16UC1', VALUES, width=2, height=2))
 
 
+def test_a_cv_bridge_that_lies_in_the_working_directory_is_not_run(monkeypatch, tmp_path):
+    (tmp_path / 'cv_bridge.py').write_text('open("was_here", "w")')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(images, '_tried', {})
+    with pytest.raises(FrameError, match='cv_bridge cannot convert either'):
+        frame_from_image(message('32FC1', VALUES, width=2, height=2))
+    assert not (tmp_path / 'was_here').exists()
+
+
 def test_without_cv_bridge_the_known_encodings_are_named(monkeypatch):
     monkeypatch.setattr(images, '_tried', {})
     with pytest.raises(FrameError, match="bayer_grbg16, got '32FC1', which cv_bridge cannot convert either"):
