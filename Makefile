@@ -45,7 +45,7 @@ bench: setup
 NEEDS := cv2 numpy onnx onnxruntime pycuda pytest rich tensorrt yaml
 GPU_READY = "$(or $(PYTHON),python3)" -c 'import importlib.util as u, sys; \
   missing = [name for name in sys.argv[1:] if not u.find_spec(name)]; \
-  sys.exit(f"{sys.executable} lacks {chr(44).join(missing)}: pip install -e \".[standalone,tensorrt,test]\"" if missing else 0)' $(NEEDS)
+  sys.exit(f"{sys.executable} lacks {chr(44).join(missing)}; a Jetson: see TensorRT in README.md; elsewhere: pip install -e \".[standalone,tensorrt,test]\"" if missing else 0)' $(NEEDS)
 
 test-gpu:
 	@$(GPU_READY)

@@ -20,10 +20,16 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
+from isaac_infer.cli.models import (
+    add_model_argument,
+    model_file,
+    open_network,
+    take_model_argument,
+    unused_precision,
+)
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
-from isaac_infer.cli.run import show_model
+from isaac_infer.cli.run import show_model, show_note
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.resolve import input_shapes
 from isaac_infer.core.errors import (
@@ -40,11 +46,9 @@ from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.session import Session, TimedSession
 from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, open_source
 from isaac_infer.core.tensor import TensorSpec
-from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
 from isaac_infer.engine.load import (
     file_sha256,
-    find_model,
     find_spec,
     is_engine,
     make_pipeline,
@@ -158,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     ImageSourceParams(width=args.width, height=args.height)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
-    path = find_model(model_path(params))
+    path = model_file(params)
     _check_batches(args.batch, path, params)
     if args.build_only:
         return build_only([params], args.json)
@@ -182,6 +186,7 @@ def run(args: argparse.Namespace) -> int:
             # Last, because it changes the shapes of the session's buffers.
             fed = _fed(session, pipeline, frames[0]) if args.batch else {}
             batches = {number: _measure_batch(session, fed, number, plan) for number in args.batch}
+        notes += filter(None, [unused_precision(args.precision, session)])
         notes += _warnings(network)
         report: dict[str, Any] = {
             'model': str(path),
@@ -263,7 +268,7 @@ def _frames(args: argparse.Namespace, params: DetectionParams) -> list[Frame]:
 
 def _pipeline(session: Session, params: DetectionParams) -> tuple[Pipeline | None, list[str]]:
     """Make the pipeline of a detector; or None, and a note that says why it is not understood."""
-    path = find_model(model_path(params))
+    path = model_file(params)
     overrides = params.overrides(read_class_names(params.class_names))
     try:
         spec = find_spec(session, path, overrides)
@@ -457,7 +462,8 @@ def _warnings(network: Measured) -> list[str]:
     if medians.get('enqueue', 0.0) > BOUND_BY_ENQUEUE * compute_ms:
         notes.append(
             f'enqueue time ({medians["enqueue"]:.3f} ms) is more than {BOUND_BY_ENQUEUE:.0%} of the GPU '
-            f'compute time ({compute_ms:.3f} ms): the host may be what limits; a CUDA graph helps'
+            f'compute time ({compute_ms:.3f} ms): the host may be what limits these runs, which are measured '
+            'without a CUDA graph; nodes, and the way from picture to detections, replay one where they can'
         )
     for key in ('h2d', 'd2h'):
         if medians.get(key, 0.0) >= compute_ms:
@@ -494,7 +500,7 @@ def _show(
         out.print(_table(f'picture to detections, {what}, milliseconds', stages))
         out.print(f'{stages.rate:.1f} frames per second, one after the other', highlight=False)
     for note in report['notes']:
-        out.print(f'note: {without_commands(note)}', highlight=False, markup=False, style='dim')
+        show_note(note, out)
 
 
 def _batch_table(batches: Mapping[int, Measured]) -> Table:

@@ -7,7 +7,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
+from isaac_infer.cli.models import (
+    add_model_argument,
+    model_file,
+    model_path,
+    open_network,
+    take_model_argument,
+)
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
@@ -15,7 +21,7 @@ from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.cache import read_sidecar
-from isaac_infer.engine.load import find_model, find_spec, is_engine
+from isaac_infer.engine.load import check_built, find_spec, is_engine
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
@@ -39,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Build an engine, or find it."""
     take_model_argument(args)
     params = params_from(args, ModelParams)
-    path = find_model(model_path(params))
+    path = model_file(params)
     if is_engine(path):
         raise ParameterError(f'{path}: expected an ONNX model, got an engine')
     check_report(args.json, params)
@@ -73,12 +79,13 @@ def add_build_only_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--build-only',
         action='store_true',
-        help='open the model, which builds its engine where there is none, and end',
+        help='open the model, which builds its engine where there is none, and end; exit code 1 where it has '
+        'none and backend is not onnxruntime',
     )
 
 
 def build_only(variants: Sequence[ModelParams], report: str, *, task: str = 'detection') -> int:
-    """Open models, so that engines that are not there are built; 1: one cannot be opened, the others were."""
+    """Open models, so that engines that are not there are built; 1: one has none, the others were built."""
     for params in variants:
         check_report(report, params)
     opened: list[dict[str, Any]] = []
@@ -86,12 +93,13 @@ def build_only(variants: Sequence[ModelParams], report: str, *, task: str = 'det
         model = model_path(params)
         try:
             with open_network(params, task=task) as session:
+                check_built(session, params.backend)
                 facts = _facts(session) if isinstance(session, TrtSession) else {'backend': session.backend}
         except ParameterError:
             raise
         except IsaacInferError as error:
             facts = {'failure': str(error)}
-            print(f'isaac-infer: error: {without_commands(str(error))}', file=sys.stderr)
+            print(f'isaac-infer: error: {without_commands(f"{model}: {error}")}', file=sys.stderr)
         opened.append({'model': model, **facts})
         if report != STANDARD_OUTPUT and 'failure' not in facts:
             what = facts.get('path') or f'{model}: nothing to build, it runs on {facts["backend"]}'

@@ -8,7 +8,6 @@ import importlib.util
 import math
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,14 +24,23 @@ from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.evaluate import CUSTOMARY
-from isaac_infer.cli.models import find_task, model_path, open_detector
+from isaac_infer.cli.models import (
+    add_task_option,
+    check_task,
+    find_task,
+    model_file,
+    model_path,
+    open_detector,
+    unused_precision,
+)
 from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report, write_whole
+from isaac_infer.cli.run import show_note
 from isaac_infer.cli.scores import Agreeing, Measure, Score, Scoring, check_kinds, measure_of
 from isaac_infer.cli.truth import Known, Truth, known_of_scene, read_maps, read_truth, scenes_truth
 from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import Agreement
@@ -41,10 +49,11 @@ from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
+from isaac_infer.engine.engines import calibration_frames
+from isaac_infer.engine.files import working_folder
 from isaac_infer.engine.load import (
     BACKENDS,
     file_sha256,
-    find_model,
     find_spec,
     is_engine,
     runs_on_tensorrt,
@@ -58,6 +67,8 @@ PLOT_HEAD = 1024  # bytes; texts come before the pixels
 LONGEST_LABEL = 40  # letters; with more, the legend leaves no room for the dots
 FEW_OBJECTS = 100  # of the reference, with which shares are coarse
 
+
+MEAN_CLASS_IOU = 0.9  # on average over the classes; semantic models differ by more than by rounding below it
 
 REFERENCE_BACKEND, REFERENCE_PRECISION = 'onnxruntime', 'fp32'  # where one model is compared with itself
 
@@ -92,6 +103,10 @@ class Wanted:
     @property
     def path(self) -> str:
         return model_path(self.params)
+
+    @property
+    def file(self) -> Path:
+        return model_file(self.params)
 
 
 class Variant:
@@ -176,13 +191,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'compared; for semantic models a folder of class maps, 8-bit grey PNG named as the pictures, 255 '
         'where a pixel does not count',
     )
-    parser.add_argument(
-        '--task',
-        metavar='|'.join(TASKS),
-        type=str,
-        help='what the models are for (default: what the first one says, or the only one that it fits; else '
-        'detection)',
-    )
+    add_task_option(parser)
     add_build_only_option(parser)
     add_json_option(parser)
     parser.add_argument(
@@ -220,6 +229,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='overlap, or OKS, of the worst pair; of semantic models: of the worst class',
     )
     limits.add_argument(
+        '--min-mean-iou',
+        metavar='X',
+        type=float,
+        help='overlap, or OKS, of all pairs on average; of semantic models: of all classes '
+        f'(default: {MEAN_CLASS_IOU:g} of semantic models, because most of their pixels are background)',
+    )
+    limits.add_argument(
         '--max-score-difference',
         metavar='X',
         type=float,
@@ -245,9 +261,9 @@ def run(args: argparse.Namespace) -> int:
     _check_numbers(args)
     params = params_from(args, DetectionParams)
     variants = _wanted(args, params)
-    task = args.task or find_task(variants[0].params)
+    task, why = (args.task, '') if args.task else find_task(variants[0].params)
     if args.build_only:
-        return build_only(_to_build(variants), args.json, task=task)
+        return build_only(_to_build(variants, args, params), args.json, task=task)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
@@ -259,7 +275,7 @@ def run(args: argparse.Namespace) -> int:
         truth = _truth(args, params, task, source)
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
         read += truth.maps.values() if truth and truth.maps else []
-        read += [find_model(variant.path) for variant in variants]
+        read += [variant.file for variant in variants]
         for variant in variants:
             check_report(args.json, variant.params, read)
         if args.plot:
@@ -270,6 +286,8 @@ def run(args: argparse.Namespace) -> int:
         measure, truth = _begin(at_work, truth, args)
         pictures = _work(at_work, args, source, truth, measure, out)
         rows = _rows(at_work)
+        notes = [f'task {task}: {why}'] if why else []
+        notes += [*_notes(rows, measure), *_notes_of_precision(at_work, rows, args, params, source)]
     checks = _checks(rows, measure, args)
     holds = all(check.holds for check in checks)
     code = 0 if holds and not pictures.unread else 1
@@ -287,11 +305,12 @@ def run(args: argparse.Namespace) -> int:
         'variants': [_as_dict(row) for row in rows],
         'checks': [asdict(check) for check in checks],
         'holds': holds,
+        'notes': notes,
     }
     write_report(args.json, report)
-    _show(rows, checks, measure, pictures, out)
+    _show(rows, checks, measure, pictures, notes, out)
     if args.plot:
-        write_plot(rows, measure, args.plot)
+        write_plot(rows, measure, args.plot, title=_title(rows, pictures))
         out.print(f'written: {without_commands(str(args.plot))}', markup=False, highlight=False)
     return code
 
@@ -309,13 +328,14 @@ def _wanted(args: argparse.Namespace, params: DetectionParams) -> list[Wanted]:
 
     Raises:
         ModelError: a model is not there.
-        ParameterError: a precision or a backend is unknown, or the first model is no ONNX model.
+        ParameterError: a precision or a backend is unknown or lacks something, or the first model is no ONNX
+            model.
     """
     first = [model_path(params)] if params.model_file_path or params.engine_file_path else []
     if not (first or args.models):
         raise ParameterError('MODEL: expected at least one model, got none')
     models = [params.changed(model_file_path=model, engine_file_path='') for model in (*first, *args.models)]
-    paths = [find_model(model_path(model)) for model in models]
+    paths = [model_file(model) for model in models]
     if not (args.precisions or args.backends):
         return [Wanted(model) for model in models]
     for option, known in (('precisions', PRECISIONS), ('backends', BACKENDS)):
@@ -339,7 +359,27 @@ def _wanted(args: argparse.Namespace, params: DetectionParams) -> list[Wanted]:
     once: dict[tuple[str, str, str], Wanted] = {}
     for each in variants:
         once.setdefault((each.path, each.params.backend, each.precision), each)
+    for each in once.values():
+        _check_precision(each)
     return list(once.values())
+
+
+def _check_precision(wanted: Wanted) -> None:
+    """See before the work that a precision can be given, as far as that can be known.
+
+    Raises:
+        ParameterError: ONNX Runtime does not have it, or there are no pictures to calibrate it on.
+    """
+    precision, params = wanted.precision, wanted.params
+    is_on_onnxruntime = params.backend == 'onnxruntime'
+    if is_on_onnxruntime and precision and precision not in ONNX_PRECISIONS:
+        raise ParameterError(
+            f'precisions: expected some of {", ".join(ONNX_PRECISIONS)} on ONNX Runtime, got {precision}; '
+            'leave it out, or give --backends tensorrt'
+        )
+    # TensorRT may find an engine although its pictures are gone.
+    if precision == 'int8' and (is_on_onnxruntime or not params.calibration_path):
+        calibration_frames(params.engine_options())
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -349,6 +389,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
         'iou': 1.0,
         'min_agreement': 1.0,
         'min_iou': 1.0,
+        'min_mean_iou': 1.0,
         'max_score_difference': 1.0,
         'max_map_loss': 1.0,
     }
@@ -359,8 +400,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
             raise ParameterError(f'{name.replace("_", "-")}: expected {expected}, got {value:g}')
     if args.iou == 0:
         raise ParameterError('iou: expected more than 0, got 0: then every object would be every other')
-    if args.task not in (None, *TASKS):
-        raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {args.task}')
+    check_task(args.task)
 
 
 def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> None:
@@ -397,10 +437,16 @@ def _is_plot(path: Path) -> bool:
     return not head or f'tEXtSoftware\0{PLOT_SOFTWARE}'.encode() in head
 
 
-def _to_build(variants: Sequence[Wanted]) -> list[DetectionParams]:
+def _to_build(
+    variants: Sequence[Wanted], args: argparse.Namespace, params: DetectionParams
+) -> list[DetectionParams]:
     """What `--build-only` opens: all, or of one model in several precisions those of TensorRT."""
     built = [each.params for each in variants if each.params.backend != REFERENCE_BACKEND]
-    return built or [variants[0].params]
+    if built:
+        return built
+    # As it was asked for: that nothing is built is fine only where ONNX Runtime was.
+    asked = next((each for each in args.backends or [params.backend] if each != 'onnxruntime'), 'onnxruntime')
+    return [variants[0].params.changed(backend=asked)]
 
 
 def _truth(args: argparse.Namespace, params: DetectionParams, task: str, source: Source) -> Truth | None:
@@ -431,15 +477,17 @@ def _open(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_referenc
     try:
         params = wanted.params
         if wanted.precision and params.backend == 'onnxruntime':
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='isaac_infer_compare_')))
-            place = save_variant(
-                find_model(wanted.path),
-                folder,
-                precision=wanted.precision,
-                options=params.engine_options(),
-                overrides=params.overrides(read_class_names(params.class_names)),
-                find_spec=partial(find_spec, task=task),
-            )
+            folder = stack.enter_context(working_folder('compare'))
+            with BuildProgress() as say:
+                place = save_variant(
+                    wanted.file,
+                    folder,
+                    precision=wanted.precision,
+                    options=params.engine_options(),
+                    overrides=params.overrides(read_class_names(params.class_names)),
+                    find_spec=partial(find_spec, task=task),
+                    say=say,
+                )
             params = params.changed(model_file_path=str(place))
         return Variant(wanted, stack.enter_context(contextlib.closing(open_detector(params, task=task))))
     except IsaacInferError as error:
@@ -581,8 +629,7 @@ def _rows(variants: Sequence[Variant]) -> list[Row]:
     usual_ms = summarise(variants[0].picture_ms).median
     rows = []
     for variant in variants:
-        path = find_model(variant.path)
-        wanted = variant.wanted
+        wanted, path = variant.wanted, variant.wanted.file
         backend = wanted.params.backend if wanted.precision else ''
         row = Row(str(path), file_sha256(path), variant.failure, backend, wanted.precision, *([None] * 5))
         if variant.pipeline:
@@ -606,6 +653,9 @@ def _rows(variants: Sequence[Variant]) -> list[Row]:
 def _checks(rows: Sequence[Row], measure: Measure, args: argparse.Namespace) -> list[Check]:
     """Compare every variant but the reference with the thresholds; what cannot be measured does not hold."""
     checks = []
+    least_mean_iou = args.min_mean_iou
+    if least_mean_iou is None and not measure.has_objects:
+        least_mean_iou = MEAN_CLASS_IOU
     for row, name in list(zip(rows, _short_names(rows), strict=True))[1:]:
         if row.failure:
             checks.append(Check(name, 'runs', 'without an error', 'failed', False))
@@ -614,6 +664,7 @@ def _checks(rows: Sequence[Row], measure: Measure, args: argparse.Namespace) -> 
         assert agreed is not None
         at_least = {
             measure.again: (agreed.share, args.min_agreement),
+            f'{measure.overlap}, mean': (agreed.mean_iou, least_mean_iou),
             f'{measure.overlap} of the worst {measure.worst}': (agreed.worst_iou, args.min_iou),
             'speed-up': (row.speed_up, args.min_speed_up),
         }
@@ -658,12 +709,18 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _show(
-    rows: Sequence[Row], checks: Sequence[Check], measure: Measure, pictures: Pictures, out: Console
+    rows: Sequence[Row],
+    checks: Sequence[Check],
+    measure: Measure,
+    pictures: Pictures,
+    notes: Sequence[str],
+    out: Console,
 ) -> None:
     names = [Text(without_commands(name)) for name in _short_names(rows)]
     times = 'run', 'picture', 'faster'
     if len({row.model for row in rows}) == 1:
-        out.print(without_commands(rows[0].model), markup=False, highlight=False)
+        model = without_commands(rows[0].model)
+        out.print(f'model: {model}', markup=False, highlight=False, soft_wrap=True)
     title = f'speed, {pictures.count} pictures, median milliseconds of the network and of all'
     speed = _table(title, 'variant', *times)
     scores = measure.scores.values() if pictures.with_truth else []
@@ -695,8 +752,8 @@ def _show(
         said = row.failure or ', '.join(filter(None, (row.backend, row.precision)))
         text = Text.assemble(name, ': ', without_commands(said))
         out.print(text, style='red' if row.failure else 'dim', highlight=False, soft_wrap=True)
-    for note in _notes(rows, measure):
-        out.print(f'note: {note}', style='dim', highlight=False)
+    for note in notes:
+        show_note(note, out)
     if pictures.unread:
         out.print(f'verdict: {pictures.unread} pictures could not be read', style='bold red')
     if not checks:
@@ -727,6 +784,41 @@ def _notes(rows: Sequence[Row], measure: Measure) -> list[str]:
     return notes
 
 
+def _notes_of_precision(
+    variants: Sequence[Variant],
+    rows: Sequence[Row],
+    args: argparse.Namespace,
+    params: DetectionParams,
+    source: Source,
+) -> list[str]:
+    """What was asked for and makes no difference, and what flatters INT8."""
+    sessions = [variant.pipeline.session for variant in variants if variant.pipeline]
+    unused = [unused_precision(args.precision, session) for session in sessions]
+    notes = unused[:1] if all(unused) and not args.precisions else []
+    quantised = [row for row in rows if row.precision == 'int8' and not row.failure]
+    if params.calibration != 'qdq' and any(row.backend.startswith('onnxruntime') for row in quantised):
+        notes.append(
+            f'calibration {params.calibration} is one of TensorRT; on ONNX Runtime int8 is calibrated as qdq'
+        )
+    seen = _calibrated_on(params, source) if quantised else 0
+    if seen:
+        notes.append(
+            f'int8 is calibrated on {seen} of the {len(source.paths)} files of {args.source}: of pictures '
+            'that it has not seen it may be worse'
+        )
+    return notes
+
+
+def _calibrated_on(params: DetectionParams, source: Source) -> int:
+    """How many of the files that are compared are those of the calibration."""
+    try:
+        with open_source(params.calibration_path) as calibration:
+            paths = {os.path.realpath(path) for path in calibration.paths}
+    except SourceError:
+        return 0  # an engine may be there although its pictures are gone
+    return sum(os.path.realpath(path) in paths for path in source.paths)
+
+
 def _table(title: str, *headings: str) -> Table:
     table = Table(
         title=Text(title, style='bold'),
@@ -749,38 +841,46 @@ def _table(title: str, *headings: str) -> Table:
 # ---- the plot ------------------------------------------------------------------------------------
 
 
-def write_plot(rows: Sequence[Row], measure: Measure, place: Path) -> None:
+def write_plot(rows: Sequence[Row], measure: Measure, place: Path, *, title: str) -> None:
     """Write the plot as a PNG file.
 
     Raises:
         ParameterError: the file cannot be written; what was there is still there.
     """
     try:
-        write_whole(place, draw_plot(rows, measure))
+        write_whole(place, draw_plot(rows, measure, title=title))
     except OSError as error:
         raise ParameterError(f'--plot {place}: cannot be written: {error.strerror}') from error
 
 
-def draw_plot(rows: Sequence[Row], measure: Measure) -> bytes:
-    """Draw pictures per second against accuracy, a dot for each variant, as PNG."""
+def draw_plot(rows: Sequence[Row], measure: Measure, *, title: str) -> bytes:
+    """Draw pictures per second against accuracy, a dot for each variant, as PNG; what failed is named."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    done = [(row, name) for row, name in zip(rows, _short_names(rows), strict=True) if row.picture_ms]
+    named = list(zip(rows, _short_names(rows), strict=True))
+    done = [(row, name) for row, name in named if row.picture_ms]
     scores = [row.score for row, _ in done]
+    has_scores = None not in scores
     figure = Figure(figsize=(9.6, 4.8), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.set_xlabel('pictures per second, from picture to result')
     agreed = f'{measure.things} of the first: {measure.again}, %'
-    axes.set_ylabel(agreed if None in scores else measure.scores[measure.main_score])
+    axes.set_ylabel(measure.scores[measure.main_score] if has_scores else agreed)
+    axes.set_title(title)
     for (row, name), score in zip(done, scores, strict=True):
         assert row.picture_ms and row.agreement
         accuracy = 100 * (row.agreement.share or 0.0)
-        if score is not None and None not in scores:
+        if score is not None and has_scores:
             accuracy = score[measure.main_score]
-        axes.plot(1e3 / row.picture_ms.median, accuracy, 'o', markersize=9, label=_label(name))
+        dot = axes.plot(1e3 / row.picture_ms.median, accuracy, 'o', markersize=9, label=_label(name))
+        dot[0].set_clip_on(False)  # half of one at the very top is outside the axes
+    for row, name in named:
+        if row.failure:
+            axes.plot([], [], 'x', markersize=9, color='black', label=f'{_label(name)}: failed')
     axes.margins(0.15)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.0 if has_scores else 100.0))
     axes.grid(visible=True, alpha=0.4)
     figure.legend(loc='outside right upper')
     plot = BytesIO()
@@ -788,6 +888,12 @@ def draw_plot(rows: Sequence[Row], measure: Measure) -> bytes:
         warnings.simplefilter('ignore')  # of letters that the font lacks, which become boxes
         figure.savefig(plot, format='png', dpi=100, metadata={'Software': PLOT_SOFTWARE})
     return plot.getvalue()
+
+
+def _title(rows: Sequence[Row], pictures: Pictures) -> str:
+    models = dict.fromkeys(Path(row.model).name for row in rows)
+    of = next(iter(models)) if len(models) == 1 else f'{len(models)} models'
+    return f'{_label(of)}, {pictures.count} pictures'
 
 
 def _label(name: str) -> str:

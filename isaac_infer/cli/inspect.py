@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import add_model_argument, model_path, open_network, take_model_argument
+from isaac_infer.cli.models import (
+    FIRST_TASK,
+    add_model_argument,
+    add_task_option,
+    check_task,
+    find_task,
+    model_file,
+    open_network,
+    take_model_argument,
+    task_of,
+)
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, write_report
 from isaac_infer.core.decode.names import read_class_names
@@ -32,12 +42,13 @@ from isaac_infer.engine.layers import (
     onnx_facts,
     type_in,
 )
-from isaac_infer.engine.load import file_sha256, find_model, find_spec, is_engine
+from isaac_infer.engine.load import file_sha256, find_spec, is_engine
 from isaac_infer.engine.plan import read_plan
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
 LONGEST_VALUE = 200  # characters of a metadata value that are shown
+ASKED = 'it was asked for'  # why a model is for a task
 MOST_OPERATORS = 8  # that are shown by name
 
 
@@ -46,9 +57,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'inspect',
         help='show what a model file holds and how it will be used',
-        description='Shows tensors and metadata of a model, its decoder, and how pictures are fed to it.',
+        description='Shows tensors and metadata of a model, what it is for, its decoder, and how pictures '
+        'are fed to it.',
     )
     add_model_argument(parser)
+    add_task_option(parser)
     parser.add_argument('--layers', action='store_true', help='list every layer, with what it computes in')
     add_json_option(parser)
     add_options(parser, ModelParams)
@@ -61,13 +74,17 @@ def run(args: argparse.Namespace) -> int:
     take_model_argument(args)
     params = params_from(args, ModelParams)
     overrides = params.overrides(read_class_names(params.class_names))
-    path = find_model(model_path(params))
+    check_task(args.task)
+    path = model_file(params)
     check_report(args.json, params)
     if is_engine(path):
         return _inspect_engine(path, params, overrides, args)
     if params.backend == 'auto':  # looking at a model builds nothing
         params = params.changed(backend='onnxruntime')
-    with open_network(params) as session:
+    task = (args.task, ASKED) if args.task else None
+    if params.backend == 'tensorrt':  # engines are built for a task
+        task = task or find_task(params)
+    with open_network(params, task=task[0] if task else FIRST_TASK) as session:
         facts: dict[str, Any] = {
             'model': str(path),
             'bytes': path.stat().st_size,
@@ -87,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             if isinstance(session, TrtSession):
                 _show_engine(facts, session.metadata.get('precision', ''), with_layers=args.layers)
         try:
-            spec = find_spec(session, path, overrides)
+            spec = _spec(session, path, overrides, task)
         except IsaacInferError as error:
             if args.json:
                 write_report(args.json, {**facts, 'error': str(error)})
@@ -99,10 +116,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _spec(session: Session, path: Path, overrides: Overrides, task: tuple[str, str] | None) -> ModelSpec:
+    """Find out how a model is used: for this task, see `task_of`, or for the one that it seems to be for."""
+    name, why = task or task_of(session, path, overrides)
+    return _with_reason(find_spec(session, path, overrides, task=name), why)
+
+
+def _with_reason(spec: ModelSpec, why: str) -> ModelSpec:
+    return replace(spec, notes=(f'task {spec.task}: {why}', *spec.notes))
+
+
 def _inspect_engine(path: Path, params: ModelParams, overrides: Overrides, args: argparse.Namespace) -> int:
     """Show what an engine says: its header and what its build wrote everywhere, the rest where it can run."""
     plan, sidecar = read_plan(path), read_sidecar(path)
     spec = spec_of(path, overrides) if sidecar else None
+    task = (args.task, ASKED) if args.task else None
+    if spec:
+        is_built_for = args.task in (None, spec.task)
+        spec = _with_reason(spec, 'it was built for this') if is_built_for else None
     facts: dict[str, Any] = {
         'model': str(path),
         'bytes': path.stat().st_size,
@@ -120,7 +151,7 @@ def _inspect_engine(path: Path, params: ModelParams, overrides: Overrides, args:
         ) as session:
             inside = _engine_dict(session, engine_facts(session))
             try:
-                spec = spec or find_spec(session, path, overrides)
+                spec = spec or _spec(session, path, overrides, task)
             except IsaacInferError as error:
                 problems['how it is used'] = f'not understood: {error}'
     except IsaacInferError as error:
@@ -290,6 +321,7 @@ def _show_spec(spec: ModelSpec) -> None:
     _print(
         'how it is used',
         {
+            'task': spec.task,
             'decoder': spec.decoder,
             'outputs read': ', '.join(spec.outputs),
             'classes': _shortened(f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'),

@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
+import os
 from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
+from isaac_infer.core.decode.families import BOXES_ONLY
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
-from isaac_infer.core.spec import Overrides
-from isaac_infer.engine.load import find_model, find_spec, is_engine, open_pipeline, open_session
+from isaac_infer.core.spec import ModelSpec, Overrides
+from isaac_infer.engine.load import (
+    ENGINE_SUFFIXES,
+    find_model,
+    find_spec,
+    is_engine,
+    open_pipeline,
+    open_session,
+)
+from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import DetectionParams, ModelParams
 
 FIRST_TASK = next(iter(TASKS))
+BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
+UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
 DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
     """Add MODEL, which means the same as --model."""
     parser.add_argument('model', metavar='MODEL', nargs='?', help='the same as --model')
+    parser.add_argument('more_models', nargs='*', help=argparse.SUPPRESS)  # to be refused in words
 
 
 def take_model_argument(args: argparse.Namespace) -> None:
     """Put MODEL where the parameters are read from.
 
     Raises:
-        ParameterError: an option names a model too.
+        ParameterError: there are several, or an option names one too.
     """
+    if args.more_models:
+        models = [args.model, *args.more_models]
+        raise ParameterError(f'MODEL: expected one file, got {len(models)}: {", ".join(models)}')
     if args.model and (args.model_file_path or args.engine_file_path):
         raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
     args.model_file_path = args.model_file_path or args.model
@@ -67,44 +84,93 @@ def open_network(params: ModelParams, *, task: str = 'detection') -> Session:
         )
 
 
-def find_task(params: ModelParams) -> str:
-    """What a model is for: as it says itself, or the only task that can read it; else detection.
+def add_task_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--task`, see `find_task`."""
+    parser.add_argument(
+        '--task',
+        metavar='|'.join(TASKS),
+        type=str,
+        help='what the (first) model is for (default: what it says, or the only one that reads all of it; '
+        'else detection)',
+    )
+
+
+def check_task(task: str | None) -> None:
+    """See that a task that was asked for is one.
+
+    Raises:
+        ParameterError: it is none.
+    """
+    if task not in (None, *TASKS):
+        raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {task}')
+
+
+def find_task(params: ModelParams) -> tuple[str, str]:
+    """What a model is for, and why: see `task_of`; of an engine what it was built for.
 
     Raises:
         ModelError: there is no such model.
         ParameterError: it is not for detection, and several others can read it.
     """
-    named = [task for task in TASKS if params.decoder in TASKS[task].decoders]
-    if named:
-        return named[0]
     path = find_model(model_path(params))
+    if by_decoder := _task_by_decoder(params.decoder):
+        return by_decoder
     try:
         overrides = params.overrides(read_class_names(params.class_names))
         if is_engine(path):
             from isaac_infer.engine.engines import spec_of
 
             spec = spec_of(path, overrides)
-            return spec.task if spec else FIRST_TASK
+            return (spec.task, 'it was built for this') if spec else (FIRST_TASK, UNKNOWN)
         with contextlib.closing(open_session(path, backend='onnxruntime')) as session:
-            said = str(session.metadata.get('task', '')).strip().lower()
-            # Such models can be read as detectors too: what only one task says comes first.
-            for task in reversed(TASKS):
-                if said in TASKS[task].says:
-                    return task
-            fitting = [task for task in TASKS if _fits(session, path, overrides, task)]
+            return task_of(session, path, overrides)
+    except ParameterError:
+        raise
     except IsaacInferError:
-        return FIRST_TASK  # why it does not open is said when it is opened
-    if len(fitting) > 1 and FIRST_TASK not in fitting:
-        raise ParameterError(f'task: {path.name} can be read for {" and ".join(fitting)}; say what it is for')
-    return fitting[0] if len(fitting) == 1 else FIRST_TASK
+        return FIRST_TASK, UNKNOWN  # why it does not open is said when it is opened
 
 
-def _fits(session: Session, path: Path, overrides: Overrides, task: str) -> bool:
+def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, str]:
+    """What a model is for, and why: as it says itself, or the only task that reads all of it; else detection.
+
+    Raises:
+        ParameterError: it is not for detection, and several others can read it.
+    """
+    if by_decoder := _task_by_decoder(overrides.decoder):
+        return by_decoder
+    said = str(session.metadata.get('task', '')).strip().lower()
+    # Such models can be read as detectors too: what only one task says comes first.
+    for task in reversed(TASKS):
+        if said in TASKS[task].says:
+            is_detector_too = task != FIRST_TASK and said in TASKS[FIRST_TASK].says
+            boxes = f'; for {FIRST_TASK} {BOXES_ALONE}' if is_detector_too else ''
+            return task, f'its metadata say {said!r}{boxes}'
+    specs = {task: spec for task in TASKS if (spec := _spec_for(task, session, path, overrides))}
+    if len(specs) == 1:
+        return next(iter(specs)), 'no other one can read it'
+    if not specs:
+        return FIRST_TASK, UNKNOWN
+    others = [task for task in specs if task != FIRST_TASK]
+    if FIRST_TASK not in specs:
+        raise ParameterError(
+            f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task'
+        )
+    if BOXES_ONLY in specs[FIRST_TASK].notes and len(others) == 1:
+        return others[0], f'for {FIRST_TASK} {BOXES_ALONE}'
+    return FIRST_TASK, f'it can be read for {" and ".join(others)} too; --task says what it is for'
+
+
+def _task_by_decoder(decoder: str) -> tuple[str, str] | None:
+    tasks = [task for task in TASKS if decoder in TASKS[task].decoders]
+    return (tasks[0], f'its decoder is {decoder}') if tasks else None
+
+
+def _spec_for(task: str, session: Session, path: Path, overrides: Overrides) -> ModelSpec | None:
+    """How a model is used for a task; None where it cannot be."""
     try:
-        find_spec(session, path, overrides, task=task)
+        return find_spec(session, path, overrides, task=task)
     except IsaacInferError:
-        return False
-    return True
+        return None
 
 
 def model_path(params: ModelParams) -> str:
@@ -118,4 +184,36 @@ def model_path(params: ModelParams) -> str:
         path.encode()
     except UnicodeEncodeError as error:
         raise ModelError(f'{path!r}: expected a name that is UTF-8 text; rename it') from error
+    if glob.has_magic(path) and not os.path.exists(os.path.expanduser(path)):
+        raise ModelError(f'{path}: expected a file, got a pattern{_of_pattern(path)}')
     return path
+
+
+def _of_pattern(pattern: str) -> str:
+    """What a pattern that reached us as such stands for; the shell puts what it finds in its place."""
+    matched = glob.glob(os.path.expanduser(pattern))
+    if matched:
+        return f', which matches {len(matched)}; give one of them, such as {sorted(matched)[0]}'
+    is_of_engines = pattern.lower().endswith(ENGINE_SUFFIXES)
+    return ' that matches none' + ('; isaac-infer build makes engines' if is_of_engines else '')
+
+
+def model_file(params: ModelParams) -> Path:
+    """Find the file that the parameters name, without needless `..` in its path.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    path = find_model(model_path(params))
+    plain = Path(os.path.normpath(path))
+    return plain if plain.exists() and plain.samefile(path) else path  # `..` after a link is another folder
+
+
+def unused_precision(precision: str | None, session: Session) -> str:
+    """Say that a precision was given that nobody uses; empty where TensorRT does, or none was given."""
+    if precision is None or isinstance(session, TrtSession):
+        return ''
+    return (
+        f'precision {precision} concerns TensorRT and was not used: ONNX Runtime computes in what the model '
+        'file says'
+    )

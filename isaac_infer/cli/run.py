@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.models import model_path, open_detector, unused_precision
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.bag import is_bag, split_topic
@@ -99,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
             raise ParameterError(f'--json {args.json}: is a name of pictures, as --save writes; give another')
         pipeline = stack.enter_context(contextlib.closing(open_detector(params)))
         show_model(pipeline, out)
+        if note := unused_precision(args.precision, pipeline.session):
+            show_note(note, out)
         report: dict[str, Any] = {
             'model': model_path(params),
             'backend': pipeline.session.backend,
@@ -125,7 +127,12 @@ def show_model(pipeline: Pipeline, out: Console) -> None:
     for fallback in pipeline.session.fallbacks:
         print(f'isaac-infer: warning: {fallback}', file=sys.stderr)
     for note in spec.notes:
-        out.print(f'note: {note}', highlight=False, markup=False, style='dim')
+        show_note(note, out)
+
+
+def show_note(note: str, out: Console) -> None:
+    """Say what the numbers do not."""
+    out.print(f'note: {without_commands(note)}', highlight=False, markup=False, style='dim')
 
 
 def _detect(

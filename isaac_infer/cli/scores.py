@@ -270,9 +270,10 @@ def truth_classes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> dict[i
     known = {name: number for number, name in enumerate(wanted)}
     things = {index: known[name] for index, name in enumerate(names) if name in known and name != BACKGROUND}
     if not things:
-        raise ParameterError(
-            f'class_names: expected some of {", ".join(wanted)}, got {", ".join(names) or "none"}'
+        got = ', '.join(names) or (
+            f'{spec.num_classes} classes without names; name them, or say by --task what the model is for'
         )
+        raise ParameterError(f'class_names: expected some of {", ".join(wanted)}, got {got}')
     if BACKGROUND in known:
         things.update(dict.fromkeys(background_classes(names), known[BACKGROUND]))
     return things

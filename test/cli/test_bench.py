@@ -188,7 +188,10 @@ def test_a_device_that_tells_only_its_compute_time_has_the_host_s_latency(
 @pytest.mark.parametrize(
     ('times_ms', 'warning'),
     [
-        ({'enqueue': 1.7, 'compute': 2.0}, 'CUDA graph'),
+        (
+            {'enqueue': 1.7, 'compute': 2.0},
+            'measured without a CUDA graph; nodes, and the way from picture to detections, replay one',
+        ),
         ({'h2d': 2.0, 'compute': 2.0, 'd2h': 0.1}, 'H2D latency (2.000 ms) is not below'),
         ({'h2d': 0.1, 'compute': 2.0, 'd2h': 3.0}, 'D2H latency (3.000 ms) is not below'),
     ],
@@ -199,6 +202,12 @@ def test_it_warns_where_trtexec_warns(
     device.times_ms = {**times_ms, 'total': 5.0}
     (note,) = report_of(model)['notes']
     assert warning in note
+
+
+def test_a_precision_that_nobody_uses_is_said(model: Path) -> None:
+    (note,) = (note for note in report_of(model, '--precision', 'int8')['notes'] if 'precision' in note)
+    assert note.startswith('precision int8 concerns TensorRT and was not used')
+    assert not any('precision' in note for note in report_of(model)['notes'])
 
 
 def test_times_that_vary_are_called_unstable() -> None:
@@ -342,6 +351,6 @@ def test_a_batch_that_is_no_number_is_refused(text: str, model: Path) -> None:
 
 
 def test_build_only_measures_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(model, '--build-only') == 0
+    assert bench(model, '--build-only', '--backend', 'onnxruntime') == 0
     shown = capsys.readouterr().out
     assert 'nothing to build, it runs on onnxruntime' in shown and 'throughput' not in shown

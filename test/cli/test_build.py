@@ -64,7 +64,19 @@ def test_build_only_fails_where_the_engine_cannot_be_built(
     assert main(asked) == 1
     said = capsys.readouterr()
     assert 'needs a GPU' in json.loads(said.out)['failure']
-    assert 'isaac-infer: error: TensorRT needs a GPU' in said.err
+    assert f'isaac-infer: error: {model}: TensorRT needs a GPU' in said.err
+
+
+@NO_GPU
+@pytest.mark.parametrize('command', ['run', 'bench', 'compare'])
+def test_build_only_fails_where_nothing_is_built_and_nobody_chose_that(
+    command: str, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [str(model)] if command != 'run' else ['--model', str(model)]
+    assert main([command, *named, '--build-only', '--json', '-']) == 1
+    said = capsys.readouterr()
+    assert 'no engine was built: TensorRT needs a GPU' in json.loads(said.out)['failure']
+    assert f'isaac-infer: error: {model}: no engine was built: TensorRT needs a GPU' in said.err
 
 
 def test_without_build_only_run_needs_pictures(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,12 +43,20 @@ def save_painter(path: Path, labels: np.ndarray, *, classes: int = 3) -> Path:
     return save_constant_detector(path, {'output': scores}, metadata=metadata)
 
 
-def save_poser(path: Path, *, off: float = 0.0, score: float = 0.9, points: int = 17) -> Path:
+def save_poser(
+    path: Path,
+    *,
+    off: float = 0.0,
+    score: float = 0.9,
+    points: int = 17,
+    metadata: dict[str, str] | None = None,
+) -> Path:
     """Write a pose network that finds one person in every picture, with key points some pixels off."""
     boxes = ultralytics_output([(32, 32, 40, 40, 0, score)], classes=1)
     values = np.zeros((1, 3 * points, boxes.shape[2]), np.float32)
     values[0, 0::3], values[0, 1::3], values[0, 2::3] = 20 + off, 30, 0.9
-    metadata = {**ultralytics_metadata(['person']), 'task': 'pose', 'kpt_shape': f'[{points}, 3]'}
+    if metadata is None:
+        metadata = {**ultralytics_metadata(['person']), 'task': 'pose', 'kpt_shape': f'[{points}, 3]'}
     return save_constant_detector(
         path, {'output0': np.concatenate((boxes, values), axis=1)}, metadata=metadata
     )
@@ -98,7 +106,7 @@ def test_semantic_models_are_measured_by_equal_pixels_and_miou(
     assert other['agreement']['worst_iou'] == 0
     # Half of the second picture does not count: 512 of 6144.
     assert other['score'] == pytest.approx({'accuracy': 11 / 12, 'miou': (1 + 3 / 4 + 0) / 3})
-    assert missed(report) == ['equal', 'loss of mIoU']
+    assert missed(report) == ['equal', 'class IoU, mean', 'loss of mIoU']
     assert not any(check['what'] == 'extra objects' for check in report['checks'])
     shown = capsys.readouterr().out
     for text in ('mIoU', 'equal', 'class'):
@@ -109,6 +117,7 @@ def test_semantic_models_are_measured_by_equal_pixels_and_miou(
     ('option', 'limit', 'what'),
     [
         ('--min-iou', 0.8, 'class IoU of the worst class'),
+        ('--min-mean-iou', 0.8, 'class IoU, mean'),
         ('--max-score-difference', 1, 'score difference of the worst pair'),  # nobody measured it
     ],
 )
@@ -117,8 +126,28 @@ def test_thresholds_that_are_asked_for_of_semantic_models_are_checked(
 ) -> None:
     shifted = np.roll(HALVES, 8, axis=1)
     models = [save_painter(tmp_path / f'{at}.onnx', each) for at, each in enumerate((HALVES, shifted))]
-    anything = '--min-agreement', 0, option, limit
+    anything = '--min-agreement', 0, '--min-mean-iou', 0, option, limit
     assert missed(report_of(1, tmp_path, *models, '--source', pictures, *anything)) == [what]
+
+
+def test_pixels_of_the_background_do_not_hide_that_the_rest_is_lost(pictures: Path, tmp_path: Path) -> None:
+    cat, half_of_it = np.zeros((2, 64, 64), np.uint8)
+    cat[:10, :10] = 1
+    half_of_it[:10, :5] = 1
+    models = [save_painter(tmp_path / f'{at}.onnx', each) for at, each in enumerate((cat, half_of_it))]
+    report = report_of(1, tmp_path, *models, '--source', pictures)
+    assert report['variants'][1]['agreement']['share'] > 0.98
+    assert missed(report) == ['class IoU, mean']
+    assert report_of(0, tmp_path, *models, '--source', pictures, '--min-mean-iou', 0.7)['holds']
+
+
+def test_a_model_of_which_a_detector_reads_the_boxes_alone_is_what_it_is(
+    pictures: Path, tmp_path: Path
+) -> None:
+    poser = save_poser(tmp_path / 'poser.onnx', metadata={})
+    report = report_of(0, tmp_path, poser, '--source', pictures)
+    assert (report['task'], report['measured']) == ('pose', 'poses')
+    assert 'task pose: for detection only its boxes are read' in report['notes'][0]
 
 
 def test_what_was_asked_of_class_maps_and_is_not_there_is_refused(
@@ -329,7 +358,7 @@ def test_the_class_maps_of_a_real_network_score_what_their_overlap_with_the_huma
 @needs_data
 def test_the_other_precisions_of_a_real_segmenter_are_fed_as_it_is(photo: Path, tmp_path: Path) -> None:
     several = '--precisions', 'fp32,int8', '--backends', 'onnxruntime', '--calibration-path', photo
-    anything = '--min-agreement', 0, '--max-extra', 1000
+    anything = '--min-agreement', 0, '--min-mean-iou', 0
     model = network('deeplab_v3_mnv2_257_voc')
     report = report_of(0, tmp_path, model, *several, '--source', photo, *anything)
     assert not report['variants'][1]['failure']

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from isaac_infer.cli import inspect as module
 from isaac_infer.cli.main import main
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.layers import read_layers
-from models import save_colour_detector
+from models import save_colour_detector, save_constant_detector, ultralytics_metadata, ultralytics_output
 
 PLAN = b'ftrt' + (0).to_bytes(4, 'little') + bytes(range(16)) + bytes((10, 3, 0, 30)) + b'layers and weights'
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
@@ -113,3 +114,94 @@ def test_an_engine_of_names_alone_says_that_it_does_not_tell(capsys: pytest.Capt
     module._show_engine(inside('a', 'b'), '', with_layers=True)
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'not told: it was built without the details of its layers' in shown
+
+
+# ---- what a model is for --------------------------------------------------------------------------
+
+
+def save_maps(path: Path, **metadata: str) -> Path:
+    return save_constant_detector(
+        path, {'output': np.zeros((1, 16, 64, 64), np.float32)}, metadata=dict(metadata)
+    )
+
+
+def save_poser(path: Path, **metadata: str) -> Path:
+    boxes = ultralytics_output([(32, 32, 40, 40, 0, 0.9)], classes=1)
+    points = np.full((1, 3 * 17, boxes.shape[2]), 20, np.float32)
+    points[:, 2::3] = 0.9
+    output = np.concatenate((boxes, points), axis=1)
+    return save_constant_detector(path, {'output0': output}, metadata=dict(metadata))
+
+
+def test_what_a_model_is_for_is_said_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ultralytics_metadata(['person'])
+    said = {**named, 'task': 'pose', 'kpt_shape': '[17, 3]'}
+    boxes_alone = 'for detection only its boxes are read, as detector_node does (--task detection)'
+    for model, task, decoder, reason in (
+        (save_colour_detector(tmp_path / 'a.onnx'), 'detection', 'ultralytics', "its metadata say 'detect'"),
+        (
+            save_poser(tmp_path / 'b.onnx', **said),
+            'pose',
+            'ultralytics_pose',
+            f"its metadata say 'pose'; {boxes_alone}",
+        ),
+        (save_poser(tmp_path / 'c.onnx'), 'pose', 'ultralytics_pose', boxes_alone),
+        (
+            save_maps(tmp_path / 'd.onnx', decoder='semantic'),
+            'segmentation',
+            'semantic',
+            'no other one can read it',
+        ),
+    ):
+        spec = inspected(model, capsys)['spec']
+        assert (spec['task'], spec['decoder']) == (task, decoder)
+        assert spec['notes'][0] == f'task {task}: {reason}'
+        assert main(['inspect', str(model)]) == 0
+        assert f'task {task} decoder {decoder}' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_a_model_is_shown_for_the_task_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_poser(tmp_path / 'poser.onnx')
+    assert main(['inspect', str(model), '--task', 'detection', '--json', '-']) == 0
+    spec = json.loads(capsys.readouterr().out)['spec']
+    assert (spec['task'], spec['decoder']) == ('detection', 'ultralytics')
+    assert main(['inspect', str(model), '--task', 'depth']) == 2
+    assert 'task: expected one of detection, segmentation, pose, got depth' in capsys.readouterr().err
+
+
+def test_a_model_of_which_the_task_is_not_clear_shows_its_tensors_and_asks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_maps(tmp_path / 'maps.onnx')
+    assert main(['inspect', str(model)]) == 2
+    said = capsys.readouterr()
+    assert 'float32[1, 16, 64, 64]' in said.out
+    assert 'maps.onnx can be read for segmentation and pose; say what it is for: --task' in said.err
+    assert main(['inspect', str(model), '--task', 'segmentation']) == 0
+    assert 'semantic' in capsys.readouterr().out
+
+
+# ---- which model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('command', ['inspect', 'bench', 'build'])
+def test_several_files_are_too_many(
+    command: str, model: Path, engine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(model), str(engine)]) == 2
+    said = capsys.readouterr().err
+    assert said == f'isaac-infer: error: MODEL: expected one file, got 2: {model}, {engine}\n'
+
+
+def test_a_pattern_is_called_one(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['inspect', str(tmp_path / 'x-*.engine')]) == 1
+    said = capsys.readouterr().err
+    assert 'x-*.engine: expected a file, got a pattern that matches none; isaac-infer build makes' in said
+    assert main(['inspect', str(tmp_path / 'col*')]) == 1
+    assert f'got a pattern, which matches 1; give one of them, such as {model}' in capsys.readouterr().err
+    odd = model.rename(tmp_path / 'a[1].onnx')
+    assert inspected(odd, capsys)['model'] == str(odd)

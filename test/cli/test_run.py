@@ -102,6 +102,20 @@ def test_json_on_standard_output_stands_there_alone(
     assert 'prepare' in printed.err
 
 
+def test_a_precision_that_nobody_uses_is_said(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = '--model', model, '--source', pictures, '--backend', 'onnxruntime'
+    said = 'note: precision bf16 concerns TensorRT and was not used'
+    assert run(*usual, '--precision', 'bf16') == 0
+    assert said in capsys.readouterr().out
+    assert run(*usual, '--precision', 'bf16', '--json', '-') == 0
+    printed = capsys.readouterr()
+    assert said in printed.err and json.loads(printed.out)
+    assert run(*usual) == 0
+    assert 'note: precision' not in capsys.readouterr().out
+
+
 def test_people_get_tables_of_what_was_found_and_how_long_it_took(
     model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -427,14 +441,14 @@ def test_a_model_is_inspected_for_people_and_for_programs(
 def test_a_model_that_is_not_understood_still_shows_its_tensors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = save_constant_detector(tmp_path / 'odd.onnx', {'logits': np.zeros((1, 5, 64, 64), np.float32)})
+    model = save_constant_detector(tmp_path / 'odd.onnx', {'logits': np.zeros((1, 5, 7, 9), np.float32)})
     assert main(['inspect', str(model)]) == 1
     printed = capsys.readouterr()
-    assert 'float32[1, 5, 64, 64]' in printed.out
+    assert 'float32[1, 5, 7, 9]' in printed.out
     assert 'no decoder fits' in printed.err
     assert main(['inspect', str(model), '--json', '-']) == 1
     facts = json.loads(capsys.readouterr().out)
-    assert facts['outputs'] == [{'name': 'logits', 'shape': [1, 5, 64, 64], 'dtype': 'float32'}]
+    assert facts['outputs'] == [{'name': 'logits', 'shape': [1, 5, 7, 9], 'dtype': 'float32'}]
     assert 'no decoder fits' in facts['error']
 
 

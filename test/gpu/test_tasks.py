@@ -41,4 +41,4 @@ def test_every_task_answers_as_on_onnx_runtime(detector, name, precision, share,
     reference.close()
     found = agreeing.agreement()
     assert found.expected and found.share >= share and found.mean_iou >= overlap, found
-    assert find_task(DetectionParams(model_file_path=str(pipeline.session.path))) == task
+    assert find_task(DetectionParams(model_file_path=str(pipeline.session.path)))[0] == task
