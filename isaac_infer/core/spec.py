@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from isaac_infer.core.fit import Size
+from isaac_infer.core.fit import RESIZE_MODES, Size
 
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
 NETWORK_CHANNEL_ORDERS = ('rgb', 'bgr', 'gray')
@@ -18,6 +19,10 @@ KEYPOINT_REFINEMENTS = (
 )  # how a peak of a heat map is told more finely than its cell
 BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 of its width and height
 SCORE_UNITS = ('logits', 'probabilities')  # of the classes of pixels; logits want a sigmoid or softmax
+
+
+MAX_SIDE = 1 << 14  # of a network's picture, in pixels
+MAX_NUMBER = 1e9  # of a spec's
 
 
 @dataclass(frozen=True)
@@ -117,3 +122,79 @@ class Overrides:
     score_unit: str = ''
     keypoints: tuple[str, ...] = ()
     keypoint_refinement: str = ''
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """See that every value of a spec that somebody may have edited is one that a model can have.
+
+    Raises:
+        ValueError: says which one is not.
+    """
+    image = spec.image
+    for holder, rules in ((image, _IMAGE_RULES), (spec, _MODEL_RULES)):
+        for name, is_possible in rules.items():
+            if not is_possible(getattr(holder, name)):
+                raise ValueError(f'{name} cannot be {getattr(holder, name)!r}')
+    for name, values in (('mean', image.mean), ('std', image.std)):
+        if len(values) not in (1, image.channels):
+            raise ValueError(f'{name}: expected 1 or {image.channels} values, got {len(values)}')
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _one_of(*choices: object) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, (str, bool)) and value in choices
+
+
+def _whole(low: int, high: float = MAX_NUMBER) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and low <= value <= high  # bool is a subclass of int
+
+
+def _is_real(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) <= MAX_NUMBER  # type: ignore[arg-type]  # NaN is not
+
+
+def _is_positive(value: object) -> bool:
+    return _is_real(value) and value >= 1 / MAX_NUMBER  # type: ignore[operator]
+
+
+def _all(is_possible: Callable[[object], bool], *, counts: range | None = None) -> Callable[[object], bool]:
+    """Tell whether something is a tuple of so many values of a kind; of any number where none is given."""
+    return lambda value: (
+        isinstance(value, tuple)
+        and (counts is None or len(value) in counts)
+        and all(is_possible(part) for part in value)
+    )
+
+
+_IMAGE_RULES: dict[str, Callable[[object], bool]] = {
+    'name': _is_text,
+    'size_hw': _all(_whole(1, MAX_SIDE), counts=range(2, 3)),
+    'layout': _one_of(*PIXEL_LAYOUTS),
+    'channel_order': _one_of(*NETWORK_CHANNEL_ORDERS),
+    'resize': _one_of(*RESIZE_MODES),
+    'scale_up': _one_of(True, False),
+    'pad_value': _whole(0, 255),
+    'scale': _is_positive,
+    'mean': _all(_is_real),
+    'std': _all(_is_positive),
+}
+_MODEL_RULES: dict[str, Callable[[object], bool]] = {
+    'outputs': _all(_is_text, counts=range(1, 100)),
+    'class_names': _all(_is_text),
+    'num_classes': _whole(0),
+    'strides': _all(_whole(1, MAX_SIDE)),
+    'anchors': _all(_all(_all(_is_real, counts=range(2, 3)))),
+    'row_length': _whole(0),
+    'first_class': _whole(0),
+    'box_unit': _one_of(*BOX_UNITS),
+    'score_unit': _one_of('', *SCORE_UNITS),
+    'size_input': _is_text,
+    'keypoints': _all(_is_text),
+    'keypoint_values': _whole(0),
+    'keypoint_unit': _one_of('', *BOX_UNITS),
+    'keypoint_refinement': _one_of(*KEYPOINT_REFINEMENTS),
+    'notes': _all(_is_text),
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,6 +18,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.engine.files import working_folder
 from isaac_infer.engine.surgery import load_model, note_surgery, save_model
 
 QUANTISED = ('Conv', 'Gemm', 'MatMul')  # the operators that TensorRT runs in INT8 with a gain
@@ -89,8 +89,8 @@ def quantise(
             'as they are (see sensitive_nodes); build it in fp16'
         )
     feeds = _fitting(chain([first], batches), _inputs(model), model_path)
-    with tempfile.TemporaryDirectory(prefix='isaac_infer-') as folder:
-        source, target = Path(folder, 'float.onnx'), Path(folder, 'int8.onnx')
+    with working_folder('quantise') as folder:
+        source, target = folder / 'float.onnx', folder / 'int8.onnx'
         save_model(model, source)
         try:
             # It prints on standard output, which may be somebody's JSON.
@@ -186,6 +186,14 @@ def _is_layer(
     return source is None or source.op_type != 'Softmax'
 
 
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """The constant tensors of a model."""
+    yield from model.graph.initializer
+    for node in model.graph.node:
+        if node.op_type == 'Constant':
+            yield from (attribute.t for attribute in node.attribute if attribute.name == 'value')
+
+
 def _constants(model: onnx.ModelProto) -> dict[str, int]:
     """How many numbers each constant tensor holds."""
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
@@ -230,6 +238,8 @@ def _prepared(model: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """Give every node a name, and the model an opset that has what Q/DQ needs."""
     if any(node.op_type in ('QuantizeLinear', 'DequantizeLinear') for node in model.graph.node):
         raise ModelError(f'{path}: it is quantised already; give the model in float32')
+    if any(tensor.data_type == TensorProto.FLOAT16 for tensor in _tensors(model)):
+        raise ModelError(f'{path}: it is in half precision; give the model in float32')
     version = next((opset.version for opset in model.opset_import if opset.domain in ('', 'ai.onnx')), 0)
     names = _node_names(model)
     for node, name in zip(model.graph.node, names):

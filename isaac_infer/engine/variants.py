@@ -8,6 +8,7 @@ from pathlib import Path
 from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ModelError
+from isaac_infer.core.progress import Say
 from isaac_infer.core.spec import Overrides
 from isaac_infer.engine.engines import FindSpec
 from isaac_infer.engine.trial import try_model
@@ -23,6 +24,7 @@ def save_variant(
     options: EngineOptions,
     overrides: Overrides,
     find_spec: FindSpec,
+    say: Say = lambda text: None,
 ) -> Path:
     """Write a model in another precision into a folder, with its sidecar beside it; gives where.
 
@@ -32,6 +34,7 @@ def save_variant(
         options: says on which pictures int8 is calibrated.
         overrides: what the user says of the model.
         find_spec: finds out how a session is fed; `engine.load.find_spec`.
+        say: is told on how many pictures int8 is calibrated, and which of them cannot be read.
 
     Raises:
         ModelError: it cannot be given in this precision.
@@ -50,7 +53,7 @@ def save_variant(
 
         save_model(to_float16(load_model(model)), place)
     else:
-        _save_int8(model, place, options, overrides, find_spec)
+        _save_int8(model, place, options, overrides, find_spec, say)
     for sidecar in (model.with_suffix(suffix) for suffix in SUFFIXES):
         if sidecar.is_file():
             shutil.copy(sidecar, folder)
@@ -58,13 +61,13 @@ def save_variant(
 
 
 def _save_int8(
-    model: Path, place: Path, options: EngineOptions, overrides: Overrides, find_spec: FindSpec
+    model: Path, place: Path, options: EngineOptions, overrides: Overrides, find_spec: FindSpec, say: Say
 ) -> None:
     from isaac_infer.engine.engines import calibration_frames
     from isaac_infer.engine.ort import OrtSession
     from isaac_infer.engine.quantise import calibration_batches, quantise
 
-    frames = calibration_frames(options)
+    frames = calibration_frames(options, say)
     try_model(model)
     with OrtSession(model) as session:
         spec = find_spec(session, model, overrides)

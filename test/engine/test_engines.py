@@ -1,6 +1,7 @@
 """What is done to a model before it is built, and how its engine is read: on ONNX Runtime, without a GPU."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -17,10 +18,12 @@ from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.results import Detections, Poses, Segmentation
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.spec import Limits, Overrides
-from isaac_infer.engine import build, engines
+from isaac_infer.engine import build, engines, surgery
 from isaac_infer.engine.build import Request, build_plan
+from isaac_infer.engine.cache import cached_plan
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import find_spec
 from isaac_infer.engine.ort import OrtSession
@@ -30,17 +33,46 @@ MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
 
 
-def changed(folder, *, has_fp16_flag=True, pictures=None, **options):
+def changed(folder, *, model=MODEL, has_fp16_flag=True, pictures=None, say=lambda text: None, **options):
     return engines._changed(
-        MODEL,
+        model,
         folder,
         BuildOptions(**options),
         Overrides(),
         find_spec,
         pictures,
-        lambda text: None,
+        say,
         has_fp16_flag=has_fp16_flag,
     )
+
+
+@pytest.fixture(scope='module')
+def spec(tmp_path_factory):
+    return changed(tmp_path_factory.mktemp('changed'))[1]
+
+
+def followed_by(model, kind, reads, shape=None, **attributes):
+    """A copy of a model of one output that ends with one more node."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    (output,) = copy.graph.output
+    for node in copy.graph.node:
+        node.output[:] = ['before' if name == output.name else name for name in node.output]
+    copy.graph.initializer.extend(onnx.numpy_helper.from_array(*constant[::-1]) for constant in reads.items())
+    copy.graph.node.append(onnx.helper.make_node(kind, ['before', *reads], [output.name], **attributes))
+    if shape:
+        output.CopyFrom(onnx.helper.make_tensor_value_info(output.name, onnx.TensorProto.FLOAT, shape))
+    return copy
+
+
+def in_another_order(model):
+    """As near ties in the choice of the best boxes would have it."""
+    boxes = model.graph.output[0].type.tensor_type.shape.dim[2].dim_value
+    return followed_by(model, 'Gather', {'order': np.arange(boxes)[::-1].copy()}, axis=2)
+
+
+def spoiled(model):
+    return followed_by(model, 'Mul', {'factor': np.float32(1.05)})
 
 
 @pytest.mark.parametrize(
@@ -71,18 +103,107 @@ def test_a_model_that_nothing_is_done_to_stays_where_it_is(tmp_path):
     assert place == MODEL and not list(tmp_path.iterdir())
 
 
-def test_a_change_that_is_not_true_to_the_model_is_refused(tmp_path):
-    place, spec, _ = changed(tmp_path)
-    with OrtSession(MODEL) as session:
-        original = find_spec(session, MODEL, Overrides())
-    wrong = engines.replace(spec, image=engines.replace(spec.image, channel_order='bgr'))
-    frames = [Frame(draw_scene(seed).image) for seed in range(3)]
-    with pytest.raises(ModelError, match='expected the same .* objects after it was changed'):
-        engines._check_same(MODEL, original, place, wrong, frames, engines.SINGLE_CLOSE)
+@pytest.mark.parametrize('option', ['uint8_input', 'best_class'])
+def test_a_change_that_is_not_true_to_the_model_is_left_out_and_said(tmp_path, monkeypatch, option):
+    name = {'uint8_input': 'take_uint8', 'best_class': 'to_best_class'}[option]
+    change = getattr(surgery, name)
+    monkeypatch.setattr(surgery, name, lambda *args, **more: spoiled(change(*args, **more)))
+    said = []
+    off = {'uint8_input': False, 'best_class': False, option: True}
+    place, spec, _ = changed(tmp_path, say=said.append, **off)
+    assert place == MODEL and (spec.decoder, spec.image.dtype.name) == ('ultralytics', 'float32')
+    assert len(said) == 1 and said[0].startswith(f'tabletop_detector.onnx: built without {option}, ')
 
 
-def test_how_an_engine_is_read_survives_json(tmp_path):
-    _, spec, _ = changed(tmp_path)
+def test_a_network_that_answers_the_same_objects_in_another_order_is_the_same(tmp_path, monkeypatch):
+    change = surgery.take_uint8
+    monkeypatch.setattr(surgery, 'take_uint8', lambda *args: in_another_order(change(*args)))
+    said = []
+    _, spec, _ = changed(tmp_path, best_class=False, say=said.append)
+    assert spec.image.dtype == np.uint8 and not said
+
+
+def test_where_nothing_is_found_objects_prove_nothing(tmp_path, monkeypatch):
+    change = surgery.take_uint8
+    monkeypatch.setattr(surgery, 'take_uint8', lambda *args: in_another_order(change(*args)))
+    black = SimpleNamespace(image=np.zeros((9, 9, 3), np.uint8))
+    monkeypatch.setattr('isaac_infer.core.scenes.draw_scene', lambda seed: black)
+    said = []
+    _, spec, _ = changed(tmp_path, best_class=False, say=said.append)
+    assert spec.image.dtype == np.float32 and 'differs from the original' in said[0]
+
+
+@pytest.mark.parametrize(
+    ('change', 'compared'),
+    [
+        ({}, (2, 0)),
+        ({'order': [1, 0, 2]}, (2, 0)),
+        ({'xyxy': 0.1}, (2, 4)),
+        ({'score': 0.1}, (2, 4)),
+        ({'class_id': 1}, (2, 4)),
+        ({'order': [0, 2]}, (2, 1)),
+        ({'order': [0, 1]}, (2, 0)),  # the third scores as the threshold does
+    ],
+)
+@pytest.mark.parametrize('turn', [False, True])
+def test_objects_are_the_same_in_any_order_and_near_the_threshold_by_half(change, compared, turn):
+    xyxy = np.array([[0, 0, 9, 9], [0, 0, 9, 9], [20, 20, 40, 40]], np.float32)
+    want = Detections(xyxy, np.array([0.9, 0.8, 0.055], np.float32), np.array([0, 1, 1], np.int32))
+    order = change.get('order', [0, 1, 2])
+    got = Detections(
+        (want.xyxy + np.float32(change.get('xyxy', 0)))[order],
+        (want.score - np.float32(change.get('score', 0)))[order],
+        (want.class_id + change.get('class_id', 0))[order].astype(np.int32),
+    )
+    if not turn:
+        assert engines._compare_objects(want, got, engines.SINGLE_CLOSE) == compared
+    else:
+        assert engines._compare_objects(got, want, engines.SINGLE_CLOSE)[1] == compared[1]
+
+
+def test_masks_and_key_points_of_the_same_boxes_are_compared():
+    one = Detections(np.array([[0, 0, 8, 8]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    mask = np.zeros((8, 8), bool)
+    masks = Segmentation(one, (mask,)), Segmentation(one, (~mask,))
+    points = np.zeros((1, 2, 2), np.float32)
+    scores = np.ones((1, 2), np.float32)
+    poses = Poses(one, points, scores), Poses(one, points + 1, scores)
+    for same, other in (masks, poses):
+        assert engines._compare_objects(same, same, engines.SINGLE_CLOSE) == (1, 0)
+        assert engines._compare_objects(same, other, engines.SINGLE_CLOSE) == (1, 2)
+
+
+def test_a_model_that_puts_the_classes_last_is_built_without_best_class(tmp_path):
+    model = onnx.load(MODEL)
+    shape = [part.dim_value for part in model.graph.output[0].type.tensor_type.shape.dim]
+    turned = followed_by(model, 'Transpose', {}, [shape[0], shape[2], shape[1]], perm=[0, 2, 1])
+    onnx.save(turned, tmp_path / 'turned.onnx')
+    said = []
+    _, spec, _ = changed(tmp_path, model=tmp_path / 'turned.onnx', say=said.append)
+    assert (spec.decoder, spec.image.dtype.name) == ('ultralytics', 'uint8')
+    assert len(said) == 1 and said[0].startswith('turned.onnx: built without best_class, ')
+
+
+def test_an_output_that_nobody_reads_may_hold_nan(tmp_path):
+    model = onnx.load(MODEL)
+    zero = onnx.numpy_helper.from_array(np.zeros(2, np.float32), 'zero')
+    model.graph.initializer.append(zero)
+    model.graph.node.append(onnx.helper.make_node('Div', ['zero', 'zero'], ['aux']))
+    model.graph.output.append(onnx.helper.make_tensor_value_info('aux', onnx.TensorProto.FLOAT, [2]))
+    onnx.save(model, tmp_path / 'aux.onnx')
+    _, spec, _ = changed(tmp_path, model=tmp_path / 'aux.onnx')
+    assert (spec.decoder, spec.image.dtype.name) == ('ultralytics_best', 'uint8')
+
+
+def test_errors_name_the_model_and_not_its_versions_that_are_gone(tmp_path):
+    (tmp_path / 'int8.onnx').write_bytes(b'nothing')
+    with pytest.raises(ModelError) as caught:
+        OrtSession(tmp_path / 'int8.onnx')
+    said = engines._without_places(caught.value, Path('/models/m.onnx'), tmp_path)
+    assert str(tmp_path) not in said and said.startswith('m.onnx: ')
+
+
+def test_how_an_engine_is_read_survives_json(spec):
     assert engines._spec_from(json.loads(json.dumps(engines._spec_to(spec)))) == spec
     assert spec.decoder in DECODERS
 
@@ -93,10 +214,17 @@ def test_how_an_engine_is_read_survives_json(tmp_path):
         {'decoder': 'yolov99'},
         {'image': {}},
         {'surprise': 1},
+        {'num_classes': -1},
+        {'num_classes': True},
+        {'outputs': []},
+        {'strides': [0]},
+        {'anchors': [[1, 2]]},
+        {'class_names': [1]},
+        {'box_unit': 'inches'},
+        {'score_unit': 'percent'},
     ],
 )
-def test_a_sidecar_that_says_something_impossible_is_an_error(tmp_path, damage):
-    _, spec, _ = changed(tmp_path)
+def test_a_sidecar_that_says_something_impossible_is_an_error(spec, damage):
     with pytest.raises((KeyError, TypeError, ValueError)):
         engines._spec_from({**engines._spec_to(spec), **damage})
 
@@ -105,8 +233,13 @@ def test_a_sidecar_that_says_something_impossible_is_an_error(tmp_path, damage):
 def test_int8_without_pictures_to_calibrate_on_is_refused(tmp_path, folder):
     (tmp_path / 'empty').mkdir()
     options = EngineOptions(BuildOptions(precision='int8'), calibration=folder and str(tmp_path / folder))
-    with pytest.raises(ParameterError, match='calibration: '):
+    with pytest.raises(ParameterError, match='calibration_path: '):
         engines._calibration_pictures(options)
+
+
+def test_a_calibration_folder_that_does_not_exist_is_called_so(tmp_path):
+    with pytest.raises(ParameterError, match="^calibration_path: .*/nowhere', which does not exist$"):
+        calibration(tmp_path / 'nowhere')
 
 
 def calibration(source):
@@ -154,13 +287,10 @@ def test_pictures_to_calibrate_on_are_spread_over_a_folder_or_recording(tmp_path
 
 
 def test_the_key_of_an_int8_engine_covers_the_pictures_and_the_topic(tmp_path):
-    facts = SimpleNamespace(name='some GPU', compute_capability=(9, 0))
     folder, bag = save_folder_and_bag(tmp_path, 2)
 
     def part(source):
-        options = BuildOptions(precision='int8'), Overrides(), calibration(source)
-        key = engines._key(MODEL, 'detection', *options, (10, 3), SimpleNamespace(facts=facts))
-        return key.parts['calibration pictures']
+        return key_of(engines._calibrated_on(calibration(source), tmp_path)).parts['calibration pictures']
 
     parts = [part(folder), part(bag), part(bag.replace('/camera', '/other'))]
     assert cv2.imwrite(str(folder / '1.png'), draw_scene(5).image)
@@ -171,6 +301,124 @@ def test_the_key_of_an_int8_engine_covers_the_pictures_and_the_topic(tmp_path):
     assert parts[1].endswith(' /camera')
 
 
+def key_of(calibrated_on, **options):
+    gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
+    build = BuildOptions(precision='int8', **options)
+    return engines._key(MODEL, 'detection', build, Overrides(), calibrated_on, (10, 3), gpu)
+
+
+def save_scenes(folder, count):
+    folder.mkdir()
+    for number in range(count):
+        assert cv2.imwrite(str(folder / f'{number}.png'), draw_scene(number).image)
+    return folder
+
+
+@pytest.mark.parametrize('memory', ['kept', 'damaged', 'impossible'])
+def test_pictures_are_read_for_the_key_only_when_their_names_sizes_or_times_change(tmp_path, memory):
+    pictures = calibration(save_scenes(tmp_path / 'pictures', 2))
+    cache = tmp_path / 'cache'
+    if memory == 'impossible':
+        cache.touch()
+    before = engines._calibrated_on(pictures, cache)
+    path = pictures.paths[0]
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))  # which nobody does, but who reads it would notice
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if memory == 'damaged':
+        (remembered,) = cache.iterdir()
+        remembered.write_text('nonsense')
+    assert (engines._calibrated_on(pictures, cache) == before) == (memory == 'kept')
+    os.utime(path)
+    assert engines._calibrated_on(pictures, cache) != before
+
+
+def save_engine(folder, key, name='m'):
+    """An engine as a build leaves it, but for its content."""
+    engine = cached_plan(
+        folder,
+        name,
+        key,
+        build=lambda into: {'bytes': into.write_bytes(b'engine')},
+        check=lambda path: None,
+        say=lambda text: None,
+    )
+    return engine.path
+
+
+def test_an_engine_is_opened_without_the_pictures_that_it_was_calibrated_on(tmp_path):
+    missing, said = ParameterError('calibration_path: ...'), []
+    save_engine(tmp_path, key_of('', uint8_input=False))
+    save_engine(tmp_path, key_of('older', uint8_input=False))
+    with pytest.raises(ParameterError) as caught:
+        engines._calibrated_key(tmp_path, key_of(''), missing, said.append)
+    assert caught.value is missing and not said
+    for number, pictures in enumerate(('older', 'newer')):
+        engine = save_engine(tmp_path, key_of(pictures))
+        os.utime(engine, (number, number))
+    found = engines._calibrated_key(tmp_path, key_of(''), missing, said.append)
+    assert found == key_of('newer') and len(said) == 1 and said[0].startswith(engine.name)
+
+
+def test_a_robot_without_the_pictures_opens_its_engine_and_builds_nothing(tmp_path, monkeypatch):
+    """The GPU and TensorRT are not real here; the pictures, the key and the cache are."""
+    gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
+    monkeypatch.setattr(engines, 'find_tensorrt', lambda: None)
+    monkeypatch.setattr(engines, 'installed_version', lambda trt: (10, 3))
+    monkeypatch.setattr(engines, 'Gpu', lambda device: gpu)
+    monkeypatch.setattr(engines, 'TrtSession', lambda path, **more: path)
+    folder = save_scenes(tmp_path / 'pictures', 2)
+    cache = tmp_path / 'cache'
+    said = []
+
+    def opened(source):
+        options = EngineOptions(BuildOptions(precision='int8'), str(cache), calibration=source)
+        return engines.open_engine(MODEL, options, Overrides(), find_spec, say=said.append)[0]
+
+    with pytest.raises(ParameterError, match='nowhere.*does not exist'):
+        opened(str(tmp_path / 'nowhere'))
+    key = key_of(engines._calibrated_on(calibration(folder), cache))
+    engine = save_engine(cache, key, name=MODEL.stem)
+    said.clear()
+    assert opened(str(folder)) == engine and not said
+    for source in (str(tmp_path / 'nowhere'), ''):
+        assert opened(source) == engine
+        assert 'its pictures are not here' in said.pop() and not said
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(ParameterError, match='calibration_path: '):
+        opened(str(tmp_path / 'empty'))
+
+
+def test_pictures_that_cannot_be_read_are_skipped_and_said(tmp_path):
+    folder = save_scenes(tmp_path / 'pictures', 4)
+    (folder / '0.png').write_bytes(b'')
+    (folder / '2.png').write_bytes((folder / '2.png').read_bytes()[:40])
+    (folder / '9.png').symlink_to('nowhere')
+    said = []
+    pictures = calibration(folder)
+    engines._calibrated_on(pictures, tmp_path)
+    frames = list(engines._frames(pictures, said.append))
+    assert len(frames) == 2
+    np.testing.assert_array_equal(frames[1].image, draw_scene(3).image)
+    assert len(said) == 1 and 'skipped 3 of 5 pictures' in said[0] and '0.png' in said[0]
+
+
+def test_pictures_of_which_none_can_be_read_are_refused(tmp_path):
+    (tmp_path / '1.png').write_bytes(b'nothing')
+    with pytest.raises(
+        ParameterError, match='calibration_path: .* got 1 that cannot be read; first: .*1.png'
+    ):
+        list(engines._frames(calibration(tmp_path)))
+
+
+def test_int8_says_on_how_few_pictures_and_that_it_was_compared_on_the_same(tmp_path):
+    said = []
+    pictures = calibration(save_scenes(tmp_path / 'pictures', 2))
+    changed(tmp_path, pictures=pictures, precision='int8', say=said.append)
+    assert said[0] == 'calibrating on 2 pictures; some hundred are wanted'
+    assert 'on pictures of its calibration int8 finds' in said[1]
+
+
 @pytest.mark.parametrize(
     'source', ['bag', 'bag::/nothing', 'a.png', 'synthetic', '0', 'rtsp://127.0.0.1:1/a']
 )
@@ -178,7 +426,7 @@ def test_int8_on_what_is_no_folder_and_no_topic_of_a_recording_is_refused(tmp_pa
     monkeypatch.chdir(tmp_path)
     folder, _ = save_folder_and_bag(tmp_path, 1)
     (folder / '0.png').rename('a.png')
-    with pytest.raises(ParameterError, match='calibration: '):
+    with pytest.raises(ParameterError, match='calibration_path: '):
         calibration(source)
 
 
@@ -244,10 +492,22 @@ def test_shapes_given_for_the_model_are_those_of_its_changed_input(tmp_path):
         {'size_hw': [1, 2, 3]},
         {'scale': 'x'},
         {'mean': ['x']},
+        {'size_hw': [-1, -1]},
+        {'size_hw': [1e9, 1e9]},
+        {'size_hw': [10**9, 10**9]},
+        {'pad_value': True},
+        {'pad_value': 256},
+        {'scale': 10**30},
+        {'scale': float('nan')},
+        {'scale': 0},
+        {'mean': []},
+        {'mean': [0.0, 0.0]},
+        {'std': [0.0]},
+        {'layout': 'chw'},
+        {'resize': 'bend'},
     ],
 )
-def test_a_picture_that_cannot_be_is_an_error(tmp_path, image):
-    _, spec, _ = changed(tmp_path)
+def test_a_picture_that_cannot_be_is_an_error(spec, image):
     values = engines._spec_to(spec)
     with pytest.raises((KeyError, TypeError, ValueError)):
         engines._spec_from({**values, 'image': {**values['image'], **image}})
@@ -270,6 +530,6 @@ def test_a_build_that_says_nothing_tells_its_time(monkeypatch, tmp_path):
     monkeypatch.setattr(build, 'SILENCE_S', 0.3)
     said = []
     request = Request(model='m.onnx', into='m.engine', options={}, expected_s=60.0)
-    assert build._follow(child, request, said.append, lambda: False) == {'done': 1}
+    assert build._follow(child.stdout.fileno(), request, said.append, lambda: False) == {'done': 1}
     assert said and all(text.endswith('of about 60 s') for text in said)
     child.wait()

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -18,7 +19,7 @@ from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.engine.load import open_pipeline
 from isaac_infer.engine.quantise import calibration_batches, head_nodes, quantise
-from isaac_infer.engine.surgery import load_model, surgeries
+from isaac_infer.engine.surgery import load_model, surgeries, to_float16
 from models import save_model
 
 TABLETOP = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx'
@@ -287,3 +288,20 @@ def test_batches_of_another_model_are_refused_in_words(tmp_path: Path) -> None:
 def test_a_quantised_model_is_not_quantised_again(tmp_path: Path, quantised: Path) -> None:
     with pytest.raises(ModelError, match='quantised already'):
         quantise(quantised, tmp_path / 'q.onnx', calibration_batches(scenes(1), SPEC))
+
+
+def test_a_model_in_half_precision_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    half = tmp_path / 'half.onnx'
+    onnx.save(to_float16(load_model(small_detector(tmp_path / 'm.onnx'))), half)
+    with pytest.raises(ModelError, match=f'{half}: it is in half precision; give the model in float32'):
+        quantise(half, tmp_path / 'q.onnx', small_batches())
+    assert not (tmp_path / 'q.onnx').exists()
+
+
+def test_a_quantised_model_of_a_new_opset_runs_and_finds_the_same(tmp_path: Path) -> None:
+    newer = onnx.version_converter.convert_version(load_model(TABLETOP), 21)
+    metadata = {entry.key: entry.value for entry in load_model(TABLETOP).metadata_props}
+    helper.set_model_props(newer, metadata)
+    onnx.save(newer, tmp_path / 'newer.onnx')
+    quantise(tmp_path / 'newer.onnx', tmp_path / 'q.onnx', calibration_batches(scenes(4), SPEC))
+    assert share_found_again(TABLETOP, tmp_path / 'q.onnx', scenes(3, first=FIRST_HELD_OUT_SEED)) > 0.9

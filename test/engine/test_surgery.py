@@ -365,6 +365,39 @@ def test_a_wrong_normalisation_is_found(tmp_path: Path) -> None:
         surgery.check_equal(model, changed, feeds, tolerance=EXACT)
 
 
+@pytest.mark.parametrize(
+    ('want', 'got', 'is_same'),
+    [
+        ([np.nan, 1], [np.nan, 1], True),
+        ([np.inf, -np.inf], [np.inf, -np.inf], True),
+        ([np.nan, 1], [np.nan, 2], False),
+        ([np.nan, 1], [1, np.nan], False),
+        ([np.inf, 1], [-np.inf, 1], False),
+        ([np.inf, 1], [5, 1], False),
+        ([5, 1], [np.inf, 1], False),
+    ],
+)
+@pytest.mark.filterwarnings('error')
+def test_what_is_not_finite_is_equal_only_to_itself(
+    tmp_path: Path, want: list[float], got: list[float], is_same: bool
+) -> None:
+    image = ImageSpec('images', (16, 24))
+    models = []
+    for values in (want, got):
+        model = conv_model(tmp_path / 'm.onnx')
+        constant = numpy_helper.from_array(np.array(values, np.float32), 'constant')
+        model.graph.initializer.append(constant)
+        model.graph.node.append(helper.make_node('Identity', ['constant'], ['aux']))
+        model.graph.output.append(helper.make_tensor_value_info('aux', TensorProto.FLOAT, [2]))
+        models.append(model)
+    feeds = list(surgery.feeds_from(noise(), image, image))
+    if is_same:
+        assert surgery.check_equal(*models, feeds, tolerance=EXACT) == surgery.Agreement()
+    else:
+        with pytest.raises(ModelError, match='output aux'):
+            surgery.check_equal(*models, feeds, tolerance=EXACT)
+
+
 def test_a_check_on_no_pictures_is_no_check(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match='at least one picture, got none'):
         surgery.checked(conv_model(tmp_path / 'm.onnx'), ImageSpec('images', (16, 24)), [], float16=True)

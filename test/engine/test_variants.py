@@ -43,7 +43,7 @@ def test_fp16_has_half_the_weights_and_the_name_and_the_facts_beside_it(model: P
 
 
 def test_int8_asks_for_pictures(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match='calibration: int8 needs'):
+    with pytest.raises(ParameterError, match='calibration_path: int8 needs'):
         variant(model, tmp_path, 'int8')
 
 
