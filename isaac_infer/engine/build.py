@@ -26,6 +26,7 @@ from isaac_infer.engine.files import replace_file, working_folder
 
 MIB = 1 << 20
 POLL_S = 0.2
+OLD_OPSET = 17  # of ONNX: the newest that TensorRT 8.5 and 8.6 know
 LEAVING_S = 30.0  # for the child's end after its answer, when TensorRT and CUDA put things away
 SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
@@ -216,7 +217,9 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
     if not parser.parse_from_file(request.model):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         said = ' / '.join(f'node {error.node()}: {error.desc()}' for error in errors) or messages.reason()
-        raise ModelError(f'{request.model}: TensorRT {trt.__version__} cannot read this model: {said}')
+        raise ModelError(
+            f'{request.model}: TensorRT {trt.__version__} cannot read this model: {said}{_of_opset(request)}'
+        )
     config = builder.create_builder_config()
     _set_precision(trt, config, options)
     _set_options(trt, builder, config, options)
@@ -242,6 +245,17 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
         )
     _save_timing_cache(timing_cache, request.timing_cache)
     return serialised
+
+
+def _of_opset(request: Request) -> str:
+    """What may help with a model that is newer than the TensorRT."""
+    import onnx
+
+    model = onnx.load(request.model, load_external_data=False)
+    opset = max((each.version for each in model.opset_import if each.domain in ('', 'ai.onnx')), default=0)
+    if opset <= OLD_OPSET:
+        return ''
+    return f'; it is of opset {opset}: export it with opset {OLD_OPSET}, which every TensorRT reads'
 
 
 def _share_profile(trt: ModuleType, config: Any) -> None:

@@ -19,14 +19,17 @@ from isaac_infer.engine.files import replace_file
 
 ALIGNMENT = 256  # bytes, as cudaMalloc aligns
 MIB = 1 << 20
-DEVICE_FILES = (
-    '/dev/nvidiactl',
-    '/dev/nvhost-gpu',
-    '/dev/nvgpu',
-)  # the first of cards, the others of a Jetson
+# The first is that of cards, the others are those of a Jetson.
+DEVICE_FILES = ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu')
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
+FORKED = (
+    'CUDA cannot be used in a process that was forked after CUDA had started; open the model in the process '
+    'that uses it, or start that one with "spawn"'
+)
+
+_process: int | None = None  # in which CUDA was started
 _allocations = 0
 _held_bytes: dict[str, int] = {}  # device memory that this process' arenas hold, by their owner
 
@@ -41,14 +44,18 @@ def device_problem() -> str:
 
     Ask before TensorRT is touched: without a device it ends the process instead of raising.
     """
+    global _process
     try:
         import pycuda.driver as driver
     except ModuleNotFoundError as error:
         return f'{error}; install it with "pip install pycuda", with nvcc in PATH (/usr/local/cuda/bin)'
     except Exception as error:  # of libcuda.so.1, or of what the module does on import
         return f"pycuda cannot be imported ({error}); a GPU with its driver is needed, on a Jetson JetPack's"
+    if _process not in (None, os.getpid()):
+        return FORKED
     try:
         driver.init()
+        _process = os.getpid()
         count = driver.Device.count()
     except Exception as error:  # of several kinds
         return f'CUDA does not start ({error}); check the driver, with "nvidia-smi" where there is one'
@@ -104,10 +111,7 @@ class Gpu:
             SessionError: what CUDA refuses in the block, or this process is a fork of the one that began.
         """
         if self.is_of_parent:
-            raise SessionError(
-                'CUDA cannot be used in a process that was forked after it had started; open the model in '
-                'the process that uses it, or start that one with "spawn"'
-            )
+            raise SessionError(FORKED)
         self._context.push()
         try:
             yield

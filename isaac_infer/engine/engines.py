@@ -358,7 +358,10 @@ def _make(
             calibration_cache=str(into.parent / _calibration_name(key)) if batches else '',
             expected_s=expected_s,
         )
-        facts = build_plan(request, say=say, is_cancelled=is_cancelled)
+        try:
+            facts = build_plan(request, say=say, is_cancelled=is_cancelled)
+        except (ModelError, SessionError) as error:
+            raise type(error)(_without_places(error, model, folder)) from error
     for warning in facts['warnings']:
         say(f'TensorRT: {warning}')
     say(f'{model.name}: built in {facts["build_s"]:.0f} s; a run takes {facts["latency_ms"]:.2f} ms')

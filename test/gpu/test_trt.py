@@ -85,14 +85,17 @@ def test_a_thousand_frames_allocate_nothing(open_network):
     buffer = session.input_buffer('x', (1, 3, 320, 320))
     session.run()
     session.run()
-    with session.gpu.current():
-        free = session.gpu.free_bytes()
     before = cuda.allocations()
-    outputs = {id(session.run()['y']) for _ in range(1000)}
-    assert cuda.allocations() == before and len(outputs) == 1
-    assert session.input_buffer('x', (1, 3, 320, 320)) is buffer
-    with session.gpu.current():
-        assert session.gpu.free_bytes() == free
+    grown = []
+    for _ in range(3):  # other processes take and give memory meanwhile, but not three times alike
+        with session.gpu.current():
+            free = session.gpu.free_bytes()
+        outputs = {id(session.run()['y']) for _ in range(1000)}
+        assert cuda.allocations() == before and len(outputs) == 1
+        assert session.input_buffer('x', (1, 3, 320, 320)) is buffer
+        with session.gpu.current():
+            grown.append(free - session.gpu.free_bytes())
+    assert min(grown) <= 0
 
 
 def test_open_sizes_are_run_within_what_the_engine_was_built_for(open_network):
@@ -182,7 +185,7 @@ def test_what_was_prepared_on_the_gpu_is_still_there_after_a_timed_run(open_netw
     session.feed_from_device('x', True)
     device(Frame(np.full((48, 64, 3), 51, np.uint8)))
     session.run_timed()
-    assert np.allclose(session.run()['y'][0, :, 32], 0.4)
+    assert np.allclose(session.run()['y'][0, :, 32, 10:80], 0.4)  # between the borders
 
 
 def test_the_times_of_a_run_are_told(open_network):
@@ -236,12 +239,16 @@ session = TrtSession(Path(sys.argv[1]))
 session.input_buffer('x', (1, 3, 8, 8))[...] = 1
 child = os.fork()
 if not child:
-    try:
-        session.run()
-    except SessionError as error:
-        session.close()
-        os._exit(7 if 'spawn' in str(error) else 8)
-    os._exit(9)
+    for use in (session.run, lambda: TrtSession(Path(sys.argv[1]))):
+        try:
+            use()
+        except SessionError as error:
+            if 'spawn' not in str(error):
+                os._exit(8)
+        else:
+            os._exit(9)
+    session.close()
+    os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert (session.run()['y'] == 2).all()
 """
