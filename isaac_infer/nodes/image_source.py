@@ -22,7 +22,7 @@ from isaac_infer.core.errors import ParameterError, SourceError
 from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.params import ImageSourceParams
 from isaac_infer.ros.diagnostics import ERROR, OK, diagnostics_msg
-from isaac_infer.ros.images import image_to_cdr
+from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
 from isaac_infer.ros.transport import warning_of_size
@@ -40,9 +40,9 @@ CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2G
 
 
 class Shot(NamedTuple):
-    """A picture to be published."""
+    """A picture to be published, serialised by who reads ahead, so that it leaves at once when it is due."""
 
-    image: np.ndarray  # in the encoding that was asked for
+    cdr: bytearray
     taken_ns: int  # when a camera gave it; 0: it is stamped when it is published
 
 
@@ -151,7 +151,9 @@ class ImageSource(Node):
     def _shot(self, image_bgr: np.ndarray) -> Shot:
         conversion = CONVERSIONS[self._params.encoding]
         taken_ns = self.get_clock().now().nanoseconds if self._source.is_live else 0
-        return Shot(image_bgr if conversion is None else cv2.cvtColor(image_bgr, conversion), taken_ns)
+        image = image_bgr if conversion is None else cv2.cvtColor(image_bgr, conversion)
+        params = self._params
+        return Shot(image_to_cdr(image, frame_id=params.frame_id, encoding=params.encoding), taken_ns)
 
     def _put(self, shot: Shot | None) -> bool:
         """Hand a picture over; False where nobody will take it."""
@@ -194,15 +196,12 @@ class ImageSource(Node):
                 shot = self._take()  # a newer one
                 if shot is None:
                     break
-            image = shot.image
-            if image.nbytes > warned_bytes:
-                warned_bytes = image.nbytes
-                if warning := warning_of_size(image.nbytes):
+            if len(shot.cdr) > warned_bytes:
+                warned_bytes = len(shot.cdr)
+                if warning := warning_of_size(warned_bytes):
                     self.get_logger().warning(warning)
-            stamp_ns = shot.taken_ns or self.get_clock().now().nanoseconds
-            self._publisher.publish(
-                image_to_cdr(image, stamp_ns=stamp_ns, frame_id=params.frame_id, encoding=params.encoding)
-            )
+            stamp_cdr(shot.cdr, shot.taken_ns or self.get_clock().now().nanoseconds)
+            publish_cdr(self._publisher, shot.cdr)
             self._sent += 1
             if self._sent == params.frames:
                 break

@@ -11,10 +11,8 @@ from vision_msgs.msg import Detection2DArray
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import ImageSpec, ModelSpec
-from isaac_infer.ros.images import SECOND_NS
+from isaac_infer.ros.images import PLAIN_CDR, SECOND_NS
 from isaac_infer.ros.messages import boxes_of, class_texts, detections_to_msg
-
-PLAIN_CDR = b'\x00\x01\x00\x00'  # encapsulation: little-endian, version 1
 
 # The numbers of a Detection2D, in the order of the message: score; pose: position, orientation, covariance;
 # bbox: centre x, y, angle, width, height.

@@ -29,6 +29,7 @@ from isaac_infer.core.frame import MAX_PIXELS, Frame
 from isaac_infer.core.text import printable, signal_name
 
 if TYPE_CHECKING:
+    from rclpy.publisher import Publisher
     from std_msgs.msg import Header
 
 
@@ -64,11 +65,14 @@ def frame_from_compressed(image: CompressedImage) -> Frame:
     return frame_from_compressed_view(_compressed_view_of(image))
 
 
+PLAIN_CDR = b'\x00\x01\x00\x00'  # encapsulation: little-endian, version 1
+
+
 # --- serialised messages ---------------------------------------------------------------------------------
 
 
-def image_to_cdr(image: np.ndarray, *, stamp_ns: int, frame_id: str, encoding: str = 'bgr8') -> bytes:
-    """Give a picture (H, W, 3) or (H, W) uint8 as a serialised sensor_msgs/Image, which publishers take too.
+def image_to_cdr(image: np.ndarray, *, stamp_ns: int = 0, frame_id: str, encoding: str = 'bgr8') -> bytearray:
+    """Give a picture (H, W, 3) or (H, W) uint8 as a serialised sensor_msgs/Image, for `publish_cdr`.
 
     rclpy would copy the picture twice more, and need as long as for all the rest of the way.
     """
@@ -78,7 +82,21 @@ def image_to_cdr(image: np.ndarray, *, stamp_ns: int, frame_id: str, encoding: s
     head = struct.pack('<iII', sec, nanosec, len(texts[0])) + texts[0]
     head = _padded(head) + struct.pack('<III', height, width, len(texts[1])) + texts[1]
     head = _padded(head + b'\0') + struct.pack('<II', image.nbytes // height, image.nbytes)
-    return b''.join((b'\0\1\0\0', head, np.ascontiguousarray(image).data))
+    return bytearray().join((PLAIN_CDR, head, np.ascontiguousarray(image).data))
+
+
+def stamp_cdr(cdr: bytearray, stamp_ns: int) -> None:
+    """Give a serialised message that begins with a header another stamp."""
+    struct.pack_into('<iI', cdr, len(PLAIN_CDR), *divmod(stamp_ns, SECOND_NS))
+
+
+def publish_cdr(publisher: Publisher, cdr: bytearray) -> None:
+    """Publish a serialised message; rclpy's own function would have it copied into bytes first."""
+    try:
+        with publisher.handle:
+            publisher.handle.publish_raw(cdr)
+    except TypeError:  # Humble takes nothing else than bytes
+        publisher.publish(bytes(cdr))
 
 
 def _padded(part: bytes) -> bytes:

@@ -49,7 +49,12 @@ from isaac_infer.ros.diagnostics import (
     diagnostics_msg,
     report_values,
 )
-from isaac_infer.ros.images import frame_from_compressed_cdr, frame_from_image_cdr, image_to_cdr
+from isaac_infer.ros.images import (
+    frame_from_compressed_cdr,
+    frame_from_image_cdr,
+    image_to_cdr,
+    publish_cdr,
+)
 from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.transport import remedy_of_losses
@@ -469,7 +474,7 @@ class PerceptionNode(LifecycleNode):
         cdr = image_to_cdr(draw(), stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
         with self._publishing:
             if self._subscription is arrival.subscription:
-                self._overlay_publisher.publish(cdr)
+                publish_cdr(self._overlay_publisher, cdr)
 
     def _note_error(self, error: Exception) -> None:
         """Put what went wrong with a picture into log and diagnostics."""

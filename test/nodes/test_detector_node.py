@@ -92,7 +92,7 @@ class Camera:
     def send(self, picture=PICTURE):
         """Publish a picture; give its stamp."""
         self.stamp_ns += SECOND // 10
-        self.publisher.publish(image_to_cdr(picture, stamp_ns=self.stamp_ns, frame_id='camera'))
+        self.publisher.publish(bytes(image_to_cdr(picture, stamp_ns=self.stamp_ns, frame_id='camera')))
         return self.stamp_ns
 
     def ask(self, picture=PICTURE):
@@ -219,7 +219,7 @@ def test_diagnostics_say_what_runs_and_how_fast(detector, camera):
 def test_bad_pictures_are_counted_and_the_node_lives_on(detector, camera):
     camera.ask()
     rng = random.Random(3)
-    good = image_to_cdr(PICTURE, stamp_ns=1, frame_id='camera')
+    good = bytes(image_to_cdr(PICTURE, stamp_ns=1, frame_id='camera'))
     for _ in range(300):
         cdr = bytearray(good[:200])  # too short for its sizes
         at = rng.randrange(0, 60, 4)

@@ -39,7 +39,7 @@ def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp
     wait_until(lambda: False, timeout_s=0.5)  # they know this peer a moment later
     for second in range(1, 4):
         picture = np.full((60, 80, 3), 40 * second, np.uint8)
-        images.publish(image_to_cdr(picture, stamp_ns=second * 10**9, frame_id='camera'))
+        images.publish(bytes(image_to_cdr(picture, stamp_ns=second * 10**9, frame_id='camera')))
         assert wait_until(lambda wanted=second: read(report).get('pictures') == wanted)
         answers.publish(answer(Time(sec=second), 'cup', 'cup', None))
     answers.publish(answer(Time(sec=9, nanosec=2_000_000_000), 'cup'))  # no time at all

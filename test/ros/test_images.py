@@ -179,7 +179,7 @@ def test_other_representations_are_left_to_rclpy():
 def test_rclpy_reads_the_pictures_that_are_written_here(size_hw, encoding, frame_id, stamp_ns):
     shape = size_hw if encoding == 'mono8' else (*size_hw, 3)
     picture = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
-    cdr = image_to_cdr(picture, stamp_ns=stamp_ns, frame_id=frame_id, encoding=encoding)
+    cdr = bytes(image_to_cdr(picture, stamp_ns=stamp_ns, frame_id=frame_id, encoding=encoding))
     image = deserialize_message(cdr, Image)
     assert bytes(image.data) == picture.tobytes()
     assert (image.height, image.width, image.encoding) == (*size_hw, encoding)
