@@ -100,7 +100,8 @@ def _finish(
     if limits.class_ids:
         counts &= np.isin(class_id, list(limits.class_ids))
     rows = np.flatnonzero(counts)
-    rows = rows[np.argsort(-score[rows], kind='stable')[: limits.max_candidates]]
+    if len(rows) > limits.max_candidates or not overlapping:  # suppression sorts by itself
+        rows = rows[np.argsort(-score[rows], kind='stable')[: limits.max_candidates]]
     boxes, score, class_id = boxes[rows], score[rows], class_id[rows]
     _check_unit(boxes, spec)
     if spec.box_unit == 'normalised':
@@ -214,6 +215,13 @@ def _least_score(limits: Limits) -> float:
     return limits.confidence_threshold or LOWEST_SCORE
 
 
+def _best_above(scores: np.ndarray, limits: Limits, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which of (N, nc) scores pass the threshold by their best class: row, score and class of each."""
+    best = scores.max(axis=1)
+    at = _rows_above(best, limits, name)
+    return at, best[at], scores[at].argmax(axis=1).astype(np.int32)
+
+
 def _best_class(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The best of (N, nc) scores: (N,) score, (N,) class."""
     best = scores.argmax(axis=1)
@@ -253,9 +261,7 @@ def _box_rows(array: np.ndarray, spec: ModelSpec) -> np.ndarray:
 def _read_ultralytics(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """cx, cy, w, h, then the class scores."""
     rows = _box_rows(tensors[0], spec)
-    scores = rows[:, 4 : 4 + spec.num_classes]
-    at = _rows_above(scores.max(axis=1), limits, spec.outputs[0])
-    score, class_id = _best_class(scores[at])
+    at, score, class_id = _best_above(rows[:, 4 : 4 + spec.num_classes], limits, spec.outputs[0])
     further = _further(rows, at, 4 + spec.num_classes, spec)
     return Candidates(xyxy_from_cxcywh(rows[at, :4]), score, class_id, further=further)
 
@@ -280,9 +286,7 @@ def _read_ultralytics_best(tensors: Tensors, spec: ModelSpec, limits: Limits) ->
 def _read_obb(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """cx, cy, w, h, the class scores, then the angle."""
     rows = _box_rows(tensors[0], spec)
-    scores = rows[:, 4 : 4 + spec.num_classes]
-    at = _rows_above(scores.max(axis=1), limits, spec.outputs[0])
-    score, class_id = _best_class(scores[at])
+    at, score, class_id = _best_above(rows[:, 4 : 4 + spec.num_classes], limits, spec.outputs[0])
     return Candidates(rows[at, :4], score, class_id, _finite(rows[at, -1], spec.outputs[0]))
 
 
@@ -507,8 +511,7 @@ def _corner_boxes(
 def _read_yolo_nas_raw(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:
     """Boxes as corners, and scores of each class."""
     boxes, scores = _boxes_and_scores(tensors, spec)
-    at = _rows_above(scores.max(axis=1), limits, spec.outputs[1])
-    score, class_id = _best_class(scores[at])
+    at, score, class_id = _best_above(scores, limits, spec.outputs[1])
     return Candidates(boxes[at], score, class_id)
 
 
@@ -552,8 +555,7 @@ def _read_detr_softmax(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Can
     _finite(logits, spec.outputs[1])
     likely = np.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float32))
     scores = (likely / likely.sum(axis=1, keepdims=True))[:, :-1]
-    at = _rows_above(scores.max(axis=1), limits, spec.outputs[1])
-    score, class_id = _best_class(scores[at])
+    at, score, class_id = _best_above(scores, limits, spec.outputs[1])
     return Candidates(xyxy_from_cxcywh(boxes[at]), score, class_id)
 
 
