@@ -299,11 +299,12 @@ def _check_named_once(path: Path, reader: Reader) -> None:
 
 @cache
 def _bound_unpacking() -> Callable[[bytes], bytes]:
-    """Bound what zstd may unpack to for a chunk, once for all, in the table that rosbags looks it up in.
+    """Bound what a chunk may unpack to, once for all, in the table that rosbags looks it up in.
 
     Returns:
         What unpacks a message.
     """
+    from lz4.frame import LZ4FrameDecompressor
     from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
 
     unpack_any = DECOMPRESSORS['zstd']
@@ -313,7 +314,13 @@ def _bound_unpacking() -> Callable[[bytes], bytes]:
             raise ValueError(f'{len(data)} bytes would unpack to more than {MOST_UNPACKED}')
         return unpack_any(data, size)
 
-    DECOMPRESSORS['zstd'] = unpack
+    def unpack_lz4(data: bytes, size: int) -> bytes:
+        unpacked = bytes(LZ4FrameDecompressor().decompress(data, max_length=MOST_UNPACKED + 1))
+        if len(unpacked) > MOST_UNPACKED:
+            raise ValueError(f'{len(data)} bytes would unpack to more than {MOST_UNPACKED}')
+        return unpacked
+
+    DECOMPRESSORS.update(zstd=unpack, lz4=unpack_lz4)
     return partial(unpack, size=0)
 
 

@@ -406,6 +406,17 @@ def test_a_chunk_that_unpacks_to_too_much_is_damage(tmp_path, monkeypatch, bomb)
         assert source.read() is None
 
 
+def test_chunks_that_lz4_has_packed_are_bounded_too(tmp_path, monkeypatch):
+    frame = pytest.importorskip('lz4.frame')
+    with open_source(str(save_bag(tmp_path / 'bag', {TOPIC: images(1)}))):  # the writer packs by zstd only
+        from rosbags.rosbag2.storage_mcap import DECOMPRESSORS
+    packed = frame.compress(bytes(100_000))
+    assert DECOMPRESSORS['lz4'](packed, 100_000) == bytes(100_000)
+    monkeypatch.setattr('isaac_infer.core.bag.MOST_UNPACKED', 99_999)
+    with pytest.raises(ValueError, match='would unpack to more than 99999'):
+        DECOMPRESSORS['lz4'](packed, 100_000)
+
+
 def test_a_file_that_is_long_when_packed_may_be_long_when_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr('isaac_infer.core.bag.MOST_UNPACKED', 100 << 10)
     path = save_bag(tmp_path / 'bag', {TOPIC: [image(pixels(1, size_hw=(200, 300)))]}, packed='FILE')
