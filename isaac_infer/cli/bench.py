@@ -25,7 +25,6 @@ from isaac_infer.cli.models import (
     model_file,
     open_network,
     take_model_argument,
-    unused_precision,
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
@@ -53,6 +52,7 @@ from isaac_infer.engine.load import (
     is_engine,
     make_pipeline,
     runs_on_tensorrt,
+    unused_precision,
 )
 from isaac_infer.params import DetectionParams, ImageSourceParams
 

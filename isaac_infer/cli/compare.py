@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.evaluate import CUSTOMARY
+from isaac_infer.cli.evaluate import CUSTOMARY, require_pycocotools
 from isaac_infer.cli.models import (
     add_task_option,
     check_task,
@@ -31,7 +31,6 @@ from isaac_infer.cli.models import (
     model_file,
     model_path,
     open_detector,
-    unused_precision,
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.progress import BuildProgress
@@ -57,6 +56,7 @@ from isaac_infer.engine.load import (
     find_spec,
     is_engine,
     runs_on_tensorrt,
+    unused_precision,
 )
 from isaac_infer.engine.variants import ONNX_PRECISIONS, save_variant
 from isaac_infer.params import DetectionParams
@@ -68,6 +68,7 @@ LONGEST_LABEL = 40  # letters; with more, the legend leaves no room for the dots
 FEW_OBJECTS = 100  # of the reference, with which shares are coarse
 
 
+MAP_LOSS = 0.02
 MEAN_CLASS_IOU = 0.9  # on average over the classes; semantic models differ by more than by rounding below it
 
 REFERENCE_BACKEND, REFERENCE_PRECISION = 'onnxruntime', 'fp32'  # where one model is compared with itself
@@ -245,8 +246,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         '--max-map-loss',
         metavar='X',
         type=float,
-        default=0.02,
-        help='loss of mAP50-95, of semantic models: of mIoU, where truth is known (default: %(default)s)',
+        help=f'loss of mAP50-95, of semantic models: of mIoU, where truth is known (default: {MAP_LOSS:g})',
     )
     limits.add_argument(
         '--min-speed-up', metavar='X', type=float, help='how many times faster from picture to result'
@@ -452,14 +452,16 @@ def _to_build(
 def _truth(args: argparse.Namespace, params: DetectionParams, task: str, source: Source) -> Truth | None:
     """Find out what is known of the pictures; of drawn scenes it is known when they are drawn."""
     if args.source != SYNTHETIC and not args.truth:
+        if args.max_map_loss is not None:
+            raise ParameterError('max-map-loss: nobody knows what is in the pictures; give --truth')
         return None
     if args.source == SYNTHETIC and args.truth:
         raise ParameterError('truth: drawn scenes bring their own; give no --truth with --source synthetic')
     if params.class_filter:
         raise ParameterError('class_filter: expected none where truth is known, which holds all classes')
     has_maps = bool(args.truth) and task == 'segmentation' and Path(args.truth).is_dir()
-    if not has_maps and importlib.util.find_spec('pycocotools') is None:
-        raise ParameterError('truth needs pycocotools; install it: pip install pycocotools')
+    if not has_maps:
+        require_pycocotools('truth')
     if not args.truth:
         return Truth(())  # until it is known of what kind
     path = Path(args.truth)
@@ -673,8 +675,9 @@ def _checks(rows: Sequence[Row], measure: Measure, args: argparse.Namespace) -> 
             'score difference of the worst pair': (agreed.worst_score_difference, args.max_score_difference),
         }
         if row.score and rows[0].score:
+            most_lost = MAP_LOSS if args.max_map_loss is None else args.max_map_loss
             loss = rows[0].score[measure.main_score] - row.score[measure.main_score]
-            at_most[f'loss of {measure.scores[measure.main_score]}'] = loss, args.max_map_loss
+            at_most[f'loss of {measure.scores[measure.main_score]}'] = loss, most_lost
         for sign, thresholds in (('>=', at_least), ('<=', at_most)):
             for what, (value, limit) in thresholds.items():
                 if limit is None:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if not given.get('engine_file_path'):
         given.setdefault('model_file_path', DEFAULT_MODEL)
     params = DetectionParams().changed(**{**CUSTOMARY, **given})
-    _require_pycocotools()
+    require_pycocotools('evaluate')
     check_report(args.json, params)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     truth: list[dict[str, Any]] = []
@@ -212,12 +212,17 @@ def _scene_classes(model_names: tuple[str, ...]) -> dict[int, int]:
     return shared
 
 
-def _require_pycocotools() -> None:
+def require_pycocotools(who: str) -> None:
+    """See that average precisions can be computed.
+
+    Raises:
+        ParameterError: pycocotools is not there, or was built for another NumPy.
+    """
     try:
-        import pycocotools  # noqa: F401
-    except ImportError as error:
+        import pycocotools.mask  # noqa: F401
+    except (ImportError, ValueError) as error:
         raise ParameterError(
-            f'evaluate needs pycocotools ({error}); install it: pip install pycocotools'
+            f'{who} needs pycocotools ({error}); install it: pip install pycocotools'
         ) from error
 
 

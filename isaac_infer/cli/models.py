@@ -24,7 +24,6 @@ from isaac_infer.engine.load import (
     open_pipeline,
     open_session,
 )
-from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import DetectionParams, ModelParams
 
 FIRST_TASK = next(iter(TASKS))
@@ -207,13 +206,3 @@ def model_file(params: ModelParams) -> Path:
     path = find_model(model_path(params))
     plain = Path(os.path.normpath(path))
     return plain if plain.exists() and plain.samefile(path) else path  # `..` after a link is another folder
-
-
-def unused_precision(precision: str | None, session: Session) -> str:
-    """Say that a precision was given that nobody uses; empty where TensorRT does, or none was given."""
-    if precision is None or isinstance(session, TrtSession):
-        return ''
-    return (
-        f'precision {precision} concerns TensorRT and was not used: ONNX Runtime computes in what the model '
-        'file says'
-    )

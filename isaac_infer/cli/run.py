@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.models import model_path, open_detector, unused_precision
+from isaac_infer.cli.models import model_path, open_detector
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.bag import is_bag, split_topic
@@ -33,6 +33,7 @@ from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Picture, Sou
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
+from isaac_infer.engine.load import unused_precision
 from isaac_infer.params import DetectionParams
 
 SYNTHETIC_PICTURES = 10  # drawn scenes never end; so many are enough unless --frames says otherwise

@@ -271,6 +271,16 @@ def check_built(session: Session, backend: str) -> None:
         raise SessionError(f'no engine was built: {reason}')
 
 
+def unused_precision(precision: str | None, session: Session) -> str:
+    """Say that a precision was given that nobody uses; empty where TensorRT does, or none was given."""
+    if precision is None or isinstance(session, TrtSession):
+        return ''
+    return (
+        f'precision {precision} concerns TensorRT and was not used: ONNX Runtime computes in what the model '
+        'file says'
+    )
+
+
 def find_spec(
     session: Session, path: Path, overrides: Overrides = Overrides(), *, task: str = 'detection'
 ) -> ModelSpec:

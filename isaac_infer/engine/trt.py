@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +24,7 @@ from isaac_infer.engine.plan import Plan, check_version, plan_bytes, read_plan
 
 # The full one also builds; the others only run what is version compatible.
 RUNTIMES = ('tensorrt', 'tensorrt_lean', 'tensorrt_dispatch')
+WITHOUT = 'without it ONNX models run on ONNX Runtime (backend: onnxruntime)'
 GROWTH = 2  # of the memory for an output whose size only a run tells
 
 # By TensorRT's names, because its own table breaks with new versions of NumPy.
@@ -46,7 +48,8 @@ def find_tensorrt() -> ModuleType:
     """
     problem = device_problem()
     if problem:
-        raise SessionError(f'TensorRT needs a GPU: {problem}; or set backend to onnxruntime for ONNX models')
+        missing = '' if any(map(importlib.util.find_spec, RUNTIMES)) else '; TensorRT is not installed either'
+        raise SessionError(f'TensorRT cannot be used: {problem}{missing}; {WITHOUT}')
     reasons = []
     for name in RUNTIMES:
         try:
@@ -55,7 +58,7 @@ def find_tensorrt() -> ModuleType:
             reasons.append(f'{name}: {error}')
     raise SessionError(
         f'TensorRT cannot be imported ({"; ".join(reasons)}); on a Jetson install python3-libnvinfer, '
-        'elsewhere "pip install tensorrt"; or set backend to onnxruntime for ONNX models'
+        f'elsewhere "pip install tensorrt"; {WITHOUT}'
     )
 
 

@@ -16,7 +16,7 @@ from isaac_infer.core.draw import draw_detections
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
-from isaac_infer.engine.load import check_built, file_sha256, find_model, open_pipeline
+from isaac_infer.engine.load import check_built, file_sha256, find_model, open_pipeline, unused_precision
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros.cdr import detections_to_cdr, fits_message
 from isaac_infer.ros.messages import detections_to_msg
@@ -43,6 +43,9 @@ def load(params: DetectorParams, say: Callable[[str], None], is_cancelled: Calla
     )
     if params.build_only:
         check_built(pipeline.session, params.backend)
+    is_asked_for = params.precision != DetectorParams().precision
+    if is_asked_for and (note := unused_precision(params.precision, pipeline.session)):
+        say(note)
     # rclpy's own way is slower; it is taken where the installed vision_msgs has other fields.
     writer = 'cdr' if CDR_FITS else 'rclpy'
     return Loaded(pipeline, {'model': str(path), 'sha256': file_sha256(path), 'messages': writer})
