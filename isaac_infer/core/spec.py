@@ -21,7 +21,8 @@ BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 o
 SCORE_UNITS = ('logits', 'probabilities')  # of the classes of pixels; logits want a sigmoid or softmax
 
 
-MAX_SIDE = 1 << 14  # of a network's picture, in pixels
+MAX_SIDE = 1 << 20  # of a network's picture, in pixels
+MAX_AREA = 1 << 28
 MAX_NUMBER = 1e9  # of a spec's
 
 
@@ -135,6 +136,8 @@ def check_spec(spec: ModelSpec) -> None:
         for name, is_possible in rules.items():
             if not is_possible(getattr(holder, name)):
                 raise ValueError(f'{name} cannot be {getattr(holder, name)!r}')
+    if image.size_hw[0] * image.size_hw[1] > MAX_AREA:
+        raise ValueError(f'size_hw cannot be {image.size_hw}')
     for name, values in (('mean', image.mean), ('std', image.std)):
         if len(values) not in (1, image.channels):
             raise ValueError(f'{name}: expected 1 or {image.channels} values, got {len(values)}')

@@ -231,7 +231,7 @@ def _build(engine: Path, key: BuildKey, build: Callable[[Path], Mapping[str, Any
         try:
             facts = build(partial)
         except OSError as error:
-            if error.errno in _NO_ROOM or error.filename == str(partial):
+            if _is_of(partial, error):
                 raise _folder_error(engine.parent, error) from error
             raise
         with _errors_of(engine.parent):
@@ -253,6 +253,14 @@ def _build(engine: Path, key: BuildKey, build: Callable[[Path], Mapping[str, Any
         return made
     finally:
         _remove(engine.parent.glob(f'{glob.escape(partial.name)}*'))
+
+
+def _is_of(partial: Path, error: OSError) -> bool:
+    """Tell whether it is the folder of engines that cannot be written to, and not that of other files."""
+    if error.filename == str(partial):
+        return True
+    is_here = error.filename is None or Path(error.filename).parent == partial.parent
+    return is_here and error.errno in _NO_ROOM
 
 
 def _usable_facts(engine: Path, key: BuildKey, check: Callable[[Path], None]) -> Mapping[str, Any] | None:

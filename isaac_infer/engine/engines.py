@@ -144,15 +144,13 @@ def open_engine(
         try:
             pictures = _calibration_pictures(options)
         except ParameterError as error:
-            if os.path.exists(_place(options)):
-                raise
             missing = error  # a robot needs no pictures where its engine is there
     trt, gpu = find_tensorrt(), Gpu(options.device)
     folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
     calibrated_on = _calibrated_on(pictures, folder) if pictures else ''
     key = _key(model, task, build, overrides, calibrated_on, installed_version(trt), gpu)
     if missing:
-        key = _calibrated_key(folder, key, missing, say)
+        key = _calibrated_key(folder, key, _remembered(folder, options.calibration)[1], missing, say)
     opened: list[TrtSession] = []
     expected_s = last_build_s(folder, model.stem)
 
@@ -246,39 +244,62 @@ def _calibrated_on(pictures: Pictures, cache: Path) -> str:
     Recordings have many GB, and every start asks.
     """
     paths = [path for path in pictures.paths if os.access(path, os.R_OK)]  # the others are skipped later
-    states = [(str(path), status.st_size, status.st_mtime_ns) for path in paths for status in (path.stat(),)]
+    states = [
+        (str(path), each.st_size, each.st_mtime_ns, each.st_ctime_ns)
+        for path in paths
+        for each in (path.stat(),)
+    ]
     state = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    source = hashlib.sha256(os.path.abspath(pictures.source).encode('utf-8', 'surrogateescape')).hexdigest()
-    memory = cache / f'pictures-{source[:DIGEST_CHARACTERS]}.cache'
-    digest = ''
-    with suppress(OSError, ValueError):
-        known, digest = memory.read_text('ascii').split()
-        digest = digest if known == state else ''
-    if not digest:
+    known, digest = _remembered(cache, pictures.source)
+    if known != state:
         digest = pictures_digest(paths)
         with suppress(OSError):  # then it is read again the next time
             cache.mkdir(parents=True, exist_ok=True)
-            replace_file(memory, f'{state} {digest}\n'.encode())
+            replace_file(_memory(cache, pictures.source), f'{state} {digest}\n'.encode())
     return f'{digest} {pictures.topic}'.rstrip()
 
 
-def _calibrated_key(folder: Path, key: BuildKey, missing: ParameterError, say: Say) -> BuildKey:
-    """Give the key of the newest engine that is of this key in all but the pictures, which are not there.
+def _memory(cache: Path, source: str) -> Path:
+    """The file that remembers the digest of pictures that int8 was calibrated on."""
+    place = os.path.abspath(os.path.expanduser(split_topic(source)[0]))
+    digest = hashlib.sha256(place.encode('utf-8', 'surrogateescape')).hexdigest()
+    return cache / f'pictures-{digest[:DIGEST_CHARACTERS]}.cache'
+
+
+def _remembered(cache: Path, source: str) -> tuple[str, str]:
+    """The state of the files and the digest of their content, as they were the last time; or nothing."""
+    memory = _memory(cache, source)
+    with suppress(OSError, ValueError):
+        if source and memory.is_file():
+            state, digest = memory.read_text('ascii').split()
+            return state, digest
+    return '', ''
+
+
+def _calibrated_key(folder: Path, key: BuildKey, digest: str, missing: ParameterError, say: Say) -> BuildKey:
+    """Give the key of the engine that is of this key in all but the pictures, which are not there.
+
+    Args:
+        digest: of the pictures, if they were there once; else there must be one calibration only.
 
     Raises:
-        ParameterError: there is no such engine.
+        ParameterError: there is no such engine, or nobody knows which.
     """
-    found: tuple[int, Path, BuildKey] | None = None
+    found: dict[str, tuple[Path, BuildKey]] = {}  # by what they were calibrated on
     for path in folder.glob('*.engine'):
         sidecar = read_sidecar(path)
         parts = dict(sidecar['key']) if sidecar else {}
-        if PICTURES_PART not in parts or {**key.parts, PICTURES_PART: parts[PICTURES_PART]} != parts:
-            continue
-        with suppress(OSError):  # somebody took it away just now
-            found = max(filter(None, (found, (path.stat().st_mtime_ns, path, BuildKey(parts)))))
+        calibrated_on = parts.get(PICTURES_PART, '')
+        is_of_key = calibrated_on and {**key.parts, PICTURES_PART: calibrated_on} == parts
+        if is_of_key and (not digest or calibrated_on.split()[0] == digest):
+            found[calibrated_on] = path, BuildKey(parts)
     if not found:
         raise missing
-    _, path, calibrated = found
+    if len(found) > 1:
+        raise ParameterError(
+            f'{missing}; engines of {len(found)} calibrations are there, so nobody knows which'
+        )
+    ((path, calibrated),) = found.values()
     say(f'{path.name}: opened as it was calibrated, since its pictures are not here to compare: {missing}')
     return calibrated
 
@@ -338,13 +359,20 @@ def _make(
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     with working_folder('model') as folder:
-        has_flag = hasattr(find_tensorrt().BuilderFlag, 'FP16')
+        trt = find_tensorrt()
+        if not hasattr(trt, 'BuilderFlag'):
+            raise SessionError(f'{trt.__name__} only runs engines; the whole of TensorRT builds them')
+        has_flag = hasattr(trt.BuilderFlag, 'FP16')
         try:
             source, spec, metadata = _changed(
                 model, folder, build, overrides, find_spec, pictures, say, has_fp16_flag=has_flag
             )
+            if spec:
+                check_spec(spec)  # or the sidecar would be refused when the engine is opened
         except ModelError as error:
             raise ModelError(_without_places(error, model, folder)) from error
+        except ValueError as error:
+            raise ModelError(f'{model.name}: {error}') from error
         machine = re.sub(r'[^\w.]+', '-', f'{key.parts["tensorrt"]}-{key.parts["gpu"]}')
         batches = ''
         if pictures and build.calibration != 'qdq':
@@ -422,6 +450,8 @@ def _changed(
         try:
             version = step(original, version, folder / f'{name}.onnx')
         except (ModelError, SessionError, TensorError) as error:
+            if isinstance(error.__cause__, OSError):  # of the disk: the next build may do better
+                raise
             reason = _without_places(error, model, folder)
             say(f'{model.name}: built without {name}, which only saves time: {reason}')
     source, changed_spec = version.path, version.spec
@@ -594,9 +624,20 @@ def _check_quantised(
 
 
 def _check_rows(original: Path, rows: np.ndarray, best: np.ndarray) -> None:
-    """See that the best class of every box is that, also of those that nobody would call an object."""
-    expected = np.concatenate((rows[:, :4], rows[:, 4:].max(axis=1, keepdims=True)), axis=1)
-    if not np.allclose(best[:, :5], expected, atol=SINGLE_CLOSE.pixels):
+    """See that the best class of every box is that, also of those that nobody would call an object.
+
+    Args:
+        rows: (1, 4 + nc, N), of the original.
+        best: (1, 6, N).
+    """
+    scores, classes = rows[:, 4:], np.clip(np.nan_to_num(best[:, 5:]), 0, rows.shape[1] - 5).astype(np.intp)
+    expected = np.concatenate((rows[:, :4], scores.max(axis=1, keepdims=True)), axis=1)
+    of_classes = np.take_along_axis(scores, classes, axis=1)  # of equal scores either may be the best
+    if not (
+        np.allclose(best[:, :5], expected, atol=SINGLE_CLOSE.pixels)
+        and np.allclose(of_classes, best[:, 4:5], atol=SINGLE_CLOSE.score)
+        and np.array_equal(classes, best[:, 5:])
+    ):
         raise ModelError(
             f'{original.name}: expected the best class of each box after it was changed for TensorRT, got '
             'something else'

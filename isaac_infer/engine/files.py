@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-FOLDER_PREFIX = 'isaac_infer.'  # of working folders; all that begin so are locked by who uses them
-YOUNG_S = 60.0  # a folder that was made just now may not be locked yet
+FOLDER_PREFIX = 'isaac_infer.'  # of working folders
+MARKER = '.isaac_infer_working_folder'  # a file in each of them, locked by who uses it; others are let alone
+YOUNG_S = 60.0  # one that was made just now may not be locked yet
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -40,24 +41,27 @@ def replace_file(path: Path, content: bytes) -> None:
 def working_folder(purpose: str) -> Iterator[Path]:
     """Make a folder for temporary files; what a killed process left in its own, the next one removes."""
     _remove_left_folders(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=f'{FOLDER_PREFIX}{purpose}.') as folder, _opened(folder) as lock:
-        with suppress(OSError):  # where folders cannot be locked, nobody removes any
+    place = tempfile.TemporaryDirectory(prefix=f'{FOLDER_PREFIX}{purpose}.')
+    with place as folder, Path(folder, MARKER).open('x') as lock:
+        with suppress(OSError):  # where files cannot be locked, nobody removes any
             fcntl.flock(lock, fcntl.LOCK_EX)  # ends with this process, however that ends
         yield Path(folder)
 
 
 def _remove_left_folders(parent: Path) -> None:
-    for folder in parent.glob(f'{FOLDER_PREFIX}*'):
-        with suppress(OSError), _opened(folder) as lock:  # gone meanwhile, in use, or not ours: it stays
+    for marker in parent.glob(f'{FOLDER_PREFIX}*.*/{MARKER}'):
+        with suppress(OSError), _opened(marker) as lock:  # gone meanwhile, in use, or not ours: it stays
             facts = os.fstat(lock)
-            if facts.st_uid == os.geteuid() and time.time() - facts.st_mtime > YOUNG_S:
+            is_ours = facts.st_uid == os.geteuid() and not marker.parent.is_symlink()
+            if is_ours and time.time() - facts.st_mtime > YOUNG_S:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+                shutil.rmtree(marker.parent)
 
 
 @contextmanager
-def _opened(folder: str | Path) -> Iterator[int]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _opened(file: Path) -> Iterator[int]:
+    # Not to wait for a writer, should it be a pipe.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield descriptor
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -53,7 +54,10 @@ def find_tensorrt() -> ModuleType:
     reasons = []
     for name in RUNTIMES:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
+            if hasattr(module, 'Runtime'):
+                return module
+            reasons.append(f'{module.__file__} is not {name}')
         except Exception as error:  # of the module, or of what it does on import
             reasons.append(f'{name}: {error}')
     raise SessionError(
@@ -71,7 +75,7 @@ def installed_version(tensorrt: ModuleType) -> tuple[int, ...]:
             number = int(ctypes.CDLL(path).getInferLibVersion())
             base = 10000 if number >= 100000 else 1000  # from version 10 on, and before
             return number // base, number % base // 100, number % 100
-    return tuple(int(part) for part in tensorrt.__version__.split('.')[:3])
+    return tuple(int(part) for part in re.findall(r'\d+', tensorrt.__version__)[:3])
 
 
 class Messages:

@@ -314,22 +314,23 @@ def save_scenes(folder, count):
     return folder
 
 
-@pytest.mark.parametrize('memory', ['kept', 'damaged', 'impossible'])
-def test_pictures_are_read_for_the_key_only_when_their_names_sizes_or_times_change(tmp_path, memory):
+@pytest.mark.parametrize(('memory', 'read'), [('kept', 1), ('damaged', 2), ('impossible', 2)])
+def test_pictures_are_read_for_the_key_only_when_something_has_changed(tmp_path, monkeypatch, memory, read):
+    reads, digest_of = [], engines.pictures_digest
+    monkeypatch.setattr(engines, 'pictures_digest', lambda paths: reads.append(paths) or digest_of(paths))
     pictures = calibration(save_scenes(tmp_path / 'pictures', 2))
     cache = tmp_path / 'cache'
     if memory == 'impossible':
         cache.touch()
     before = engines._calibrated_on(pictures, cache)
-    path = pictures.paths[0]
-    status = path.stat()
-    path.write_bytes(bytes(status.st_size))  # which nobody does, but who reads it would notice
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     if memory == 'damaged':
         (remembered,) = cache.iterdir()
         remembered.write_text('nonsense')
-    assert (engines._calibrated_on(pictures, cache) == before) == (memory == 'kept')
-    os.utime(path)
+    assert engines._calibrated_on(pictures, cache) == before and len(reads) == read
+    path = pictures.paths[0]
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as "cp -p" does
     assert engines._calibrated_on(pictures, cache) != before
 
 
@@ -351,13 +352,24 @@ def test_an_engine_is_opened_without_the_pictures_that_it_was_calibrated_on(tmp_
     save_engine(tmp_path, key_of('', uint8_input=False))
     save_engine(tmp_path, key_of('older', uint8_input=False))
     with pytest.raises(ParameterError) as caught:
-        engines._calibrated_key(tmp_path, key_of(''), missing, said.append)
+        engines._calibrated_key(tmp_path, key_of(''), '', missing, said.append)
     assert caught.value is missing and not said
-    for number, pictures in enumerate(('older', 'newer')):
-        engine = save_engine(tmp_path, key_of(pictures))
-        os.utime(engine, (number, number))
-    found = engines._calibrated_key(tmp_path, key_of(''), missing, said.append)
-    assert found == key_of('newer') and len(said) == 1 and said[0].startswith(engine.name)
+    engine = save_engine(tmp_path, key_of('kitchen'))
+    assert engines._calibrated_key(tmp_path, key_of(''), '', missing, said.append) == key_of('kitchen')
+    assert len(said) == 1 and said[0].startswith(engine.name)
+
+
+def test_of_several_calibrations_the_one_that_is_remembered_is_opened_and_none_is_guessed(tmp_path):
+    missing = ParameterError('calibration_path: ...')
+    for pictures in ('kitchen', 'night'):
+        save_engine(tmp_path, key_of(pictures))
+    found = engines._calibrated_key(tmp_path, key_of(''), 'kitchen', missing, lambda text: None)
+    assert found == key_of('kitchen')
+    with pytest.raises(ParameterError, match='engines of 2 calibrations are there'):
+        engines._calibrated_key(tmp_path, key_of(''), '', missing, lambda text: None)
+    with pytest.raises(ParameterError) as caught:
+        engines._calibrated_key(tmp_path, key_of(''), 'garden', missing, lambda text: None)
+    assert caught.value is missing
 
 
 def test_a_robot_without_the_pictures_opens_its_engine_and_builds_nothing(tmp_path, monkeypatch):
@@ -381,12 +393,10 @@ def test_a_robot_without_the_pictures_opens_its_engine_and_builds_nothing(tmp_pa
     engine = save_engine(cache, key, name=MODEL.stem)
     said.clear()
     assert opened(str(folder)) == engine and not said
-    for source in (str(tmp_path / 'nowhere'), ''):
+    (tmp_path / 'empty').mkdir()  # as what nothing is mounted on
+    for source in (str(tmp_path / 'nowhere'), str(tmp_path / 'empty'), ''):
         assert opened(source) == engine
         assert 'its pictures are not here' in said.pop() and not said
-    (tmp_path / 'empty').mkdir()
-    with pytest.raises(ParameterError, match='calibration_path: '):
-        opened(str(tmp_path / 'empty'))
 
 
 def test_pictures_that_cannot_be_read_are_skipped_and_said(tmp_path):
@@ -533,3 +543,23 @@ def test_a_build_that_says_nothing_tells_its_time(monkeypatch, tmp_path):
     assert build._follow(child.stdout.fileno(), request, said.append, lambda: False) == {'done': 1}
     assert said and all(text.endswith('of about 60 s') for text in said)
     child.wait()
+
+
+def test_a_class_that_is_not_the_best_one_is_noticed():
+    rows = np.zeros((1, 6, 3), np.float32)
+    rows[0, 4:] = (0.9, 0.2, 0.5), (0.1, 0.8, 0.5)
+    best = np.concatenate((rows[:, :4], [[[0.9, 0.8, 0.5]]], [[[0, 1, 1]]]), axis=1)
+    engines._check_rows(MODEL, rows, best)
+    for wrong in (1, 7, -1, 0.5, np.nan):
+        best[0, 5, 0] = wrong
+        with pytest.raises(ModelError, match='expected the best class of each box'):
+            engines._check_rows(MODEL, rows, best)
+
+
+def test_a_full_disk_does_not_make_a_slower_engine(tmp_path, monkeypatch):
+    def save(model, path):
+        raise ModelError('cannot be written: No space left on device') from OSError(28, 'No space left')
+
+    monkeypatch.setattr('isaac_infer.engine.surgery.save_model', save)
+    with pytest.raises(ModelError, match='No space left on device'):
+        changed(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isaac_infer.engine.files import FOLDER_PREFIX, YOUNG_S, replace_file, working_folder
+from isaac_infer.engine.files import FOLDER_PREFIX, MARKER, YOUNG_S, replace_file, working_folder
 
 
 def test_a_file_is_replaced_with_the_rights_that_the_user_wants(tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def make_old(folder: Path) -> None:
-    long_ago = folder.stat().st_mtime - 2 * YOUNG_S
-    os.utime(folder, (long_ago, long_ago))
+def make_old(path: Path) -> None:
+    long_ago = path.stat().st_mtime - 2 * YOUNG_S
+    os.utime(path, (long_ago, long_ago))
 
 
 WORKER = """
@@ -57,9 +57,9 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_st
     with subprocess.Popen([sys.executable, '-c', WORKER], stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         theirs = Path(worker.stdout.readline().strip())
-        make_old(theirs)
+        make_old(theirs / MARKER)
         with working_folder('test') as first, working_folder('test') as second:
-            make_old(first)
+            make_old(first / MARKER)
             assert theirs.exists() and first != second
             with working_folder('test'):
                 assert first.exists() and theirs.exists()
@@ -69,12 +69,16 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_in_use_st
     assert list(temporary.iterdir()) == []
 
 
-def test_what_nobody_works_in_stays_where_it_is_young_or_no_folder_of_ours(temporary: Path) -> None:
-    others = {temporary / f'{FOLDER_PREFIX}young', temporary / f'{FOLDER_PREFIX}link', temporary / 'other'}
-    (temporary / f'{FOLDER_PREFIX}young').mkdir()
-    (temporary / 'other').mkdir()
-    make_old(temporary / 'other')
-    (temporary / f'{FOLDER_PREFIX}link').symlink_to(temporary / 'other')
+def test_what_is_young_or_not_of_this_package_stays(temporary: Path) -> None:
+    young, of_others = temporary / f'{FOLDER_PREFIX}a.young', temporary / f'{FOLDER_PREFIX}egg-info'
+    elsewhere, link = temporary / 'elsewhere', temporary / f'{FOLDER_PREFIX}a.link'
+    for folder in (young, of_others, elsewhere):
+        folder.mkdir()
+    for folder in (young, elsewhere):
+        (folder / MARKER).touch()
+    make_old(elsewhere / MARKER)
+    make_old(of_others)
+    link.symlink_to(elsewhere)
     with working_folder('test'):
         pass
-    assert set(temporary.iterdir()) == others
+    assert set(temporary.iterdir()) == {young, of_others, elsewhere, link}
