@@ -22,6 +22,7 @@ MAY_IMPORT = {
 }
 # A package is named only in these rooms or files; every other third-party package is free outside core.
 ONLY_IN = {
+    'lz4': {'core/bag.py'},
     'onnx': {'engine'},
     'onnxruntime': {'engine/ort.py', 'engine/quantise.py', 'engine/surgery.py'},
     'pycocotools': {'cli'},
@@ -36,7 +37,7 @@ ONLY_IN = {
 }
 CORE_HAS = {'cv2', 'numpy', *sys.stdlib_module_names}
 CORE_ADDS = {  # imported when a file that needs it is read, not before
-    'core/bag.py': {'rosbags'},
+    'core/bag.py': {'lz4', 'rosbags'},
     'core/decode/document.py': {'yaml'},
 }
 
