@@ -116,3 +116,16 @@ def ultralytics_output(
         output[0, :4, row] = x, y, width, height
         output[0, 4 + class_id, row] = score
     return output
+
+
+def exported_metadata(task: str, names: int = 80, **more: str) -> dict[str, str]:
+    """What Ultralytics writes into a model that it exports at 640x640."""
+    return {
+        'task': task,
+        'stride': '32',
+        'imgsz': '[640, 640]',
+        'names': str({i: f'class {i}' for i in range(names)}),
+        'args': "{'batch': 1, 'nms': False}",
+        'version': '8.4.190',
+        **more,
+    }

@@ -15,6 +15,7 @@ from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
+from models import exported_metadata as ultralytics
 
 F32, F16, I32, I64, U8 = (np.dtype(name) for name in ('f4', 'f2', 'i4', 'i8', 'u1'))
 COCO = tuple(f'class {index}' for index in range(80))
@@ -37,18 +38,6 @@ def resolve(
 ) -> ModelSpec:
     inputs = [image or picture(), *([sizes] if sizes else [])]
     return resolve_spec(inputs, outputs, metadata or {}, Overrides(**said), file_name='net.onnx')
-
-
-def ultralytics(task: str, names: int = 80, **more: str) -> dict[str, str]:
-    return {
-        'task': task,
-        'stride': '32',
-        'imgsz': '[640, 640]',
-        'names': str({i: f'class {i}' for i in range(names)}),
-        'args': "{'batch': 1, 'nms': False}",
-        'version': '8.4.190',
-        **more,
-    }
 
 
 def test_every_decoder_belongs_to_a_family():

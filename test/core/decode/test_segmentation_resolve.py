@@ -19,6 +19,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.fit import fit_picture
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
+from models import exported_metadata as ultralytics
 
 F32, F16, I32, I64, U8 = (np.dtype(name) for name in ('f4', 'f2', 'i4', 'i8', 'u1'))
 
@@ -33,18 +34,6 @@ def resolve(
     inputs = [tensor('images', *image)]
     overrides = Overrides(**said)
     return resolve_spec(inputs, outputs, metadata or {}, overrides, task='segmentation', file_name='net.onnx')
-
-
-def ultralytics(task: str, names: int = 80, **more: str) -> dict[str, str]:
-    return {
-        'task': task,
-        'stride': '32',
-        'imgsz': '[640, 640]',
-        'names': str({i: f'class {i}' for i in range(names)}),
-        'args': "{'batch': 1, 'nms': False}",
-        'version': '8.4.190',
-        **more,
-    }
 
 
 PROTOS = tensor('output1', 1, 32, 160, 160)
