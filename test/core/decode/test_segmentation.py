@@ -17,6 +17,7 @@ import pytest
 from core.decode.layouts import tensor_specs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spoiling import spoil
 
 from isaac_infer.core.decode import masks, segmentation
 from isaac_infer.core.decode.resolve import resolve_spec
@@ -563,7 +564,6 @@ def test_regions_of_pictures_larger_than_memory_are_refused(monkeypatch):
 
 # ---- whatever a network answers ------------------------------------------------------------------
 
-NASTY = (np.nan, np.inf, -np.inf, 3e38, -3e38, 1e7, -1.0, 0.0, 0.5, 1.0, 2.0, 300.0)
 PIXELS: dict[str, Outputs] = {
     'scores': {'out': smooth_scores(4, GRID_HW)[None]},
     'map': {'out': np.zeros((1, *GRID_HW), np.int64)},
@@ -581,13 +581,7 @@ def test_any_answer_gives_a_sound_segmentation_or_one_of_our_errors(name, data):
         outputs = {'out': PIXELS[name]['out'].copy()}
     else:
         spec, outputs = instance_spec(name), LAYOUTS[name](CUP, BALL)
-    for array in outputs.values():
-        values = data.draw(
-            st.lists(st.tuples(st.integers(0, array.size - 1), st.sampled_from(NASTY)), max_size=12)
-        )
-        for at, value in values:
-            with np.errstate(invalid='ignore'):
-                array.reshape(-1)[at] = np.array(value).astype(array.dtype)
+    spoil(outputs, data)
     limits = Limits(
         confidence_threshold=data.draw(st.sampled_from([0.0, 0.25, 1.0])),
         mask_threshold=data.draw(st.sampled_from([0.0, 0.5, 1.0])),
