@@ -155,6 +155,7 @@ class DevicePreparer:
         staging = self._large.buffers[0]
         into = staging.view(shape, image.dtype)
         step = max(CHUNK_BYTES // into.strides[0], 1)
+        image = np.ascontiguousarray(image)  # else NumPy would copy all of it for every chunk
         for begin in range(0, len(rows), step):
             chunk = into[begin : begin + step]
             # Without `clip` NumPy would gather somewhere else first.
