@@ -100,6 +100,7 @@ class Peer:
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, service)
             assert self._clients[service].wait_for_service(timeout_s), f'{service} is not there'
+            time.sleep(0.1)  # it is known here a moment before it knows whom to answer
         future = self._clients[service].call_async(request)
         wait_until(future.done, timeout_s)
         assert future.done(), f'{service} did not answer'
