@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import array
 import json
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -28,6 +30,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import deserialize_message
+from rclpy.time import Time
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image
@@ -64,6 +67,7 @@ LIMITS = Limits()
 
 VGA, FULL_HD = (480, 640), (1080, 1920)
 RATE_HZ = 30
+USUAL_FRAMES = 300  # of the comparison
 TURN = 20  # runs of one function before it is the other's turn
 WARM_UP = 3  # runs at the beginning of a turn that do not count
 
@@ -298,7 +302,9 @@ def bench_node(frames: int, size_hw: Size, *, target_ms: float | None = None) ->
     detector = replace(
         DETECTOR, load=lambda params, say, is_cancelled: Loaded(pipeline, {'model': 'null', 'sha256': ''})
     )
-    values = with_pictures(frames, size_hw, lambda: PerceptionNode(detector))
+    values = with_source(
+        lambda: PerceptionNode(detector), lambda names: run_image_source(frames, size_hw, names)
+    )
     stages = {name: float(values[name]) for name in values if '_ms_p' in name}
     p50, p95 = (stages[f'wait_ms_p{p}'] + stages[f'total_ms_p{p}'] - stages[f'run_ms_p{p}'] for p in (50, 95))
     answered = f'{values["answered"]} of {frames} answered'
@@ -307,28 +313,80 @@ def bench_node(frames: int, size_hw: Size, *, target_ms: float | None = None) ->
 
 
 def bench_transport(frames: int, *, target_ms: float | None = None) -> Row:
-    """Receive 1080p pictures of another process: how late, and how many get lost."""
-    latencies_ms: list[float] = []
+    """Receive 1080p pictures of another process: how late, and how many get lost; against typed messages."""
 
-    class Listener(Node):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__('listener')
-            self.create_subscription(Image, 'image', self.on_image, qos_profile_sensor_data, raw=True)
+    def listen(is_raw: bool, start_source: Callable[[list[str]], None]) -> list[float]:
+        latencies_ms: list[float] = []
 
-        def on_image(self, cdr: bytes) -> None:
-            latencies_ms.append((self.get_clock().now().nanoseconds - view_from_cdr(cdr).stamp_ns) / 1e6)
+        class Listener(Node):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__('listener')
+                self.create_subscription(Image, 'image', self.on_image, qos_profile_sensor_data, raw=is_raw)
 
-        def close(self) -> None:
-            """Nothing to release."""
+            def on_image(self, message: bytes | Image) -> None:
+                now_ns = self.get_clock().now().nanoseconds
+                if isinstance(message, bytes):
+                    stamp_ns = view_from_cdr(message).stamp_ns
+                else:
+                    stamp_ns = Time.from_msg(message.header.stamp).nanoseconds
+                latencies_ms.append((now_ns - stamp_ns) / 1e6)
 
-    with_pictures(frames, FULL_HD, Listener)
-    lost = frames - len(latencies_ms)
+            def close(self) -> None:
+                """Nothing to release."""
+
+        with_source(Listener, start_source)
+        return latencies_ms
+
+    ours = listen(True, lambda names: run_image_source(frames, FULL_HD, names))
+    usual = listen(False, lambda names: run_usual_source(min(frames, USUAL_FRAMES), names))
+    lost = frames - len(ours)
     what = f'transport, {named(FULL_HD)} at {RATE_HZ} Hz: publish to callback ({lost} of {frames} lost)'
-    return row(what, latencies_ms, target_ms=target_ms)
+    return row(what, ours, usual, target_ms=target_ms)
 
 
-def with_pictures(frames: int, size_hw: Size, make_node: Callable[[], Any]) -> dict[str, str]:
-    """Spin a node while image_source publishes from another process; give the node's last diagnostics."""
+def run_usual_source(frames: int, names: list[str]) -> None:
+    """Run a process that publishes typed messages."""
+    process = multiprocessing.get_context('spawn').Process(target=publish_typed, args=(frames, names))
+    process.start()
+    process.join(60 + 2 * frames / RATE_HZ)
+    if process.exitcode != 0:
+        raise SystemExit(f'bench: the publisher of typed messages ended with {process.exitcode}')
+
+
+def publish_typed(frames: int, names: list[str]) -> None:
+    """Publish pictures as rclpy's users do: the message is filled beforehand, stamped and published."""
+    transport.set_up()
+    rclpy.init(args=names)
+    node = rclpy.create_node('usual_source')
+    publisher = node.create_publisher(Image, 'image', qos_profile_sensor_data)
+    height, width = FULL_HD
+    message = Image(height=height, width=width, encoding='bgr8', step=3 * width)
+    message.data = array.array('B', draw_scene(1, size_hw=FULL_HD).image.tobytes())
+    while not publisher.get_subscription_count():
+        time.sleep(0.05)
+    time.sleep(0.5)  # the subscriber may know the publisher a moment later
+    due = time.monotonic()
+    for _ in range(frames):
+        time.sleep(max(due - time.monotonic(), 0))
+        message.header.stamp = node.get_clock().now().to_msg()
+        publisher.publish(message)
+        due += 1 / RATE_HZ
+    time.sleep(0.5)  # its memory holds the last picture
+    rclpy.shutdown()
+
+
+def run_image_source(frames: int, size_hw: Size, names: list[str]) -> None:
+    """Run image_source until it has published so many pictures."""
+    height, width = size_hw
+    pictures = {'width': width, 'height': height, 'frames': frames, 'rate': float(RATE_HZ)}
+    command = [sys.executable, '-m', 'isaac_infer.nodes.image_source', *names]
+    for name, value in {**pictures, 'wait_for_subscribers': 1}.items():
+        command += ['-p', f'{name}:={value}']
+    subprocess.run(command, check=True, timeout=60 + 2 * frames / RATE_HZ)
+
+
+def with_source(make_node: Callable[[], Any], run_source: Callable[[list[str]], None]) -> dict[str, str]:
+    """Spin a node while a source runs as another process; give the node's last diagnostics."""
     cv2.setNumThreads(1)  # as the nodes do
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     names = ['--ros-args', '-r', f'__ns:=/isaac_infer_bench_{os.getpid()}', '--log-level', 'warn']
@@ -348,13 +406,8 @@ def with_pictures(frames: int, size_hw: Size, make_node: Callable[[], Any]) -> d
     for executor, each, thread in zip(executors, (node, watcher), threads, strict=True):
         executor.add_node(each)
         thread.start()
-    height, width = size_hw
-    pictures = {'width': width, 'height': height, 'frames': frames, 'rate': float(RATE_HZ)}
     try:
-        command = [sys.executable, '-m', 'isaac_infer.nodes.image_source', *names]
-        for name, value in {**pictures, 'wait_for_subscribers': 1}.items():
-            command += ['-p', f'{name}:={value}']
-        subprocess.run(command, check=True, timeout=60 + 2 * frames / RATE_HZ)
+        run_source(names)
         time.sleep(1.2)  # one more round of diagnostics
     finally:
         for executor, thread in zip(executors, threads, strict=True):
@@ -392,7 +445,8 @@ def main() -> int:
     console = Console()
     console.width = max(console.width, 132)  # a table that is cut into pieces says nothing
     rows = []
-    with console.status(f'measuring; about {(2 * some + args.frames) / RATE_HZ + 20:.0f} s'):
+    pictures = 2 * some + args.frames + min(args.frames, USUAL_FRAMES)
+    with console.status(f'measuring; about {pictures / RATE_HZ + 20:.0f} s'):
         for bench in benches:
             rows.append(bench())
     cores, python = os.cpu_count(), platform.python_version()
