@@ -392,9 +392,10 @@ class TrtSession:
             if not self._is_bound:
                 self._bind(engine)
             for name in self._on_device:  # so that the run reads again what lies there already
-                engine.gpu.driver.memcpy_dtoh_async(
-                    self._buffers[name], self._memory[name].address, self._stream
-                )
+                memory = self._memory[name]
+                if not memory.is_mapped:
+                    copy = engine.gpu.driver.memcpy_dtoh_async
+                    copy(self._buffers[name], memory.address, self._stream)
             self._stream.synchronize()
             events = [engine.gpu.driver.Event() for _ in range(4)]
             begin = perf_counter_ns()

@@ -223,6 +223,56 @@ def test_pictures_prepared_on_the_gpu_agree_to_one_level(open_network, size_hw, 
             assert np.abs(got - want.astype(np.float32)).max() <= (1e-6 if first else level * 1.001)
 
 
+@pytest.fixture
+def shared_memory(monkeypatch):
+    """Have memory used as on a Jetson, whose GPU reads and writes the host's: a card can too, slowly."""
+    facts = cuda.Gpu.facts.fget
+    monkeypatch.setattr(cuda.Gpu, 'facts', property(lambda gpu: replace(facts(gpu), is_integrated=True)))
+
+
+def test_shared_memory_is_used_in_place(open_network, shared_memory):
+    shapes = {'x': ((1, 3, 4, 4), (1, 3, 8, 8), (2, 3, 16, 16))}
+    session = open_network(doubler((-1, 3, -1, -1)), shapes=shapes)
+    twin = session.twin()
+    for shape in ((1, 3, 8, 8), (2, 3, 16, 16), (1, 3, 8, 8)):
+        for value in range(4):
+            for each in (session, twin):
+                each.input_buffer('x', shape)[...] = value
+                each.start()
+            assert (session.finish()['y'] == 2 * value).all() and (twin.finish()['y'] == 2 * value).all()
+    assert all(memory.is_mapped for memory in session._memory.values())
+
+
+def test_outputs_whose_size_only_a_run_tells_come_through_shared_memory(open_network, shared_memory):
+    session = open_network(finder())
+    buffer = session.input_buffer('x', (4, 600))
+    for count in (0, 3, 2400, 5):
+        buffer[...] = 0
+        buffer.reshape(-1)[:count] = 1
+        assert (session.run()['y'] == 2 * np.stack(np.nonzero(buffer))).all()
+
+
+def test_pictures_are_prepared_on_the_gpu_from_shared_memory(open_network, shared_memory):
+    image = ImageSpec('x', (64, 96))
+    session = open_network(doubler(image.shape))
+    want = np.empty(image.shape, np.float32)
+    for size_hw in ((48, 64), (108, 192), (7, 333)):
+        picture = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8)
+        fit = Preparer(image)(Frame(picture), into=want)
+        device = DevicePreparer(session, image)
+        for first in (False, True):
+            session.feed_from_device('x', True)
+            assert device(Frame(picture), resize_first=first) == fit
+            assert session.run_timed()['h2d'] >= 0  # which copies nothing here
+            assert np.abs(session.run()['y'] / 2 - want).max() <= 1.001 / 255
+
+
+def test_an_engine_for_other_gpus_runs_on_this_one(open_network):
+    session = open_network(doubler(), hardware_compatible=True)
+    session.input_buffer('x', (1, 3, 8, 8))[...] = 3
+    assert (session.run()['y'] == 6).all()
+
+
 def test_too_little_memory_is_an_error_that_says_how_much(open_network):
     session = open_network(doubler())
     with session.gpu.current(), pytest.raises(SessionError, match='out of GPU memory: .* MiB needed'):
