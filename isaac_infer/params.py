@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast, get_type_hints
 from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOptions, EngineOptions, Shape
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import (
     BOX_UNITS,
     NETWORK_CHANNEL_ORDERS,

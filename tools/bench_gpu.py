@@ -28,7 +28,8 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import agreement
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED, is_picture, read_picture
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.source import is_picture, read_picture
 from isaac_infer.core.spec import Limits
 from isaac_infer.core.timing import summarise
 from isaac_infer.engine import cuda

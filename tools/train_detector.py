@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.shapes import CLASS_NAMES
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import ImageSpec
 
 INPUT_SIZE = 320

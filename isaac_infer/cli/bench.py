@@ -42,8 +42,9 @@ from isaac_infer.core.errors import (
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.prepare import Preparer
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, TimedSession
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, open_source
+from isaac_infer.core.source import SYNTHETIC, open_source
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
 from isaac_infer.engine.load import (

@@ -45,7 +45,8 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import Agreement
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Source, open_source
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
 from isaac_infer.engine.engines import calibration_frames

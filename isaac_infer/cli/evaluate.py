@@ -23,8 +23,8 @@ from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.shapes import CLASS_NAMES
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams, ImageSourceParams

@@ -29,7 +29,8 @@ from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.results import Detections
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED, SYNTHETIC, Picture, Source, open_sources
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_sources
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands

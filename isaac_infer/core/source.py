@@ -21,7 +21,6 @@ from isaac_infer.core.text import printable
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC = 'synthetic'
-FIRST_HELD_OUT_SEED = 1_000_000  # scenes for training stay below it, scenes for measuring start at it
 LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
 COUNTED_SUFFIXES = ('.avi', '.mp4', '.m4v', '.mov')  # videos that know how many pictures they have
 COMPLETE = 0.9  # of the pictures that a video says it has

@@ -16,8 +16,8 @@ from isaac_infer.cli.compare import read_truth
 from isaac_infer.cli.main import main
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.shapes import CLASS_NAMES
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
 from isaac_infer.engine.cuda import device_problem
 from models import (
     save_colour_detector,

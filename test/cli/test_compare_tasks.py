@@ -15,7 +15,7 @@ from compare_command import compare, report_of
 from onnx import numpy_helper
 
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from models import save_constant_detector, ultralytics_metadata, ultralytics_output
 
 coco_masks = pytest.importorskip('pycocotools.mask')

@@ -15,7 +15,7 @@ from isaac_infer.core.boxes import box_iou
 from isaac_infer.core.errors import ModelError, TensorError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.engine.load import open_pipeline
 from isaac_infer.engine.quantise import calibration_batches, head_nodes, quantise

@@ -17,7 +17,7 @@ from isaac_infer.core.errors import SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import agreement
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import Limits
 from isaac_infer.engine.cuda import Gpu
 from isaac_infer.engine.load import open_pipeline

@@ -14,7 +14,7 @@ from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.errors import ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.scenes import draw_scene
-from isaac_infer.core.source import FIRST_HELD_OUT_SEED
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import Limits, Overrides
 from isaac_infer.engine.engines import open_engine
 from isaac_infer.engine.load import find_spec, open_pipeline

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from isaac_infer.core.decode import (
-    detection,
-    families,
-    pose,
-    pose_families,
-    segmentation,
-    segmentation_families,
-)
 from isaac_infer.core.decode.families import Family, Model
-from isaac_infer.core.decode.probe import probe
 from isaac_infer.core.fit import Fit
 from isaac_infer.core.spec import Limits, ModelSpec
 
@@ -45,32 +36,64 @@ class Task:
     probe: Callable[[Mapping[str, np.ndarray], ModelSpec], ModelSpec]  # settles by a first run what is open
 
 
-TASKS: dict[str, Task] = {
-    'detection': Task(
+def _detection() -> Task:
+    from isaac_infer.core.decode import detection, families, probe
+
+    return Task(
         detection.DECODERS,
         families.FAMILIES,
         families.NAMED,
         families.by_metadata,
         ('detect', 'segment', 'pose', 'obb'),
-        probe,
-    ),
-    'segmentation': Task(
+        probe.probe,
+    )
+
+
+def _segmentation() -> Task:
+    from isaac_infer.core.decode import segmentation, segmentation_families
+
+    return Task(
         segmentation.DECODERS,
         segmentation_families.FAMILIES,
         segmentation_families.NAMED,
         segmentation_families.by_metadata,
         ('segment', 'semantic'),
         segmentation.probe,
-    ),
-    'pose': Task(
+    )
+
+
+def _pose() -> Task:
+    from isaac_infer.core.decode import pose, pose_families
+
+    return Task(
         pose.DECODERS,
         pose_families.FAMILIES,
         pose_families.NAMED,
         pose_families.by_metadata,
         ('pose',),
         pose.probe,
-    ),
-}
+    )
+
+
+class _Tasks(Mapping[str, Task]):
+    """Tasks by name. A node needs one of them, and would start later for importing the others."""
+
+    def __init__(self, **makers: Callable[[], Task]) -> None:
+        self._makers, self._made = makers, dict[str, Task]()
+
+    def __getitem__(self, name: str) -> Task:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+TASKS = _Tasks(detection=_detection, segmentation=_segmentation, pose=_pose)
 
 
 def describe_decoders(decoders: Mapping[str, Decoder]) -> str:
