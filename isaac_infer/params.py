@@ -20,6 +20,7 @@ from isaac_infer.core.spec import (
     Limits,
     Overrides,
 )
+from isaac_infer.core.text import class_number
 
 Value = bool | int | float | str | list[str] | list[float] | list[int]
 TYPE_NAMES = {
@@ -31,6 +32,7 @@ TYPE_NAMES = {
     list[float]: 'float[]',
     list[int]: 'int[]',
 }
+INTEGER_BITS = 63  # of the integers of ROS, without their sign
 P = TypeVar('P', bound='Params')
 
 
@@ -49,6 +51,10 @@ class Parameter:
 
     def check(self, value: Any) -> Value:
         """Return the value in the declared type, or raise ParameterError that says what was expected."""
+        for entry in value if isinstance(value, (list, tuple)) else [value]:
+            if type(entry) is int and entry.bit_length() > INTEGER_BITS:
+                got = f'a number of {entry.bit_length()} bits'  # it may even be too long to be printed
+                raise ParameterError(f'{self.name}: expected {self.expected}, got {got}')
         typed = self._typed(value)
         for number in typed if isinstance(typed, list) else [typed]:
             if isinstance(number, str):
@@ -402,8 +408,9 @@ class DetectionParams(ModelParams):
 def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
     if text in class_names:
         return class_names.index(text)
-    if text.isdecimal() and (int(text) < num_classes or not num_classes):
-        return int(text)
+    number = class_number(text)
+    if number is not None and (number < num_classes or not num_classes):
+        return number
     known = ', '.join(class_names) or (f'0 to {num_classes - 1}' if num_classes else 'by their numbers')
     raise ParameterError(f'class_filter: expected classes of the model ({known}), got {text!r}')
 

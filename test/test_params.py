@@ -28,6 +28,9 @@ def test_every_parameter_has_a_known_type_a_valid_default_and_a_description(kind
         ({'nms_mode': 'soft'}, "expected one of 'class_aware', 'class_agnostic', got 'soft'"),
         ({'class_filter': 'cup'}, "expected string\\[\\], got 'cup'"),
         ({'class_filter': [1]}, r'expected string\[\], got \[1\]'),
+        ({'scale': 10**400}, 'scale: expected float of at least 0, got a number of 1329 bits'),
+        ({'mean': [10**400]}, r'mean: expected float\[\], got a number of 1329 bits'),
+        ({'max_detections': 10**5000}, 'got a number of 16610 bits'),
         ({'input_size': [640]}, 'expected height and width'),
         ({'mean': [0.1, 0.2]}, 'expected 1 or 3 values'),
         ({'std': [0.0]}, 'std: expected'),
@@ -55,7 +58,7 @@ def test_the_class_filter_takes_names_and_numbers():
     assert params.limits(('ball', 'box', 'cup'), 3).class_ids == {0, 2}
 
 
-@pytest.mark.parametrize('text', ['plate', '3', '-1', ''])
+@pytest.mark.parametrize('text', ['plate', '3', '-1', '', '9' * 5000])
 def test_a_filter_for_a_class_the_model_does_not_have_is_refused(text):
     with pytest.raises(ParameterError, match='expected classes of the model'):
         DetectorParams(class_filter=[text]).limits(('ball', 'box', 'cup'), 3)

@@ -7,6 +7,7 @@ import signal
 
 # Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_LONGEST_NUMBER = 9  # digits; fits int32
 _COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # to a terminal; line ends and tabs are none
 
 
@@ -18,6 +19,11 @@ def printable(text: str) -> str:
 def without_commands(text: str) -> str:
     """Give a message of any number of lines, without what a terminal would take for a command."""
     return _COMMANDS.sub('\ufffd', text)
+
+
+def class_number(text: str) -> int | None:
+    """Give the class that a text names by its number; None where it is none, or too long for one."""
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else None
 
 
 def signal_name(number: int) -> str:

@@ -10,6 +10,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypo
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.text import class_number
 from isaac_infer.ros.images import SECOND_NS
 
 
@@ -91,7 +92,8 @@ def detections_from_msg(message: Detection2DArray, class_names: list[str]) -> tu
 def _class_id(text: str, class_names: list[str]) -> int:
     if text in class_names:
         return class_names.index(text)
-    return int(text) if text.isdecimal() else -1
+    number = class_number(text)
+    return -1 if number is None else number
 
 
 def label_info_msg(spec: ModelSpec, *, stamp: Time, threshold: float) -> LabelInfo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from array import array
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.params import Parameter, Params, parameters
+from isaac_infer.params import INTEGER_BITS, Parameter, Params, parameters
 
 P = TypeVar('P', bound=Params)
 
@@ -26,7 +27,7 @@ _ROS_TYPES = {
     list[float]: RosParameter.Type.DOUBLE_ARRAY,
     list[int]: RosParameter.Type.INTEGER_ARRAY,
 }
-_INT64 = (1 << 63) - 1
+_INT64 = (1 << INTEGER_BITS) - 1
 # What rclpy itself and its neighbours declare on any node.
 _OF_ROS = ('use_sim_time', 'start_type_description_service', 'qos_overrides.', 'diagnostic_updater.')
 
@@ -84,7 +85,7 @@ class NodeParameters(Generic[P]):
         known = self._known[given.name]
         try:
             value = known.check(self._friendly(given.name, given.value))
-        except ParameterError:
+        except Exception:
             return given  # refused, with the reason, where all checks are made
         return RosParameter(given.name, _ROS_TYPES[known.type], value)
 
@@ -102,8 +103,8 @@ class NodeParameters(Generic[P]):
         return value
 
     def _on_set(self, given: list[RosParameter]) -> SetParametersResult:
-        ours = {p.name: self._friendly(p.name, p.value) for p in given if p.name in self._known}
         try:
+            ours = {p.name: self._friendly(p.name, p.value) for p in given if p.name in self._known}
             value = self.value.changed(**ours)
             fixed = [name for name in ours if not self._known[name].live and self._is_changed(name, value)]
             reason = self._refusal()
@@ -113,6 +114,10 @@ class NodeParameters(Generic[P]):
                 self._apply(value)
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:  # one of ours, which would end the executor and with it the node
+            reason = f'{type(error).__name__}: {error}'
+            self._node.get_logger().error(f'parameters refused: {reason}\n{traceback.format_exc()}')
+            return SetParametersResult(successful=False, reason=reason)
         self.value = value
         return SetParametersResult(successful=True)
 

@@ -147,6 +147,16 @@ def test_what_cannot_be_applied_is_refused(example):
     assert node.ours.value == DetectorParams()
 
 
+def test_an_error_nobody_thought_of_refuses_a_value_and_the_node_lives_on(example):
+    def apply(value):
+        raise OverflowError('too large')
+
+    node = example(apply=apply)
+    result = node.change(confidence_threshold=0.5)
+    assert (result.successful, result.reason) == (False, 'OverflowError: too large')
+    assert node.ours.value == DetectorParams()
+
+
 def test_values_are_taken_in_the_declared_type_where_nothing_is_lost(example):
     node = example()
     assert node.change(confidence_threshold=1).successful
