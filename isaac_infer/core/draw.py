@@ -21,6 +21,7 @@ GOLDEN_RATIO = 0.618033988749895  # steps of this much around the colour wheel n
 DARK, LIGHT = (24, 24, 24), (255, 255, 255)
 MIDDLE_BRIGHTNESS = 120  # 0..255: text on anything brighter is dark
 LINES, TEXT_LINES = 500, 92  # so many line widths, and text heights, go into width plus height of a picture
+FAR = 1e6  # pixels: corners further away are drawn there, in numbers that OpenCV can count with
 _SHIFT = 4  # fractional bits in the coordinates given to OpenCV
 
 
@@ -42,7 +43,11 @@ def draw_detections(
         line_width: of the boxes in pixels; 0: fitting the picture.
         labels: whether to write class names.
         scores: whether to write scores.
+
+    Boxes that lie nowhere, since they are not finite, are left out.
     """
+    sides = detections.xyxy if detections.rotated is None else detections.rotated
+    detections = detections[np.isfinite(sides).all(axis=1)]
     size = sum(image_bgr.shape[:2])
     width = line_width or max(round(size / LINES), 1)
     text_height = max(round(size / TEXT_LINES), 8)
@@ -213,12 +218,14 @@ def _outline(detections: Detections, row: int) -> np.ndarray:
     """Corners of a box, in order: (4, 2) float, source pixels."""
     if detections.rotated is None:
         left, top, right, bottom = detections.xyxy[row]
-        return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    x, y, width, height, angle = detections.rotated[row]
-    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (width / 2, height / 2)
-    cos, sin = np.cos(angle), np.sin(angle)
-    turned: np.ndarray = corners @ np.array([(cos, sin), (-sin, cos)]) + (x, y)
-    return turned
+        outline = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    else:
+        x, y, width, height, angle = detections.rotated[row]
+        corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (width / 2, height / 2)
+        cos, sin = np.cos(angle), np.sin(angle)
+        outline = corners @ np.array([(cos, sin), (-sin, cos)]) + (x, y)
+    near: np.ndarray = np.clip(outline, -FAR, FAR)
+    return near
 
 
 def _draw_closed(image: np.ndarray, corners: np.ndarray, colour: Colour, thickness: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,34 +47,37 @@ class Recorder(Node):
         self._record = Record(samples=self._params.samples)
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
-        self.create_subscription(Image, 'image', self._on_image, qos_profile_sensor_data, raw=True)
-        self.create_subscription(Detection2DArray, 'detections', self._on_detections, 100)
-        self.create_subscription(LabelInfo, 'label_info', self._on_labels, LATCHED_QOS)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
+        for kind, topic, callback, qos, is_raw in (
+            (Image, 'image', self._on_image, qos_profile_sensor_data, True),
+            (Detection2DArray, 'detections', self._on_detections, 100, False),
+            (LabelInfo, 'label_info', self._on_labels, LATCHED_QOS, False),
+            (DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, False),
+        ):
+            self.create_subscription(kind, topic, partial(self._hear, topic, callback), qos, raw=is_raw)
         if self._params.report:
             self.create_timer(PERIOD_S, self._write_report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Write what was recorded; safe to call twice."""
         if self._params.contact_sheet and self._record.samples():
-            self._write(Path(self._params.contact_sheet), self._contact_sheet())
+            self._write(Path(self._params.contact_sheet), self._contact_sheet)
         if self._params.report:
             self._write_report()
 
-    def _on_image(self, cdr: bytes) -> None:
+    def _hear(self, topic: str, callback: Callable[[Any], None], message: Any) -> None:
+        """Take a message; one that cannot be used is told, and ends nothing: anybody may have sent it."""
         try:
-            frame = frame_from_image_cdr(cdr)
-        except FrameError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=10.0)
-            return
+            callback(message)
+        except Exception as error:
+            said = str(error) if isinstance(error, FrameError) else f'{type(error).__name__}: {error}'
+            self.get_logger().error(f'{topic}: {said}', throttle_duration_sec=10.0)
+
+    def _on_image(self, cdr: bytes) -> None:
+        frame = frame_from_image_cdr(cdr)
         self._record.add_picture(frame.stamp_ns, frame.bgr())
 
     def _on_detections(self, message: Detection2DArray) -> None:
-        try:
-            stamp_ns = stamp_ns_of(message.header)
-        except FrameError as error:
-            self.get_logger().error(str(error), throttle_duration_sec=10.0)
-            return
+        stamp_ns = stamp_ns_of(message.header)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found, names = detections_from_msg(message, self._class_names)
         self._record.add_answer(stamp_ns, found, names, latency_ms)
@@ -101,17 +106,20 @@ class Recorder(Node):
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
         }
-        self._write(Path(self._params.report), json.dumps(report, indent=1).encode())
+        self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, make: Callable[[], bytes]) -> None:
         unfinished = path.with_name(path.name + '.part')
         try:
-            unfinished.write_bytes(data)
+            unfinished.write_bytes(make())
             os.replace(unfinished, path)  # so that a reader never sees half of it
         except OSError as error:
             self.get_logger().error(
                 f'{path}: cannot be written: {error.strerror}', throttle_duration_sec=10.0
             )
+            self.exit_code = 1
+        except Exception as error:  # the other file may still be written
+            self.get_logger().error(f'{path}: cannot be made: {type(error).__name__}: {error}')
             self.exit_code = 1
 
     def _contact_sheet(self) -> bytes:

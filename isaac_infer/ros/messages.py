@@ -78,10 +78,12 @@ def detections_from_msg(message: Detection2DArray, class_names: list[str]) -> tu
     texts = [hypothesis.class_id for hypothesis in best]
     boxes = [entry.bbox for entry in entries]
     rows = [(b.center.position.x, b.center.position.y, b.size_x, b.size_y, b.center.theta) for b in boxes]
-    rotated = np.array(rows, np.float32).reshape(-1, 5)
-    half = rotated[:, 2:4] / 2
+    with np.errstate(over='ignore', invalid='ignore'):  # others send what they like
+        rotated = np.array(rows, np.float32).reshape(-1, 5)
+        half = rotated[:, 2:4] / 2
+        xyxy = np.hstack((rotated[:, :2] - half, rotated[:, :2] + half))
     found = Detections(
-        np.hstack((rotated[:, :2] - half, rotated[:, :2] + half)),
+        xyxy,
         np.array([hypothesis.score for hypothesis in best], np.float32),
         np.array([_class_id(text, class_names) for text in texts], np.int32),
         rotated if rotated[:, 4].any() else None,

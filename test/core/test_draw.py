@@ -53,6 +53,23 @@ def test_a_rotated_box_is_drawn_rotated() -> None:
     assert touched(image) == pytest.approx((70, 30, 90, 90), abs=4)
 
 
+@pytest.mark.parametrize('far', [1e9, 1e30, 3e38])
+def test_a_box_that_reaches_far_beyond_the_picture_is_drawn_where_it_is_seen(far: float) -> None:
+    found = detections((20, 30, far, far))
+    image = draw_detections(canvas(), found, [], line_width=1, labels=False, scores=False)
+    assert touched(image) == pytest.approx((20, 30, 160, 120), abs=3)
+    draw_detections(canvas(), found, ['cup'])  # its label finds a place, too
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_box_that_lies_nowhere_is_left_out_and_the_others_are_drawn(bad: float) -> None:
+    expected = draw_detections(canvas(), detections((20, 30, 80, 90)), ['cup'])
+    found = detections((20, 30, 80, 90), (20, 30, bad, 90))
+    assert (draw_detections(canvas(), found, ['cup']) == expected).all()
+    rotated = np.array([(50, 60, 30, 20, bad)], np.float32)
+    assert (draw_detections(canvas(), detections((20, 30, 80, 90), rotated=rotated), []) == GREY).all()
+
+
 @pytest.mark.parametrize(
     'box', [(0, 0, 10, 10), (150, 110, 160, 120), (0, 0, 160, 120), (-50, -50, 300, 300)]
 )

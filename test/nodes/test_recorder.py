@@ -1,6 +1,9 @@
 """recorder: pictures and answers from other processes, a report and a contact sheet."""
 
 import json
+import math
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -15,12 +18,12 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 from isaac_infer.ros.images import image_to_cdr
 
 
-def answer(stamp, *class_ids):
+def answer(stamp, *class_ids, size_x=20.0):
     """A Detection2DArray; a class of None is a detection without any hypothesis."""
     detections = []
     for class_id in class_ids:
         detection = Detection2D()
-        detection.bbox.size_x = detection.bbox.size_y = 20.0
+        detection.bbox.size_x, detection.bbox.size_y = size_x, 20.0
         if class_id is not None:
             result = ObjectHypothesisWithPose()
             result.hypothesis.class_id, result.hypothesis.score = class_id, 0.5
@@ -29,26 +32,60 @@ def answer(stamp, *class_ids):
     return Detection2DArray(header=Header(stamp=stamp), detections=detections)
 
 
-def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp_path):
-    report, sheet = tmp_path / 'report.json', tmp_path / 'sheet.png'
-    recorder = start('recorder', *parameters(report=report, contact_sheet=sheet))
-    peer = make_peer()
+def publishers(peer):
+    """Publishers of pictures and answers, once the recorder listens."""
     images = peer.node.create_publisher(Image, 'image', 10)
     answers = peer.node.create_publisher(Detection2DArray, 'detections', 10)
     assert wait_until(lambda: images.get_subscription_count() and answers.get_subscription_count())
     wait_until(lambda: False, timeout_s=0.5)  # they know this peer a moment later
+    return images, answers
+
+
+def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp_path):
+    report, sheet = tmp_path / 'report.json', tmp_path / 'sheet.png'
+    recorder = start('recorder', *parameters(report=report, contact_sheet=sheet))
+    images, answers = publishers(make_peer())
     for second in range(1, 4):
         picture = np.full((60, 80, 3), 40 * second, np.uint8)
         images.publish(bytes(image_to_cdr(picture, stamp_ns=second * 10**9, frame_id='camera')))
         assert wait_until(lambda wanted=second: read(report).get('pictures') == wanted)
         answers.publish(answer(Time(sec=second), 'cup', 'cup', None))
     answers.publish(answer(Time(sec=9, nanosec=2_000_000_000), 'cup'))  # no time at all
-    assert wait_until(lambda: read(report).get('answered') == 3)
+    answers.publish(answer(Time(sec=9), '4294967296', '9' * 5000, size_x=math.nan))  # of no detector of ours
+    assert wait_until(lambda: read(report).get('answered') == 4)
     assert recorder.stop() == 0
-    assert read(report)['classes'] == {'cup': 6}
+    assert read(report)['classes'] == {'cup': 6, '4294967296': 1, '9' * 5000: 1}
     assert read(report)['latency_ms']['p50'] > 0
     assert cv2.imread(str(sheet)).shape[2] == 3
     assert 'Traceback' not in recorder.log
+
+
+WITHOUT_ROOM = """
+import sys
+from isaac_infer.nodes import recorder
+
+def fail(*args, **options):
+    raise MemoryError('no room')
+
+recorder.contact_sheet = fail
+sys.exit(recorder.main())
+"""
+
+
+def test_the_report_is_written_where_the_contact_sheet_cannot_be_drawn(make_peer, tmp_path):
+    report, sheet = tmp_path / 'report.json', tmp_path / 'sheet.png'
+    command = [sys.executable, '-c', WITHOUT_ROOM, *parameters(report=report, contact_sheet=sheet)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as recorder:
+        images, answers = publishers(make_peer())
+        images.publish(bytes(image_to_cdr(np.zeros((60, 80, 3), np.uint8), stamp_ns=10**9, frame_id='')))
+        assert wait_until(lambda: read(report).get('pictures') == 1)
+        answers.publish(answer(Time(sec=1), 'cup'))
+        assert wait_until(lambda: read(report).get('answered') == 1)
+        report.unlink()
+        recorder.terminate()
+        assert recorder.wait(20) == 1
+        assert f'{sheet}: cannot be made: MemoryError: no room' in recorder.stderr.read()
+    assert read(report)['answered'] == 1
 
 
 @pytest.mark.parametrize('namespace', ['/', '/left'])
