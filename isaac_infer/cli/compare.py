@@ -34,7 +34,7 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.progress import BuildProgress
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report, write_whole
+from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_note
 from isaac_infer.cli.scores import Agreeing, Measure, Score, Scoring, check_kinds, measure_of
 from isaac_infer.cli.truth import Known, Truth, known_of_scene, read_maps, read_truth, scenes_truth
@@ -50,7 +50,7 @@ from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
 from isaac_infer.engine.engines import calibration_frames
-from isaac_infer.engine.files import working_folder
+from isaac_infer.engine.files import check_place, working_folder, write_whole
 from isaac_infer.engine.load import (
     BACKENDS,
     file_sha256,
@@ -409,7 +409,6 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> N
 
     Raises:
         ParameterError: it cannot.
-        OSError: its folder cannot be made.
     """
     if importlib.util.find_spec('matplotlib') is None:
         raise ParameterError('--plot needs matplotlib; install it: pip install matplotlib')
@@ -424,11 +423,7 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> N
         raise ParameterError(
             f'--plot {plot}: would be one of the pictures that are compared; give another folder'
         )
-    plot.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(plot if plot.exists() else plot.parent, os.W_OK):
-        raise ParameterError(f'--plot {plot}: may not be written by this user; give another file')
-    if plot.exists() and not _is_plot(plot):
-        raise ParameterError(f'--plot {plot}: exists and is no such plot; give another file')
+    check_place(plot, '--plot', _is_plot, 'such plot')
 
 
 def _is_plot(path: Path) -> bool:

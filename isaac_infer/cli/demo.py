@@ -23,11 +23,10 @@ from rich.text import Text
 
 from isaac_infer.cli.models import DEFAULT_MODEL
 from isaac_infer.cli.options import add_options, given_values
-from isaac_infer.cli.report import is_report
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
-from isaac_infer.engine.files import working_folder
+from isaac_infer.engine.files import is_report, working_folder
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
 FRAMES, RATE_HZ = 100, 30.0

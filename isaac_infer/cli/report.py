@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from typing import Any
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.engine.files import replace_file
+from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.engine.load import find_model
 from isaac_infer.params import ModelParams
 
@@ -47,7 +46,7 @@ def check_report(report: str, params: ModelParams, sources: Iterable[Path] = ())
         raise ParameterError(
             f'--json {path}: would be read as facts about {model.name}; give another name or folder'
         )
-    _check_writable(path)
+    _check_place(path)
 
 
 def write_report(report: str, content: Any) -> None:
@@ -60,52 +59,15 @@ def write_report(report: str, content: Any) -> None:
     if report == STANDARD_OUTPUT:
         print(text)
     elif report:
-        _check_writable(Path(report))
+        _check_place(Path(report))
         try:
             write_whole(Path(report), (text + '\n').encode())
         except OSError as error:
             raise ParameterError(f'--json {report}: cannot be written: {error.strerror}') from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that, where that fails, what was there before stays, and nothing half.
+def _check_place(path: Path) -> None:
+    def is_ours(path: Path) -> bool:
+        return any(is_report(path, key=key) for key in REPORT_KEYS)
 
-    Raises:
-        OSError: the file cannot be written.
-    """
-    place = Path(os.path.realpath(path))  # a link stays one
-    is_there = path.exists()
-    if is_there and not (place.is_file() and os.access(place.parent, os.W_OK)):
-        path.write_bytes(data)  # a pipe or device, or a file that none can be put beside
-        return
-    try:
-        replace_file(place, data)
-    except OSError as error:
-        if error.errno != errno.EBUSY:  # as of one file that is mounted into a container
-            raise
-        place.write_bytes(data)
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise ParameterError(f'--json {path}: expected a file, got a folder')
-        if not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ParameterError(f'--json {path}: may not be written by this user; give another file')
-        if path.is_file() and not any(is_report(path, key=key) for key in REPORT_KEYS):
-            raise ParameterError(f'--json {path}: exists and is no report; give another file')
-    except OSError as error:
-        why = f'cannot be written: {error.strerror}; give another file'
-        raise ParameterError(f'--json {path}: {why}') from error
-
-
-def is_report(path: Path, *, key: str) -> bool:
-    """Tell whether a file is empty, or JSON with a key that such reports have; weights have none."""
-    if not path.stat().st_size:
-        return True
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and key in content
+    check_place(path, '--json', is_ours, 'report')

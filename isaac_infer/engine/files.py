@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from isaac_infer.core.errors import ParameterError
 
 FOLDER_PREFIX = 'isaac_infer.'  # of working folders
 MARKER = '.isaac_infer_working_folder'  # a file in each of them, locked by who uses it; others are let alone
 YOUNG_S = 60.0  # one that was made just now may not be locked yet
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file beside its place, sync it, and put it there; leaves nothing behind where it fails.
 
-    What is replaced hands on its mode.
+    What is replaced hands on its mode. Without sync a failing disk, or power, may leave an empty file.
 
     Raises:
         OSError: it cannot be written; what was there is there still.
@@ -28,13 +32,68 @@ def replace_file(path: Path, content: bytes) -> None:
         try:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
             # Temporary files are for their owner alone.
             os.chmod(file.name, path.stat().st_mode if path.exists() else 0o666 & ~_umask())
             os.replace(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise
+
+
+def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write what a user asked for so that, where that fails, what was there stays, and nothing half.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    place = Path(os.path.realpath(path))  # a link stays one
+    is_there = path.exists()
+    if is_there and not (place.is_file() and os.access(place.parent, os.W_OK)):
+        path.write_bytes(data)  # a pipe or device, or a file that none can be put beside
+        return
+    try:
+        replace_file(place, data, sync=sync)
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # as of one file that is mounted into a container
+            raise
+        place.write_bytes(data)
+
+
+def check_place(path: Path, option: str, is_ours: Callable[[Path], bool], kind: str) -> None:
+    """Make the folder of a file, and see before the work that the file can and may be written there.
+
+    Args:
+        option: that names the file, for errors.
+        is_ours: tells whether a file is of the kind that is written, and may be replaced.
+        kind: of file, for errors.
+
+    Raises:
+        ParameterError: it is a folder, may not be written, or is something else.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise ParameterError(f'{option} {path}: expected a file, got a folder')
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ParameterError(f'{option} {path}: may not be written by this user; give another file')
+        if path.is_file() and not is_ours(path):
+            raise ParameterError(f'{option} {path}: exists and is no {kind}; give another file')
+    except OSError as error:
+        why = f'cannot be written: {error.strerror}; give another file'
+        raise ParameterError(f'{option} {path}: {why}') from error
+
+
+def is_report(path: Path, *, key: str) -> bool:
+    """Tell whether a file is empty, or JSON with a key that such reports have; weights have none."""
+    if not path.stat().st_size:
+        return True
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and key in content
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from isaac_infer.core.draw import contact_sheet, draw_detections
 from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
+from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
 from isaac_infer.ros.diagnostics import LEVEL_NAMES
 from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
@@ -29,6 +32,10 @@ from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
 
 PERIOD_S = 0.5  # of the report
+SHEET_SUFFIXES = '.png', '.jpg', '.jpeg'
+SIGNATURE = b'Software\0isaac_infer recorder'  # as the texts of PNG files have it
+PNG_HEAD = 33  # bytes before the first text: magic and size
+JPEG_BEGIN = b'\xff\xd8'
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -109,10 +116,8 @@ class Recorder(Node):
         self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
 
     def _write(self, path: Path, make: Callable[[], bytes]) -> None:
-        unfinished = path.with_name(path.name + '.part')
         try:
-            unfinished.write_bytes(make())
-            os.replace(unfinished, path)  # so that a reader never sees half of it
+            write_whole(path, make(), sync=False)  # which would hold up what comes in
         except OSError as error:
             self.get_logger().error(
                 f'{path}: cannot be written: {error.strerror}', throttle_duration_sec=10.0
@@ -132,25 +137,37 @@ class Recorder(Node):
             f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples
         ]
         sheet = contact_sheet(images, captions=captions)
-        return bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1])
+        return _signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]))
 
 
 def _check_writable(params: RecorderParams) -> None:
-    """Find out at the start, not after the run, that a file cannot be written."""
-    for name, suffixes in (('report', ()), ('contact_sheet', ('.png', '.jpg', '.jpeg'))):
-        path = Path(getattr(params, name))
-        if not path.name:
-            continue
-        try:
-            path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ParameterError(f'{name}: {path.parent}: cannot be made: {error.strerror}') from error
-        if path.is_dir():
-            raise ParameterError(f'{name}: expected a file, got the folder {str(path)!r}')
-        if suffixes and path.suffix.lower() not in suffixes:
-            raise ParameterError(
-                f'{name}: expected a file name with {", ".join(suffixes)}, got {str(path)!r}'
-            )
+    """Find out at the start, not after the run, that a file cannot or may not be written."""
+    report, sheet = params.report, params.contact_sheet
+    if sheet and Path(sheet).suffix.lower() not in SHEET_SUFFIXES and not Path(sheet).is_dir():
+        expected = ', '.join(SHEET_SUFFIXES)
+        raise ParameterError(f'contact_sheet: expected a file name with {expected}, got {sheet!r}')
+    if report and sheet and os.path.realpath(report) == os.path.realpath(sheet):
+        raise ParameterError(f'contact_sheet: {sheet} is the file of report, too; give another')
+    if report:
+        check_place(Path(report), 'report:', lambda path: is_report(path, key='answered'), 'report')
+    if sheet:
+        check_place(Path(sheet), 'contact_sheet:', _is_sheet, 'contact sheet')
+
+
+def _signed(sheet: bytes) -> bytes:
+    """Put into a PNG or JPEG file who wrote it, so that no other picture is overwritten."""
+    if sheet.startswith(JPEG_BEGIN):
+        return JPEG_BEGIN + b'\xff\xfe' + struct.pack('>H', len(SIGNATURE) + 2) + SIGNATURE + sheet[2:]
+    chunk = b'tEXt' + SIGNATURE
+    framed = struct.pack('>I', len(SIGNATURE)) + chunk + struct.pack('>I', zlib.crc32(chunk))
+    return sheet[:PNG_HEAD] + framed + sheet[PNG_HEAD:]
+
+
+def _is_sheet(path: Path) -> bool:
+    """Tell whether a file is empty, or a contact sheet that was written here."""
+    with path.open('rb') as file:
+        head = file.read(PNG_HEAD + len(SIGNATURE) + 8)
+    return not head or SIGNATURE in head
 
 
 def main(args: list[str] | None = None) -> int:

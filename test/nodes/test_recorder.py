@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -114,8 +115,13 @@ def read(path):
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [
-        (parameters(report='/proc/nowhere/report.json'), 'report: /proc/nowhere: cannot be made'),
-        (parameters(contact_sheet='/tmp'), 'contact_sheet: expected a file, got the folder'),
+        (
+            parameters(report='/proc/nowhere/report.json'),
+            'nowhere/report.json: cannot be written: No such file',
+        ),
+        (parameters(report='.'), 'report: .: expected a file, got a folder'),
+        (parameters(contact_sheet='/tmp'), 'contact_sheet: /tmp: expected a file, got a folder'),
+        (parameters(report='/tmp/x.png', contact_sheet='/tmp/./x.png'), 'is the file of report, too'),
         (parameters(contact_sheet='/tmp/sheet'), 'contact_sheet: expected a file name with .png'),
         (parameters(samples=0), 'samples: expected int from 1 to 100, got 0'),
     ],
@@ -125,3 +131,40 @@ def test_what_cannot_be_written_is_said_at_the_start(start, arguments, says):
     assert recorder.wait() == 1
     assert says in recorder.log
     assert 'Traceback' not in recorder.log
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_that_may_not_be_written_is_said_at_the_start(start, tmp_path):
+    folder = tmp_path / 'locked'
+    folder.mkdir(mode=0o555)
+    recorder = start('recorder', *parameters(report=folder / 'report.json'))
+    assert recorder.wait() == 1
+    assert 'report.json: may not be written by this user' in recorder.log
+
+
+@pytest.mark.parametrize('name', ['report', 'contact_sheet'])
+def test_a_file_that_the_recorder_has_not_written_is_not_overwritten(start, tmp_path, name):
+    precious = tmp_path / 'precious.png'
+    cv2.imwrite(str(precious), np.zeros((6, 8, 3), np.uint8))
+    before = precious.read_bytes()
+    recorder = start('recorder', *parameters(**{name: precious}))
+    assert recorder.wait() == 1
+    assert f'{name}: {precious}: exists and is no ' in recorder.log
+    assert precious.read_bytes() == before
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_the_files_of_an_earlier_run_are_replaced(start, make_peer, tmp_path, suffix):
+    report, sheet = tmp_path / 'report.json', tmp_path / f'sheet{suffix}'
+    arguments = parameters(report=report, contact_sheet=sheet)
+    recorder = start('recorder', *arguments)
+    images, answers = publishers(make_peer())
+    images.publish(bytes(image_to_cdr(np.zeros((60, 80, 3), np.uint8), stamp_ns=10**9, frame_id='')))
+    assert wait_until(lambda: read(report).get('pictures') == 1)
+    answers.publish(answer(Time(sec=1), 'cup'))
+    assert wait_until(lambda: read(report).get('answered') == 1)
+    assert recorder.stop() == 0
+    assert cv2.imread(str(sheet)) is not None
+    again = start('recorder', *arguments)
+    assert wait_until(lambda: read(report)['answered'] == 0)
+    assert again.stop() == 0
