@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -83,7 +84,7 @@ class ImageSource(Node):
         self._pictures: queue.Queue[Shot | None] = queue.Queue(ahead)
         self._publisher = self.create_publisher(Image, 'image', QoSProfile(depth=1, reliability=reliability))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_timer(1.0, self._publish_diagnostics)
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._read, self._publish)]
         for thread in self._threads:
             thread.start()
@@ -110,15 +111,16 @@ class ImageSource(Node):
     # --- reading -------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """Read ahead; None is the end."""
+        """Read ahead; None is the end, whatever it came of."""
         try:
             if self._params.source == SYNTHETIC:
                 self._draw()
             else:
                 self._read_on()
-        except SourceError as error:
+        except Exception as error:  # also what libraries raise, such as for want of memory
             self._fail(error)
-        self._put(None)
+        finally:
+            self._put(None)
 
     def _read_on(self) -> None:
         failed: set[str] = set()  # since the last picture that could be read
@@ -167,9 +169,10 @@ class ImageSource(Node):
                         self._pictures.get_nowait()
         return False
 
-    def _fail(self, error: SourceError) -> None:
+    def _fail(self, error: Exception) -> None:
         self.exit_code = 1
-        text = self._last_error = str(error)
+        said = str(error) if isinstance(error, SourceError) else f'{type(error).__name__}: {error}'
+        text = self._last_error = said
         if text in self._said:
             return
         if len(self._said) < MOST_SAID:
@@ -181,6 +184,19 @@ class ImageSource(Node):
     # --- publishing ----------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
+        """Publish until the end of the source, and end the process."""
+        try:
+            try:
+                self._publish_on_time()
+            except Exception as error:
+                self._fail(error)
+            self._publish_diagnostics()
+            # A reader takes a picture out of this process' shared memory, so the last needs a moment here.
+            self._closing.wait(LINGER_S)
+        finally:
+            self._stop()
+
+    def _publish_on_time(self) -> None:
         params = self._params
         self._wait_for_subscribers()
         shot = self._take()
@@ -219,10 +235,6 @@ class ImageSource(Node):
         seconds = max(monotonic() - start, 1e-6)
         rate = f', {(self._sent - 1) / seconds:.1f} per second' if self._sent > 1 else ''
         self.get_logger().info(f'{self._sent} pictures in {seconds:.1f} s{rate}, {self._late} late')
-        self._publish_diagnostics()
-        # A reader takes a picture out of this process' shared memory, so the last one needs a moment here.
-        self._closing.wait(LINGER_S)
-        self._stop()
 
     def _publish_diagnostics(self) -> None:
         values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}

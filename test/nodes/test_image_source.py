@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from processes import wait_until
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -84,6 +85,32 @@ def test_of_a_camera_the_newest_picture_is_sent_with_the_time_it_was_taken(peer)
     taken_ms = np.array([int.from_bytes(bytes(image.data[:3]), 'big') for image in images])
     assert np.abs((stamps_ms - taken_ms) % 2**24).max() <= 20
     assert np.diff(stamps_ms).min() >= 100  # a queue would give pictures 10 ms apart, older each time
+
+
+BROKEN = """
+import sys
+import cv2
+from isaac_infer.nodes import image_source
+
+def fail(*args, **options):
+    raise cv2.error('insufficient memory')
+
+setattr(image_source, sys.argv.pop(1), fail)
+sys.exit(image_source.main())
+"""
+
+
+@pytest.mark.parametrize('step', ['image_to_cdr', 'publish_cdr'])  # in the thread that reads, that publishes
+def test_an_error_nobody_thought_of_is_told_and_ends_the_process(peer, step):
+    peer.listen(DiagnosticArray, '/diagnostics')
+    arguments = parameters(width=64, height=48, wait_for_subscribers=1)
+    ended = subprocess.run(
+        [sys.executable, '-c', BROKEN, step, *arguments], stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    assert ended.returncode == 1
+    assert '[ERROR]' in ended.stderr and 'error: insufficient memory' in ended.stderr
+    status = peer.wait_for('/diagnostics', 1)[-1].status[0]
+    assert (status.level, status.message) == (DiagnosticStatus.ERROR, 'error: insufficient memory')
 
 
 def test_a_folder_is_published_in_order_and_again(start, peer, tmp_path):
