@@ -34,6 +34,7 @@ from isaac_infer.core.source import SYNTHETIC, Picture, Source, open_sources
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
+from isaac_infer.engine.files import write_whole
 from isaac_infer.engine.load import unused_precision
 from isaac_infer.params import DetectionParams
 
@@ -83,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the detector on every picture of the source."""
     params = params_from(args, DetectionParams)
     for name in ('frames', 'seed'):
-        if getattr(args, name) < 0:
-            raise ParameterError(f'{name}: expected at least 0, got {getattr(args, name)}')
+        if not 0 <= getattr(args, name) <= sys.maxsize:
+            raise ParameterError(f'{name}: expected from 0 to {sys.maxsize}, got {getattr(args, name)}')
     if args.build_only:
         return build_only([params], args.json)
     if not args.source:
@@ -109,11 +110,12 @@ def run(args: argparse.Namespace) -> int:
             'decoder': pipeline.spec.decoder,
             'images': [],
         }
-        code = _detect(source, pipeline, args, places, report['images'], windows, out)
+        saved: list[str] = []
+        code = _detect(source, pipeline, args, places, report['images'], saved, windows, out)
     write_report(args.json, report)
     if report['images']:
         out.print(_times(windows, report['images']))
-    for path in (args.json if args.json != STANDARD_OUTPUT else '', args.save):
+    for path in (args.json if args.json != STANDARD_OUTPUT else '', args.save if saved else ''):
         if path:
             out.print(f'written: {without_commands(str(path))}', markup=False, highlight=False)
     return code
@@ -143,10 +145,14 @@ def _detect(
     args: argparse.Namespace,
     places: dict[str, Path],
     answers: list[dict[str, Any]],
+    saved: list[str],
     windows: Mapping[str, Window],
     out: Console,
 ) -> int:
-    """Answer picture after picture, into `answers`, files and on the screen; returns the exit code."""
+    """Answer picture after picture, into `answers`, files and on the screen; returns the exit code.
+
+    The names of pictures that were written into a file go into `saved`.
+    """
     most = args.frames or (SYNTHETIC_PICTURES if args.source == [SYNTHETIC] else None)
     code = 0
     try:
@@ -171,8 +177,10 @@ def _detect(
             if args.save:
                 try:
                     _save(picture, found, pipeline.spec, _place(picture.name, args.save, places))
-                except OSError as error:
-                    code = _failed(f'{picture.name}: cannot be saved: {error}')
+                    saved.append(picture.name)
+                except (OSError, cv2.error) as error:  # a disk is full, or the format has no such sizes
+                    why = getattr(error, 'strerror', None) or str(error).strip()
+                    code = _failed(f'{picture.name}: cannot be saved: {why}')
     except KeyboardInterrupt:
         code = 130
     return code
@@ -297,4 +305,7 @@ def _save(picture: Picture, found: Detections, spec: ModelSpec, place: Path) -> 
     """Write the annotated picture."""
     image = draw_detections(picture.image, found, spec.class_names)
     # Not imwrite, which crashes where a path is not valid Unicode, and does not say why it fails.
-    place.write_bytes(cv2.imencode(place.suffix, image)[1].tobytes())
+    is_encoded, data = cv2.imencode(place.suffix, image)
+    if not is_encoded:
+        raise OSError(f'{place.suffix} files cannot hold {image.shape[1]} x {image.shape[0]} pixels')
+    write_whole(place, data.tobytes(), sync=False)

@@ -28,7 +28,7 @@ def replace_file(path: Path, content: bytes, *, sync: bool = True) -> None:
     Raises:
         OSError: it cannot be written; what was there is there still.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name}.', delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f'.{path.name[:40]}.', delete=False) as file:
         try:
             file.write(content)
             file.flush()

@@ -297,6 +297,33 @@ def test_a_picture_that_cannot_be_saved_is_named_and_still_answered(
     assert (folder / 'red.png').is_file()
 
 
+def test_a_picture_too_wide_for_its_format_is_named_and_still_answered(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = pictures / 'a.jpg'  # what it holds is told by its content
+    wide.write_bytes(cv2.imencode('.png', np.zeros((2, 66000, 3), np.uint8))[1].tobytes())
+    folder, out = tmp_path / 'saved', tmp_path / 'out.json'
+    assert run('--model', model, '--source', pictures, '--save', folder, '--json', out) == 1
+    assert f'{wide}: cannot be saved: ' in capsys.readouterr().err
+    assert len(json.loads(out.read_text())['images']) == 4
+    assert sorted(path.name for path in folder.iterdir()) == ['blue.png', 'green.png', 'red.png']
+
+
+def test_on_a_full_disk_no_part_of_a_picture_stays_and_nothing_is_said_to_be_written(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'saved'
+    folder.mkdir()
+    before = (pictures / 'red.png').read_bytes() + bytes(300)
+    (folder / 'red.png').write_bytes(before)
+    run('--model', model, '--source', pictures / 'red.png')  # so that it is not tried on the full disk
+    with full_disk():
+        assert run('--model', model, '--source', pictures, '--save', folder) == 1
+    printed = capsys.readouterr()
+    assert 'red.png: cannot be saved: ' in printed.err and 'written' not in printed.out
+    assert os.listdir(folder) == ['red.png'] and (folder / 'red.png').read_bytes() == before
+
+
 def test_a_broken_picture_is_reported_and_the_others_are_answered(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,7 +390,9 @@ def test_options_reach_the_pipeline(
         (['--class-names', 'nowhere.txt'], 1, 'nowhere.txt'),
         (['--decoder', 'yolov99'], 1, "there is no decoder 'yolov99'"),
         (['--backend', 'tensorrt'], 1, 'TensorRT cannot be used'),
-        (['--frames', '-1'], 2, 'frames: expected at least 0'),
+        (['--frames', '-1'], 2, 'frames: expected from 0 to'),
+        (['--frames', '99999999999999999999'], 2, 'frames: expected from 0 to'),
+        (['--seed', '99999999999999999999'], 2, 'seed: expected from 0 to'),
         (['--source', 'nowhere.png'], 1, "'nowhere.png': no such file"),
     ],
 )
