@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import time
@@ -26,7 +26,7 @@ from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
-from isaac_infer.engine.files import is_report, working_folder
+from isaac_infer.engine.files import is_report, working_folder, write_whole
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
 FRAMES, RATE_HZ = 100, 30.0
@@ -104,15 +104,26 @@ def run(args: argparse.Namespace) -> int:
     with working_folder('demo') as folder:
         report, is_interrupted = _play(args, model, folder, console)
         _show(report, console, is_complete=not is_interrupted)
-        (folder / REPORT).write_text(json.dumps(report, indent=2) + '\n')
-        for name in (CONTACT_SHEET, REPORT):  # only now: what an earlier run wrote outlives one that fails
-            (args.out / name).unlink(missing_ok=True)
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, args.out / name)
+        sheet = (folder / CONTACT_SHEET).read_bytes() if (folder / CONTACT_SHEET).exists() else b''
+        results = {CONTACT_SHEET: sheet, REPORT: (json.dumps(report, indent=2) + '\n').encode()}
+        for name, content in results.items():  # only now: what an earlier run wrote outlives one that fails
+            _write(args.out / name, content)
+            if content:
                 console.print(f'written: {args.out / name}', markup=False, highlight=False)
     if is_interrupted:
         return 130
     return 0 if report['answered'] else 1
+
+
+def _write(place: Path, content: bytes) -> None:
+    """Put a result where an earlier one may be, which goes where there is none."""
+    try:
+        if content:
+            write_whole(place, content)
+        else:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        raise DemoError(f'{place}: cannot be written: {error.strerror}') from error
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -242,7 +253,7 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
     try:
         for name, values in nodes.items():
             parameters = folder / f'{name}.yaml'
-            parameters.write_text(json.dumps({'/**': {'ros__parameters': values}}))  # JSON is YAML
+            parameters.write_text(_yaml({'/**': {'ros__parameters': values}}))
             program = main_of(f'isaac_infer.nodes.{name}')
             options = ['--ros-args', '-r', f'__ns:={namespace}', '--params-file', str(parameters)]
             with (folder / f'{name}.log').open('w') as log:
@@ -259,6 +270,12 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
             process.send_signal(signal.SIGINT)
         for process in processes.values():
             _stop(process)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """Write values as JSON that is YAML too, which wants characters in one escape and not in two halves."""
+    text = json.dumps(values, ensure_ascii=False)
+    return re.sub('[^ -~]', lambda match: f'\\U{ord(match[0]):08x}', text)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -73,8 +74,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a detector."""
-    if args.scenes < 1:
-        raise ParameterError(f'scenes: expected at least 1, got {args.scenes}')
+    if not 1 <= args.scenes <= sys.maxsize:
+        raise ParameterError(f'scenes: expected from 1 to {sys.maxsize}, got {args.scenes}')
     ImageSourceParams(seed=args.seed, width=args.width, height=args.height)
     size_hw = args.height, args.width
     given = given_values(args, DetectionParams)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import cv2
 import pytest
+from full_disk import full_disk
 
+from isaac_infer.cli import demo as demo_command
 from isaac_infer.core.child import main_of, python_command
 from isaac_infer.core.scenes import draw_scene
 
@@ -78,6 +80,7 @@ def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
         (['--model', 'nowhere.onnx'], 'nowhere.onnx: no such model file'),
         (['--source', 'nowhere.png'], 'nowhere.png'),
         (['--frames', '0'], '--frames: expected at least 1, got 0'),
+        (['--frames', '99999999999999999999'], 'frames: expected int of at least 0, got a number of 67 bits'),
         (['--confidence-threshold', '2'], 'confidence_threshold: expected float from 0 to 1, got 2.0'),
     ],
 )
@@ -103,8 +106,15 @@ def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
     assert done.returncode == 1 and 'report.json there is none of the demo' in done.stderr
 
 
+def test_on_a_full_disk_the_results_of_an_earlier_demo_stay_and_the_disk_is_named(tmp_path):
+    (tmp_path / 'sheet.png').write_bytes(b'earlier')
+    with full_disk(), pytest.raises(demo_command.DemoError, match='sheet.png: cannot be written: File too'):
+        demo_command._write(tmp_path / 'sheet.png', bytes(1000))
+    assert (tmp_path / 'sheet.png').read_bytes() == b'earlier' and os.listdir(tmp_path) == ['sheet.png']
+
+
 def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
-    pictures = tmp_path / 'pictures'
+    pictures = tmp_path / 'pictures \U0001f600 \x85 \xfc'  # also what Unicode has added later
     pictures.mkdir()
     for seed in range(3):
         cv2.imwrite(str(pictures / f'{seed}.png'), draw_scene(seed).image)
