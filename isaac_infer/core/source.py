@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain, count, cycle
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -257,7 +258,8 @@ def _natural_order(name: str) -> list[tuple[int, int, str]]:
 
 def _open_video(text: str, *, loop: bool) -> Source:
     is_file = os.path.isfile(text)
-    capture = _capture(text, is_file=is_file)
+    arguments = _arguments(text, is_file=is_file)
+    capture = cv2.VideoCapture(*arguments)
     # A stream over http, too, unless it knows its end.
     is_endless = '://' in text and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0
     is_live = not is_file and (is_endless or LIVE.fullmatch(text) is not None)
@@ -268,7 +270,7 @@ def _open_video(text: str, *, loop: bool) -> Source:
         raise SourceError(f'{text}: expected a picture or video, got a file that is neither')
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return Source(
-        _frames(capture, text, loop=loop and not is_live, is_live=is_live),
+        _frames(capture, arguments, text, loop=loop and not is_live, is_live=is_live),
         length=frames if frames > 0 and not loop and not is_live else None,
         paths=[Path(text)] if is_file else [],
         is_live=is_live,
@@ -276,26 +278,27 @@ def _open_video(text: str, *, loop: bool) -> Source:
     )
 
 
-def _capture(text: str, *, is_file: bool) -> cv2.VideoCapture:
+def _arguments(text: str, *, is_file: bool) -> tuple[Any, ...]:
+    """What cv2.VideoCapture is opened with."""
     try:
         text.encode()
     except UnicodeEncodeError as error:  # a file name of another encoding: OpenCV would crash
         raise SourceError(f'{text!r}: expected a name that is UTF-8 text; rename it') from error
     if is_file:
-        return cv2.VideoCapture(text)
+        return (text,)
     if text.isdecimal():
-        return cv2.VideoCapture(int(text))
+        return (int(text),)
     if '!' in text:
-        return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+        return text, cv2.CAP_GSTREAMER
     if '://' in text:
         timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
         timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
-        return cv2.VideoCapture(text, cv2.CAP_FFMPEG, timeouts)
-    return cv2.VideoCapture(text)
+        return text, cv2.CAP_FFMPEG, timeouts
+    return (text,)
 
 
 def _frames(
-    capture: cv2.VideoCapture, text: str, *, loop: bool, is_live: bool
+    capture: cv2.VideoCapture, arguments: tuple[Any, ...], text: str, *, loop: bool, is_live: bool
 ) -> Iterator[Callable[[], Picture]]:
     number = 0
     length = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -315,7 +318,7 @@ def _frames(
                 raise SourceError(f'{text}: ended after {number - 1} of {length} pictures; is it damaged?')
             return
         number = 0
-        capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+        capture.open(*arguments)  # since not every video can be set back
 
 
 def _as_bgr(image: np.ndarray, capture: cv2.VideoCapture, text: str) -> np.ndarray:

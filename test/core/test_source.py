@@ -132,6 +132,15 @@ def test_a_looped_video_starts_again(tmp_path: Path) -> None:
     np.testing.assert_allclose(means, [0, 200, 0, 200, 0], atol=3)
 
 
+def test_a_looped_video_that_cannot_be_set_back_starts_again(tmp_path: Path) -> None:
+    path = tmp_path / 'video.mjpeg'
+    greys = [np.full((64, 64, 3), value, np.uint8) for value in (0, 200)]
+    path.write_bytes(b''.join(cv2.imencode('.jpg', grey)[1].tobytes() for grey in greys))
+    with open_source(str(path), loop=True) as source:
+        means = [source.read().image.mean() for _ in range(5)]
+    np.testing.assert_allclose(means, [0, 200, 0, 200, 0], atol=3)
+
+
 def test_a_closed_source_gives_nothing_more_and_closes_twice(tmp_path: Path) -> None:
     source = open_source(str(save_video(tmp_path / 'video.avi', [0, 200])))
     source.close()
