@@ -19,7 +19,7 @@ KEYPOINT_REFINEMENTS = (
 )  # how a peak of a heat map is told more finely than its cell
 BOX_UNITS = ('pixels', 'normalised')  # of the network input; normalised: 0..1 of its width and height
 SCORE_UNITS = ('logits', 'probabilities')  # of the classes of pixels; logits want a sigmoid or softmax
-
+SIZE_DTYPES = ('int64', 'int32', 'float32', 'float16', 'float64')
 
 MAX_SIDE = 1 << 20  # of a network's picture, in pixels
 MAX_AREA = 1 << 28
@@ -72,12 +72,19 @@ class ModelSpec:
     box_unit: str = 'pixels'  # one of BOX_UNITS: what the network's own box coordinates mean
     score_unit: str = ''  # one of SCORE_UNITS, of the classes of pixels; empty: told by the values
     size_input: str = ''  # name of an `orig_target_sizes` input, where the model has one
+    size_dtype: str = 'int64'  # of that input, one of SIZE_DTYPES
     keypoints: tuple[str, ...] = ()  # of pose models, in the order in which they answer
     keypoint_values: int = 0  # numbers per key point: 2: x, y; 3: and a score
     keypoint_unit: str = ''  # one of BOX_UNITS: what their coordinates mean; empty: what those of boxes mean
     keypoint_refinement: str = 'none'  # one of KEYPOINT_REFINEMENTS, of heat maps
     unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct
     notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
+
+    def sizes(self) -> dict[str, np.ndarray]:
+        """What the size input is fed, by its name; empty where there is none."""
+        if not self.size_input:
+            return {}
+        return {self.size_input: np.array([self.image.size_hw[::-1]], self.size_dtype)}
 
     def class_name(self, class_id: int) -> str:
         """Name a class, by its number where it has no name."""
@@ -195,6 +202,7 @@ _MODEL_RULES: dict[str, Callable[[object], bool]] = {
     'box_unit': _one_of(*BOX_UNITS),
     'score_unit': _one_of('', *SCORE_UNITS),
     'size_input': _is_text,
+    'size_dtype': _one_of(*SIZE_DTYPES),
     'keypoints': _all(_is_text),
     'keypoint_values': _whole(0),
     'keypoint_unit': _one_of('', *BOX_UNITS),

@@ -507,7 +507,7 @@ def _with_uint8_input(original: Original, version: Version, place: Path) -> Vers
     image = version.spec.image
     changed_spec = replace(version.spec, image=surgery.uint8_spec(image))
     made = _saved(surgery.take_uint8(version.model, image), changed_spec, place)
-    feeds = list(surgery.feeds_from(original.frames, image, made.spec.image, others=_sizes(version.spec)))
+    feeds = list(surgery.feeds_from(original.frames, image, made.spec.image, others=version.spec.sizes()))
     exactly = surgery.HALF if original.tolerance is HALF_CLOSE else surgery.EXACT
     try:
         surgery.check_equal(version.model, made.model, feeds, tolerance=exactly)
@@ -642,12 +642,6 @@ def _check_rows(original: Path, rows: np.ndarray, best: np.ndarray) -> None:
             f'{original.name}: expected the best class of each box after it was changed for TensorRT, got '
             'something else'
         )
-
-
-def _sizes(spec: ModelSpec) -> dict[str, np.ndarray]:
-    if not spec.size_input:
-        return {}
-    return {spec.size_input: np.array([spec.image.size_hw[::-1]], np.int64)}
 
 
 def _frames(pictures: Pictures, say: Say = lambda text: None) -> Iterator[Frame]:

@@ -38,10 +38,7 @@ def calibration_batches(frames: Iterable[Frame], spec: ModelSpec) -> Iterator[di
     for frame in frames:
         array = np.zeros(spec.image.shape, spec.image.dtype)
         prepare(frame, into=array)
-        batch = {spec.image.name: array}
-        if spec.size_input:
-            batch[spec.size_input] = np.array([spec.image.size_hw[::-1]], np.int64)
-        yield batch
+        yield {spec.image.name: array, **spec.sizes()}
 
 
 def quantise(

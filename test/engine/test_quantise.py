@@ -250,10 +250,13 @@ def test_batches_are_what_the_pipeline_feeds(tmp_path: Path) -> None:
     assert not np.array_equal(batches[0]['images'], batches[1]['images'])
 
 
-def test_a_size_input_is_fed_too() -> None:
-    spec = ModelSpec('detection', 'rtdetr', ImageSpec('images', (32, 64)), (), (), 1, size_input='sizes')
+@pytest.mark.parametrize('dtype', ['int64', 'int32', 'float32'])
+def test_a_size_input_is_fed_too_in_the_type_that_it_takes(dtype: str) -> None:
+    spec = ModelSpec(
+        'detection', 'rtdetr', ImageSpec('images', (32, 64)), (), (), 1, size_input='sizes', size_dtype=dtype
+    )
     (batch,) = calibration_batches(scenes(1), spec)
-    assert batch['sizes'].tolist() == [[64, 32]]
+    assert batch['sizes'].tolist() == [[64, 32]] and batch['sizes'].dtype == dtype
 
 
 def test_no_pictures_are_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def resolve_spec(
         box_unit=box_unit or family.box_unit,
         score_unit=overrides.score_unit or says.own.get('score_unit', ''),
         size_input=model.size_input,
+        size_dtype=size_input.dtype.name if size_input else ModelSpec.size_dtype,
         keypoints=_keypoints(match, overrides, says, file_name),
         keypoint_values=match.keypoint_values,
         keypoint_refinement=(

@@ -535,11 +535,13 @@ def test_mean_and_std_of_the_wrong_length_are_refused():
         resolve(RAW, image=picture(1, 1, 640, 640), mean=(1.0, 2.0, 3.0))
 
 
-def test_an_input_for_the_picture_s_size_is_found():
+@pytest.mark.parametrize('dtype', ['int64', 'int32', 'float32'])
+def test_an_input_for_the_picture_s_size_is_found(dtype):
     outputs = [tensor('labels', -1, 300, dtype=I64), tensor('boxes', -1, 300, 4), tensor('scores', -1, 300)]
-    sizes = tensor('orig_target_sizes', -1, 2, dtype=I64)
+    sizes = tensor('orig_target_sizes', -1, 2, dtype=np.dtype(dtype))
     spec = resolve(*outputs, sizes=sizes)
     assert (spec.decoder, spec.size_input, spec.image.resize) == ('rtdetr', 'orig_target_sizes', 'stretch')
+    assert spec.size_dtype == dtype
     shapes = input_shapes([picture(-1, 3, 640, 640), sizes], {})
     assert shapes == {'images': (1, 3, 640, 640), 'orig_target_sizes': (1, 2)}
 
