@@ -365,7 +365,15 @@ def _make(
         has_flag = hasattr(trt.BuilderFlag, 'FP16')
         try:
             source, spec, metadata = _changed(
-                model, folder, build, overrides, find_spec, pictures, say, has_fp16_flag=has_flag
+                model,
+                folder,
+                build,
+                overrides,
+                find_spec,
+                pictures,
+                say,
+                has_fp16_flag=has_flag,
+                is_cancelled=is_cancelled,
             )
             if spec:
                 check_spec(spec)  # or the sidecar would be refused when the engine is opened
@@ -411,6 +419,7 @@ def _changed(
     say: Say,
     *,
     has_fp16_flag: bool = True,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, ModelSpec | None, dict[str, str]]:
     """Do to a model what is done before it is built: the file, how it is fed and read, its metadata."""
     from isaac_infer.core.scenes import draw_scene
@@ -418,7 +427,7 @@ def _changed(
     from isaac_infer.engine.ort import OrtSession
     from isaac_infer.engine.quantise import calibration_batches, quantise
 
-    try_model(model)
+    try_model(model, is_cancelled=is_cancelled)
     with OrtSession(model) as session:
         metadata = dict(session.metadata)
         try:

@@ -75,7 +75,7 @@ def open_session(
         num_threads: of the CPU; 0: one per core.
         engine: how TensorRT engines are built, kept and fed.
         say: takes a sentence for the log, while an engine is built.
-        is_cancelled: asked several times a second while an engine is built.
+        is_cancelled: asked several times a second while a model is tried or an engine is built.
 
     Raises:
         ModelError: the file is missing or cannot be loaded.
@@ -83,11 +83,13 @@ def open_session(
     """
     path = find_model(path)
     if not runs_on_tensorrt(path, backend, providers):
-        return _open_on_onnxruntime(path, providers, num_threads)
+        return _open_on_onnxruntime(path, providers, num_threads, is_cancelled)
     return _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)[0]
 
 
-def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int) -> Session:
+def _open_on_onnxruntime(
+    path: Path, providers: Sequence[str], num_threads: int, is_cancelled: Callable[[], bool]
+) -> Session:
     _let_go_of_gpu()
     _refuse_other_files(path)
     try:
@@ -96,7 +98,7 @@ def _open_on_onnxruntime(path: Path, providers: Sequence[str], num_threads: int)
         raise SessionError(
             f'onnxruntime cannot be imported ({error}); install it: pip install onnxruntime'
         ) from error
-    try_model(path)
+    try_model(path, is_cancelled=is_cancelled)
     return OrtSession(path, providers=providers, num_threads=num_threads)
 
 
@@ -166,7 +168,7 @@ def open_pipeline(
     if runs_on_tensorrt(path, backend, providers):
         session, spec = _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)
     else:
-        session = _open_on_onnxruntime(path, providers, num_threads)
+        session = _open_on_onnxruntime(path, providers, num_threads, is_cancelled)
         if backend == 'auto' and not providers and _expects_tensorrt():
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:

@@ -10,70 +10,97 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
 from isaac_infer.core.child import main_of, python_command, python_environment
-from isaac_infer.core.errors import IsaacInferError, ModelError
+from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.text import signal_name
 from isaac_infer.engine.cache import default_folder
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
+POLL_S = 0.2
+MOST_REMEMBERED = 1000  # models that were tried, on disk
 HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the model
 
+_tried_here: set[tuple[Path, int, int]] = set()  # in this process: path, bytes, time of change
 
-def try_model(path: Path) -> None:
+
+def try_model(path: Path, *, is_cancelled: Callable[[], bool] = lambda: False) -> None:
     """Load and run a model in a child process; what is tried once is not tried again until the file changes.
 
     That is remembered in the user's cache too, because a trial takes longer than all the rest of a start.
 
     An ordinary error of the child says nothing here: it will come again, in words, where the model is opened.
 
+    Args:
+        is_cancelled: asked several times a second.
+
     Raises:
         ModelError: a signal ended the child, as a crash or too little memory does, or it did not come back.
+        SessionError: cancelled.
     """
     facts = path.stat()
-    _try(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _try(path: Path, size: int, changed_ns: int) -> None:
-    remembered = _remembered(path, size, changed_ns)
-    if os.path.exists(remembered):  # unlike Path.exists, no error where it may not be looked for
+    tried = path, facts.st_size, facts.st_mtime_ns
+    if tried in _tried_here:
         return
-    try:
-        child = subprocess.run(
-            python_command(main_of(__name__), str(path)),
-            env=python_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelError(
-            f'{path}: loading it did not end within {TIMEOUT_S:g} s; export the model again'
-        ) from None
-    if child.returncode < 0 and -child.returncode not in HARMLESS:
-        name = signal_name(-child.returncode)
-        raise ModelError(
-            f'{path}: a trial run was ended by {name}: the file is broken, asks for more memory than there '
-            f'is, or meets a fault of the backend; export it again, or try another version of the backend'
-        )
-    if child.returncode == 0:
-        with suppress(OSError):  # where nothing can be kept, the next start tries again
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            remembered.touch()
+    remembered = _remembered(path)
+    if not os.path.exists(remembered):  # unlike Path.exists, no error where it may not be looked for
+        code = _run_child(path, is_cancelled)
+        if code < 0 and -code not in HARMLESS:
+            raise ModelError(
+                f'{path}: a trial run was ended by {signal_name(-code)}: the file is broken, asks for more '
+                'memory than there is, or meets a fault of the backend; export it again, or try another '
+                'version of the backend'
+            )
+        if code == 0:
+            _remember(remembered)
+    _tried_here.add(tried)
 
 
-def _remembered(path: Path, size: int, changed_ns: int) -> Path:
-    """The empty file that says that this model was tried with this ONNX Runtime."""
+def _run_child(path: Path, is_cancelled: Callable[[], bool]) -> int:
+    """Give the child's exit code, negative where a signal ended it."""
+    command, environment = python_command(main_of(__name__), str(path)), python_environment()
+    pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    end = monotonic() + TIMEOUT_S
+    with subprocess.Popen(command, env=environment, **pipes) as child:  # type: ignore[call-overload]
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    child.communicate(timeout=POLL_S)
+                    return int(child.returncode)
+                if is_cancelled():
+                    raise SessionError(f'{path}: its trial run was cancelled')
+                if monotonic() > end:
+                    raise ModelError(
+                        f'{path}: loading it did not end within {TIMEOUT_S:g} s; export the model again'
+                    )
+        finally:
+            child.kill()
+
+
+def _remembered(path: Path) -> Path:
+    """The empty file that says that this model was tried with this ONNX Runtime, wherever it lies."""
+    from isaac_infer.engine.load import file_sha256
+
     backend = importlib.util.find_spec('onnxruntime')
-    facts = [os.path.abspath(path), size, changed_ns]
+    facts: list[Any] = [file_sha256(path)]
     if backend and backend.origin:
         facts += [backend.origin, os.stat(backend.origin).st_mtime_ns]
     digest = hashlib.sha256(json.dumps(facts).encode('utf-8', 'surrogateescape')).hexdigest()
     return default_folder(path) / 'tried' / digest[:16]
+
+
+def _remember(place: Path) -> None:
+    with suppress(OSError):  # where nothing can be kept, the next start tries again
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        others = sorted(place.parent.iterdir(), key=lambda other: other.stat().st_mtime_ns)
+        for other in others[:-MOST_REMEMBERED]:
+            other.unlink()
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from isaac_infer.core.errors import ModelError
+from isaac_infer.core.errors import ModelError, SessionError
 from isaac_infer.engine import trial
 from models import save_colour_detector, save_model
 
@@ -18,7 +18,7 @@ from models import save_colour_detector, save_model
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What was tried is remembered for one test only."""
-    trial._try.cache_clear()
+    trial._tried_here.clear()
     monkeypatch.setenv('ISAAC_INFER_CACHE', str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
@@ -69,10 +69,33 @@ def test_another_process_does_not_try_again_what_went_well(
         with pytest.raises(ModelError):
             trial.try_model(model)
     trial.try_model(model)
-    trial._try.cache_clear()  # as in another process
+    trial._tried_here.clear()  # as in another process
     replace_child(monkeypatch, tmp_path, 'import os; os.abort()')
     trial.try_model(model)
     assert len(list((cache / 'tried').iterdir())) == 1
+
+
+def test_copies_of_a_model_are_tried_once_and_of_many_models_the_last_are_remembered(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, 'MOST_REMEMBERED', 2)
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    for number in (1, 2, 3):
+        copy = tmp_path / f'{number}.onnx'
+        copy.write_bytes(model.read_bytes())
+        trial.try_model(copy)
+    assert len(list((cache / 'tried').iterdir())) == 1
+    for size in (96, 128):
+        trial.try_model(save_colour_detector(model, size=size))
+    assert len(list((cache / 'tried').iterdir())) == 2
+
+
+def test_a_trial_is_cancelled_at_once(tmp_path: Path) -> None:
+    model = save_endless_model(tmp_path / 'endless.onnx')
+    begin = time.monotonic()
+    with pytest.raises(SessionError, match='endless.onnx: its trial run was cancelled'):
+        trial.try_model(model, is_cancelled=lambda: time.monotonic() > begin + 0.5)
+    assert time.monotonic() < begin + 5
 
 
 def test_where_nothing_can_be_remembered_models_are_tried_again(
@@ -84,7 +107,7 @@ def test_where_nothing_can_be_remembered_models_are_tried_again(
     log = tmp_path / 'log'
     replace_child(monkeypatch, tmp_path, f'print("tried", file=open({str(log)!r}, "a"))')
     for _ in range(2):
-        trial._try.cache_clear()
+        trial._tried_here.clear()
         trial.try_model(model)
     assert log.read_text().count('tried') == 2
 
