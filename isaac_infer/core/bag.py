@@ -119,7 +119,7 @@ def is_bag(path: Path) -> bool:
     if not os.path.isdir(path):
         return path.suffix in STORED_SUFFIXES and os.path.isfile(path)
     metadata = path / METADATA
-    if not metadata.is_file():
+    if not os.path.isfile(metadata):  # unlike Path.is_file, no error where the folder may not be entered
         return False
     try:
         with metadata.open('rb') as file:

@@ -117,6 +117,8 @@ def open_source(
     if not place or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
         if LIVE.fullmatch(text) or '://' in text:
             return _open_video(text, loop=loop)
+        if why := denial(path):
+            raise SourceError(f'{text}: cannot be read: {why}')
         raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, '
                           f'recording, camera, stream or "{SYNTHETIC}"')  # fmt: skip
     if is_bag(path):
@@ -126,9 +128,9 @@ def open_source(
     if path.is_dir():
         try:
             found = list(path.iterdir())
+            pictures = [entry for entry in found if is_picture(entry) and not entry.is_dir()]
         except OSError as error:
             raise SourceError(f'{text}: cannot be read: {error.strerror}') from error
-        pictures = (entry for entry in found if is_picture(entry) and not entry.is_dir())
         paths = sorted(pictures, key=lambda entry: _natural_order(entry.name))
         if not paths:
             recorded = sorted(entry.name for entry in found if entry.suffix in STORED_SUFFIXES)
@@ -176,6 +178,17 @@ def open_sources(texts: Sequence[str], *, seed: int = 0) -> Source:
     )
 
 
+def denial(path: Path) -> str:
+    """Say why a path may not be looked at; empty where it may, whether or not it is there."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f'{error.strerror}; may this user enter its folder?'
+    except (OSError, ValueError):
+        pass
+    return ''
+
+
 def is_picture(path: Path) -> bool:
     """Tell by its name whether a file is a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
@@ -187,9 +200,9 @@ def read_picture(path: Path) -> Picture:
     Raises:
         SourceError: the file cannot be read or is no picture.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write into it
-        raise SourceError(f'{path}: expected a picture, got a folder, pipe or device')
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for somebody to write into it
+            raise SourceError(f'{path}: expected a picture, got a folder, pipe or device')
         data = np.frombuffer(path.read_bytes(), np.uint8)
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:

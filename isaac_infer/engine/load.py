@@ -26,6 +26,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.session import Session
+from isaac_infer.core.source import denial
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.cuda import has_nvidia_gpu
@@ -365,6 +366,9 @@ def find_model(path: str | Path) -> Path:
             return place
         if os.path.exists(place):
             raise ModelError(f'{place}: expected an ONNX file, got a folder, pipe or device')
+    for place in places:
+        if why := denial(place):
+            raise ModelError(f'{place}: cannot be read: {why}')
     looked = ', '.join(dict.fromkeys(str(place.parent) for place in places))
     raise ModelError(f'{path}: no such model file; looked in {looked}; give its full path')
 

@@ -329,3 +329,19 @@ def test_a_stream_that_breaks_off_is_an_error_after_its_last_picture() -> None:
                     list(stream)
         finally:
             server.shutdown()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may enter every folder')
+def test_a_folder_that_may_not_be_entered_is_one_clear_error(tmp_path: Path) -> None:
+    folder = tmp_path / 'locked'
+    folder.mkdir()
+    picture = save_picture(folder / 'a.png')
+    folder.chmod(0o444)  # it can still be listed
+    try:
+        for path in (folder, picture):
+            with pytest.raises(SourceError, match=f'{path}: cannot be read: Permission denied'):
+                open_source(str(path))
+        with pytest.raises(SourceError, match='cannot be read: .*Permission denied'):
+            read_picture(picture)
+    finally:
+        folder.chmod(0o755)

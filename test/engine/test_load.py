@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -358,3 +359,14 @@ def test_an_unknown_backend_is_refused() -> None:
 def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
     file = written(tmp_path / 'file', b'abc')
     assert file_sha256(file) == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may enter every folder')
+def test_a_model_in_a_folder_that_may_not_be_entered_is_not_called_missing(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    tmp_path.chmod(0o444)
+    try:
+        with pytest.raises(ModelError, match='model.onnx: cannot be read: Permission denied'):
+            find_model(model)
+    finally:
+        tmp_path.chmod(0o755)
