@@ -31,19 +31,19 @@ class Record:
     def __init__(self, *, samples: int = 12, pending: int = 32) -> None:
         self.pictures = 0
         self.answered = 0
-        self.unmatched = 0  # answers whose picture did not arrive here
+        self.unmatched = 0  # answers whose picture did not arrive here, or not alone
         self.classes: Counter[str] = Counter()
         self._latencies_ms = Window(TIMED)
-        self._waiting: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._waiting: OrderedDict[int, np.ndarray | None] = OrderedDict()  # None: several of one stamp
         self._pending, self._wanted = pending, samples
         self._kept: list[tuple[int, Sample]] = []  # with their place in the run
         # At random: a folder shown in a circle would meet an even stride at the same picture every time.
         self._random = random.Random(0)
 
     def add_picture(self, stamp_ns: int, image_bgr: np.ndarray) -> None:
-        """Keep a picture until its answer comes."""
+        """Keep a picture until its answer comes; of those with one stamp none, as none has a known answer."""
         self.pictures += 1
-        self._waiting[stamp_ns] = image_bgr
+        self._waiting[stamp_ns] = None if stamp_ns in self._waiting else image_bgr
         while len(self._waiting) > self._pending:
             self._waiting.popitem(last=False)
 
@@ -51,10 +51,11 @@ class Record:
         """Count an answer and keep it with its picture where it is one of the samples."""
         self.classes.update(class_names)
         self._latencies_ms.add(latency_ms)
-        image = self._waiting.pop(stamp_ns, None)
+        image = self._waiting.get(stamp_ns)
         if image is None:
             self.unmatched += 1
         else:
+            del self._waiting[stamp_ns]
             self._keep(Sample(image, answer, latency_ms))
         self.answered += 1
 

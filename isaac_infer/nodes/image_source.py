@@ -22,7 +22,7 @@ from sensor_msgs.msg import Image
 from isaac_infer.core.errors import ParameterError, SourceError
 from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.params import ImageSourceParams
-from isaac_infer.ros.diagnostics import ERROR, OK, diagnostics_msg
+from isaac_infer.ros.diagnostics import ERROR, OK, WARN, clock_problem, diagnostics_msg
 from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
@@ -240,6 +240,9 @@ class ImageSource(Node):
         values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
         level, text = (ERROR, self._last_error) if self._last_error else (OK, f'{self._sent} pictures sent')
+        if problem := clock_problem(self.get_clock()):
+            self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
+            level, text = (level, text) if level == ERROR else (WARN, problem)
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics_msg(name, level, text, values, stamp=stamp))
 

@@ -25,7 +25,7 @@ from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
-from isaac_infer.ros.diagnostics import LEVEL_NAMES
+from isaac_infer.ros.diagnostics import LEVEL_NAMES, clock_problem
 from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.parameters import NodeParameters
@@ -85,6 +85,8 @@ class Recorder(Node):
 
     def _on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = stamp_ns_of(message.header)
+        if problem := clock_problem(self.get_clock()):
+            self.get_logger().warning(problem, throttle_duration_sec=10.0)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found, names = detections_from_msg(message, self._class_names)
         self._record.add_answer(stamp_ns, found, names, latency_ms)

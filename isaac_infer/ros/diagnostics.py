@@ -10,6 +10,7 @@ from time import monotonic
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import ROSClock
 from std_msgs.msg import Header
 
 from isaac_infer.core.stats import Window
@@ -124,3 +125,13 @@ def diagnostics_msg(
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
     return DiagnosticArray(header=Header(stamp=stamp), status=[status])
+
+
+def clock_problem(clock: ROSClock) -> str:
+    """Say that ROS time does not run, as it is simulated and nobody tells it; empty where it runs."""
+    if not clock.ros_time_is_active or clock.now().nanoseconds:
+        return ''
+    return (
+        'use_sim_time is set and no /clock came: stamps, ages and latencies mean nothing; start what '
+        'publishes /clock, or set use_sim_time to false'
+    )

@@ -46,6 +46,7 @@ from isaac_infer.ros.diagnostics import (
     WARN,
     Health,
     Report,
+    clock_problem,
     diagnostics_msg,
     report_values,
 )
@@ -580,6 +581,9 @@ class PerceptionNode(LifecycleNode):
         if bad:
             level = WARN if recent.answered else ERROR
             return level, f'{bad} of {bad + recent.answered} pictures failed: {report.last_error}'
+        if problem := clock_problem(self.get_clock()):
+            self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
+            return WARN, problem
         if recent.dropped[LOST]:
             return WARN, f'{recent.dropped[LOST]} pictures were lost in transport'
         slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0

@@ -45,6 +45,18 @@ def test_an_answer_without_its_picture_is_counted_and_said():
     assert record.samples() == []
 
 
+def test_of_pictures_with_the_same_stamp_none_is_paired():
+    record = Record()
+    for value in (1, 2, 3):
+        record.add_picture(0, picture(value))
+    for value in (1, 2, 3):
+        record.add_answer(0, f'answer {value}', [], 1.0)
+    record.add_picture(5, picture(5))
+    record.add_answer(5, 'fifth', [], 1.0)
+    assert [sample.answer for sample in record.samples()] == ['fifth']
+    assert (record.answered, record.unmatched) == (4, 3)
+
+
 def test_pictures_that_nobody_answers_do_not_pile_up():
     record = Record(pending=4)
     for stamp in range(100):

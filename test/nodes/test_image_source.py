@@ -192,6 +192,14 @@ def test_pictures_larger_than_the_shared_memory_are_warned_of_once(start):
     assert source.log.count('do not arrive') == 1 and 'segment_size' in source.log
 
 
+def test_simulated_time_that_nobody_tells_is_warned_of(start, peer):
+    peer.listen(DiagnosticArray, '/diagnostics')
+    source = start('image_source', *parameters(width=64, height=48, use_sim_time='true'))
+    statuses = [message.status[0] for message in peer.wait_for('/diagnostics', 1)]
+    assert statuses[0].level == DiagnosticStatus.WARN and 'no /clock came' in statuses[0].message
+    assert source.stop() == 0 and 'no /clock came' in source.log
+
+
 def test_a_signal_ends_it_while_it_waits_for_subscribers(start):
     source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=5))
     time.sleep(1.5)

@@ -89,6 +89,13 @@ def test_the_report_is_written_where_the_contact_sheet_cannot_be_drawn(make_peer
     assert read(report)['answered'] == 1
 
 
+def test_simulated_time_that_nobody_tells_is_warned_of(start, make_peer, tmp_path):
+    recorder = start('recorder', *parameters(report=tmp_path / 'report.json', use_sim_time='true'))
+    _, answers = publishers(make_peer())
+    answers.publish(answer(Time(sec=1), 'cup'))
+    recorder.wait_for('no /clock came')
+
+
 @pytest.mark.parametrize('namespace', ['/', '/left'])
 def test_the_health_of_the_nodes_of_its_namespace_is_in_the_report(start, make_peer, tmp_path, namespace):
     report = tmp_path / 'report.json'

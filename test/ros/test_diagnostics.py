@@ -4,8 +4,19 @@ import math
 
 import pytest
 from builtin_interfaces.msg import Time
+from rclpy.clock import ClockType, ROSClock
+from rclpy.node import Node
+from rclpy.time import Time as RosTime
 
-from isaac_infer.ros.diagnostics import BUSY, LOST, WARN, Health, diagnostics_msg, report_values
+from isaac_infer.ros.diagnostics import (
+    BUSY,
+    LOST,
+    WARN,
+    Health,
+    clock_problem,
+    diagnostics_msg,
+    report_values,
+)
 
 
 def test_a_node_that_did_nothing_reports_zeros():
@@ -66,3 +77,13 @@ def test_a_status_carries_level_name_and_values():
     )
     assert [(pair.key, pair.value) for pair in status.values] == [('a', 'b')]
     assert message.header.stamp.sec == 2
+
+
+def test_simulated_time_that_nobody_tells_is_a_problem(ros):
+    node = Node('example', cli_args=['--ros-args', '-p', 'use_sim_time:=true'])
+    clock = node.get_clock()
+    assert 'no /clock came' in clock_problem(clock)
+    clock.set_ros_time_override(RosTime(nanoseconds=1, clock_type=ClockType.ROS_TIME))
+    assert clock_problem(clock) == ''
+    node.destroy_node()
+    assert clock_problem(ROSClock()) == ''  # of a node without it

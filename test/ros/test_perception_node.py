@@ -15,6 +15,7 @@ from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
+from isaac_infer.ros.diagnostics import OK, WARN
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perception_node import Loaded, Perception, PerceptionNode
 
@@ -233,6 +234,15 @@ def test_autostart_configures_and_activates(make):
     node, _ = make()
     node._start()
     assert state(node) == 'active'
+
+
+def test_simulated_time_that_nobody_tells_is_a_warning(make):
+    node, _ = make()
+    node._start()
+    assert node._judge(node._health.report())[0] == OK
+    assert node.set_parameters([Parameter('use_sim_time', value=True)])[0].successful
+    level, text = node._judge(node._health.report())
+    assert level == WARN and 'no /clock came' in text
 
 
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
