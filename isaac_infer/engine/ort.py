@@ -98,7 +98,7 @@ class OrtSession:
         try:
             self.metadata: Mapping[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self.inputs = tuple(_input_spec(path, node) for node in self._session.get_inputs())
-            self.outputs = tuple(_tensor_spec(node) for node in self._session.get_outputs())
+            self.outputs = _output_specs(path, self._session.get_outputs())
         except UnicodeDecodeError as error:
             raise ModelError(f'{path}: expected names and metadata in UTF-8, got {error.object!r}') from error
         self._buffers: dict[tuple[str, tuple[int, ...]], np.ndarray] = {}
@@ -261,15 +261,26 @@ def _inference_session(path: Path, providers: tuple[str, ...], num_threads: int)
 def _input_spec(path: Path, node: Any) -> TensorSpec:
     spec = _tensor_spec(node)
     if spec.dtype == object:
-        raise ModelError(
-            f'{path}: input {node.name}: expected a tensor of numbers that NumPy knows, got {node.type}; '
-            f'export the model with float32 inputs and outputs'
-        )
+        raise _no_numbers(path, 'input', node)
     if 0 in spec.shape:
         raise ModelError(
             f'{path}: input {spec}: expected at least 1 along every axis; export the model again'
         )
     return spec
+
+
+def _output_specs(path: Path, nodes: Sequence[Any]) -> tuple[TensorSpec, ...]:
+    specs = tuple(map(_tensor_spec, nodes))
+    if specs and all(spec.dtype == object for spec in specs):  # others may lie beside what is read
+        raise _no_numbers(path, 'output', nodes[0])
+    return specs
+
+
+def _no_numbers(path: Path, kind: str, node: Any) -> ModelError:
+    return ModelError(
+        f'{path}: {kind} {node.name}: expected a tensor of numbers that NumPy knows, got {node.type}; '
+        f'export the model with float32 inputs and outputs'
+    )
 
 
 def _tensor_spec(node: Any) -> TensorSpec:

@@ -194,6 +194,16 @@ def test_a_network_that_fails_at_run_time_says_why(tmp_path: Path) -> None:
             session.run()
 
 
+def test_an_output_that_numpy_does_not_know_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+    path = tmp_path / 'bfloat16.onnx'
+    cast = helper.make_node('Cast', ['x'], ['y'], to=TensorProto.BFLOAT16)
+    save_model(path, [cast], {'x': (TensorProto.FLOAT, [3])}, {'y': (TensorProto.BFLOAT16, [3])})
+    with pytest.raises(
+        ModelError, match=r'output y: expected a tensor of numbers .*, got tensor\(bfloat16\)'
+    ):
+        OrtSession(path)
+
+
 @pytest.mark.parametrize('kind', ['string', 'bfloat16'])
 def test_tensors_that_numpy_cannot_hold_are_refused(tmp_path: Path, kind: str) -> None:
     element = {'string': TensorProto.STRING, 'bfloat16': TensorProto.BFLOAT16}[kind]
