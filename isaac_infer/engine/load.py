@@ -17,7 +17,7 @@ import numpy as np
 
 from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.decode.document import SUFFIXES, read_document
-from isaac_infer.core.decode.metadata import note_unknown_keys, over_sidecar
+from isaac_infer.core.decode.metadata import over_sidecar
 from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
@@ -300,8 +300,10 @@ def find_spec(
         spec = spec_of(session.path, overrides)
         if spec and spec.task == task:
             return spec
+    metadata, notes = _metadata(path, session.metadata, overrides)
     with _naming(path):
-        return _find_spec(session, path, overrides, task)
+        spec = _find_spec(session, path.name, metadata, overrides, task)
+    return replace(spec, notes=(*spec.notes, *notes))
 
 
 @contextmanager
@@ -315,9 +317,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f'{path.name}: {error}') from error
 
 
-def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) -> ModelSpec:
-    metadata, sidecar_notes = _metadata(path, session.metadata)
-    shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
+def _find_spec(
+    session: Session, file_name: str, metadata: Mapping[str, Any], overrides: Overrides, task: str
+) -> ModelSpec:
+    shapes = input_shapes(session.inputs, metadata, overrides, file_name=file_name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
     outputs = session.outputs
     if any(output.is_dynamic or not output.shape for output in outputs):
@@ -326,7 +329,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) ->
             _with_lengths(output, answers[output.name].shape) if output.name in answers else output
             for output in outputs
         )
-    spec = resolve_spec(session.inputs, outputs, metadata, overrides, task=task, file_name=path.name)
+    spec = resolve_spec(session.inputs, outputs, metadata, overrides, task=task, file_name=file_name)
     height, width = spec.image.size_hw
     Preparer(spec.image)(Frame(np.full((height, width, 3), GREY, np.uint8)), into=buffers[spec.image.name])
     if spec.size_input:
@@ -338,8 +341,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) ->
                 f'output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
                 f'check how it is fed (scale, mean, std), or export it in float32'
             )
-    spec = TASKS[task].probe(answers, spec)
-    return replace(spec, notes=(*spec.notes, *sidecar_notes))
+    return TASKS[task].probe(answers, spec)
 
 
 def _with_lengths(output: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
@@ -399,7 +401,9 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def _metadata(
+    path: Path, own: Mapping[str, str], overrides: Overrides
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Give what a model says of itself, over what `<model>.json` or `.yaml` beside it says; and notes."""
     beside = next((file for suffix in SUFFIXES if (file := path.with_suffix(suffix)).is_file()), None)
     if beside is None:
@@ -416,5 +420,4 @@ def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tu
         return own, ()
     if content.keys() >= REPORT_KEYS:
         return own, (f'{beside.name} is a report and says nothing of the model',)
-    metadata, unused = over_sidecar(own, content, file_name=path.name)
-    return metadata, tuple(f'{beside.name}: {note}' for note in (*note_unknown_keys(content), *unused))
+    return over_sidecar(own, content, overrides, file_name=path.name, sidecar_name=beside.name)

@@ -2,6 +2,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,8 +169,45 @@ def test_words_in_a_yaml_sidecar_are_names_and_numbers_are_numbers(tmp_path: Pat
 
 def test_unknown_keys_of_a_sidecar_are_noted(tmp_path: Path) -> None:
     model = save_colour_detector(tmp_path / 'colours.onnx')
-    model.with_suffix('.yaml').write_text('chanel_order: bgr\n')
-    assert any('colours.yaml' in note and 'channel_order' in note for note in open_detector(model).spec.notes)
+    model.with_suffix('.yaml').write_text('chanel_order: bgr\nconfidence_threshold: 0.9\n')
+    (note,) = (note for note in open_detector(model).spec.notes if 'colours.yaml' in note)
+    assert note == (
+        "colours.yaml: ignores what is no parameter of the model: 'chanel_order' (did you mean "
+        "channel_order?), 'confidence_threshold'"
+    )
+
+
+@pytest.mark.parametrize(
+    ('metadata', 'says', 'overrides', 'taken'),
+    [
+        (None, {}, {}, ''),
+        (None, {'resize': '', 'names': ['r', 'g', 'b'], 'date': 'today', 'chanel_order': 'bgr'}, {}, ''),
+        (None, {'resize': 'stretch', 'channel_order': 'bgr'}, {}, 'resize, channel_order'),
+        (None, {'resize': 'stretch', 'channel_order': 'bgr'}, {'channel_order': 'rgb'}, 'resize'),
+        ({}, {'names': ['a', 'b', 'c'], 'class_names': ['r', 'g', 'b']}, {}, 'class_names'),
+        ({}, {'names': ['a', 'b', 'c'], 'imgsz': 64}, {'class_names': ('r', 'g', 'b')}, 'imgsz'),
+        ({'resize': 'letterbox'}, {'resize': 'stretch'}, {}, ''),
+    ],
+)
+def test_what_counts_of_a_sidecar_is_noted(
+    metadata: dict[str, str] | None,
+    says: dict[str, object],
+    overrides: dict[str, Any],
+    taken: str,
+    tmp_path: Path,
+) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx', metadata=metadata)
+    model.with_suffix('.json').write_text(json.dumps(says))
+    notes = open_detector(model, decoder='ultralytics', **overrides).spec.notes
+    said = [note for note in notes if 'taken' in note]
+    assert said == ([f'colours.json: {taken} taken from it'] if taken else [])
+
+
+def test_a_value_that_a_sidecar_cannot_have_is_an_error_that_names_the_sidecar(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.yaml').write_text('resize: squash\n')
+    with pytest.raises(ModelError, match="^colours.yaml: metadata 'resize' cannot be 'squash': one of"):
+        open_detector(model)
 
 
 def test_a_report_beside_a_model_is_no_sidecar(tmp_path: Path) -> None:
