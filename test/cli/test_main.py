@@ -114,6 +114,16 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
     assert all(len(line.split()) > 2 for line in lines)
 
 
+def test_the_decoders_of_all_tasks_are_listed_under_headings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from isaac_infer.core.decode.tasks import TASKS
+
+    assert main(['decoders']) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert first == [word for task in TASKS for word in (f'{task}:', *TASKS[task].decoders)]
+
+
 @pytest.mark.parametrize('value', ['-1e-3', '-1,-2,-3', '-.5'])
 def test_negative_numbers_are_values_and_not_options(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['run', '--source', 'synthetic', '--mean', value, '--model', 'nowhere.onnx']) == 1
