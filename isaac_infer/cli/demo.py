@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import DEFAULT_MODEL
+from isaac_infer.cli.models import DEFAULT_MODEL, add_model_argument, take_model_argument
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import is_report
 from isaac_infer.core.child import main_of, python_command, python_environment
@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then '
         'prints what came of it and writes a contact sheet of annotated pictures.',
     )
+    add_model_argument(parser)
     parser.add_argument(
         '--source',
         default='synthetic',
@@ -81,6 +82,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered."""
+    take_model_argument(args)
     _choose_pictures(args)
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height

@@ -357,7 +357,7 @@ def find_model(path: str | Path) -> Path:
         ModelError: it is nowhere; says where it was looked for.
     """
     if not str(path):
-        raise ModelError('no model given: --model FILE on the command line, model_file_path as a parameter')
+        raise ModelError('no model given: --ros-args -p model_file_path:=FILE')
     path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
     for place in places:

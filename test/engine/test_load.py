@@ -330,7 +330,7 @@ def test_a_relative_path_is_looked_up_here_and_then_among_the_installed_models(
 
 
 def test_no_model_at_all_says_which_parameter_to_set() -> None:
-    with pytest.raises(ModelError, match='--model FILE on the command line, model_file_path as a parameter'):
+    with pytest.raises(ModelError, match='no model given: --ros-args -p model_file_path:=FILE'):
         find_model('')
 
 
