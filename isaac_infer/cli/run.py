@@ -112,6 +112,11 @@ def run(args: argparse.Namespace) -> int:
             'images': [],
         }
         code = _detect(source, pipeline, args, places, report['images'], windows, out)
+    report['times_ms'] = {
+        stage.removesuffix('_ms'): dict(zip(('p50', 'p95', 'p99'), window.percentiles()))
+        for stage, window in windows.items()
+        if len(window)
+    }
     write_report(args.json, report)
     if report['images']:
         out.print(_times(windows, report['images']))
