@@ -78,9 +78,10 @@ def open_session(
         is_cancelled: asked several times a second while an engine is built.
 
     Raises:
-        ModelError: the file is missing or cannot be loaded.
+        ModelError: there is no such task, or the file is missing or cannot be loaded.
         SessionError: the backend is not available.
     """
+    _check_task(task)
     path = find_model(path)
     if not runs_on_tensorrt(path, backend, providers):
         return _open_on_onnxruntime(path, providers, num_threads)
@@ -138,7 +139,7 @@ def open_pipeline(
     path: str | Path,
     *,
     task: str = 'detection',
-    limits: Callable[[ModelSpec], Limits],
+    limits: Limits | Callable[[ModelSpec], Limits] = Limits(),
     overrides: Overrides = Overrides(),
     backend: str = 'auto',
     providers: Sequence[str] = (),
@@ -152,14 +153,16 @@ def open_pipeline(
     Args:
         path: see `find_model`.
         task: what kind of answer is wanted, a key of TASKS.
-        limits: gives what of the answers counts, now that the classes are known.
+        limits: what of the answers counts, or what gives it, now that the classes are known.
         overrides: what the user knows better than the file.
         backend, providers, num_threads, engine, say, is_cancelled: see `open_session`.
 
     Raises:
-        ModelError: the file is missing, cannot be loaded, or cannot be understood without help.
+        ModelError: there is no such task; the file is missing, cannot be loaded, or cannot be understood
+            without help.
         SessionError: the backend is not available, or the network fails or answers with NaN.
     """
+    _check_task(task)
     path = find_model(path)
     session: Session
     spec: ModelSpec | None = None
@@ -171,7 +174,7 @@ def open_pipeline(
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
         spec = spec or find_spec(session, path, overrides, task=task)
-        wanted = limits(spec)
+        wanted = limits if isinstance(limits, Limits) else limits(spec)
     except BaseException:
         session.close()
         raise
@@ -184,6 +187,11 @@ def open_pipeline(
         pipeline.close()
         raise
     return pipeline
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise ModelError(f'task: expected one of {", ".join(TASKS)}, got {task!r}')
 
 
 def make_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: EngineOptions) -> Pipeline:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_model, save
 
-from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.spec import Limits, Overrides
 from isaac_infer.engine import cuda
@@ -396,3 +396,24 @@ def test_an_unknown_backend_is_refused() -> None:
 def test_a_file_is_known_by_its_hash(tmp_path: Path) -> None:
     file = written(tmp_path / 'file', b'abc')
     assert file_sha256(file) == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+
+
+def test_limits_are_given_as_they_are_or_by_the_classes_or_not_at_all(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    assert open_pipeline(model).limits == Limits()
+    assert open_pipeline(model, limits=Limits(0.5)).limits == Limits(0.5)
+    wanted = open_pipeline(model, limits=lambda spec: Limits(max_detections=spec.num_classes)).limits
+    assert wanted == Limits(max_detections=3)
+
+
+def test_a_task_that_there_is_not_is_an_error_that_lists_those_there_are(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    for opened in (open_pipeline, open_session):
+        with pytest.raises(ModelError, match="expected one of detection, segmentation, pose, got 'pos'"):
+            opened(model, task='pos')
+
+
+def test_an_array_is_no_frame_and_the_error_says_how_it_becomes_one(tmp_path: Path) -> None:
+    pipeline = open_pipeline(save_colour_detector(tmp_path / 'colours.onnx'))
+    with pytest.raises(FrameError, match=r'expected a Frame, got ndarray; wrap the picture: Frame\(array\)'):
+        pipeline(np.zeros((4, 4, 3), np.uint8))
