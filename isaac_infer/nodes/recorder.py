@@ -53,11 +53,15 @@ class Recorder(Node):
             self.create_timer(PERIOD_S, self._write_report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Write what was recorded; safe to call twice."""
-        if self._params.contact_sheet and self._record.samples():
-            self._write(Path(self._params.contact_sheet), self._contact_sheet())
-        if self._params.report:
-            self._write_report()
+        """Write what was recorded, and say where; safe to call twice."""
+        params, log = self._params, self.get_logger()
+        if params.contact_sheet and not self._record.samples():
+            why = 'no answer came with its picture' if self._record.answered else 'no answers came'
+            log.warning(f'no contact sheet: {why}')
+        elif params.contact_sheet and self._write(Path(params.contact_sheet), self._contact_sheet()):
+            log.info(f'written: {params.contact_sheet}')
+        if params.report and self._write_report():
+            log.info(f'written: {params.report}')
 
     def _on_image(self, cdr: bytes) -> None:
         try:
@@ -91,7 +95,7 @@ class Recorder(Node):
                     'level': level, 'message': status.message, 'values': values
                 }  # fmt: skip
 
-    def _write_report(self) -> None:
+    def _write_report(self) -> bool:
         p50, p95, p99 = self._record.latency_ms()
         report = {
             'pictures': self._record.pictures,
@@ -101,9 +105,10 @@ class Recorder(Node):
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
         }
-        self._write(Path(self._params.report), json.dumps(report, indent=1).encode())
+        return self._write(Path(self._params.report), json.dumps(report, indent=1).encode())
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> bool:
+        """Write a file, and tell whether that went well; where not, the reason is in the log."""
         unfinished = path.with_name(path.name + '.part')
         try:
             unfinished.write_bytes(data)
@@ -113,6 +118,8 @@ class Recorder(Node):
                 f'{path}: cannot be written: {error.strerror}', throttle_duration_sec=10.0
             )
             self.exit_code = 1
+            return False
+        return True
 
     def _contact_sheet(self) -> bytes:
         """The samples with what was said of them, as a file."""
