@@ -105,8 +105,12 @@ def run(args: argparse.Namespace) -> int:
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with working_folder('demo') as folder:
-        report, is_interrupted = _play(args, model, folder, console)
-        _show(report, console, is_complete=not is_interrupted)
+        try:
+            report, is_interrupted = _play(args, model, folder, console)
+        except KeyboardInterrupt:
+            console.print('ended before the first picture was answered')
+            raise
+        _show(report, console)
         (folder / REPORT).write_text(json.dumps(report, indent=2) + '\n')
         for name in (CONTACT_SHEET, REPORT):  # only now: what an earlier run wrote outlives one that fails
             (args.out / name).unlink(missing_ok=True)
@@ -148,12 +152,15 @@ def _play(
 
     Returns:
         The report, and whether it was Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: it was, before there was anything to report.
     """
     report_path = folder / REPORT
     picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
     nodes = {
         'recorder': {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)},
-        'detector_node': model,
+        'detector_node': {'image_timeout_s': START_TIMEOUT_S, **model},  # what is waited for is said here
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
     with _running(nodes, folder) as processes, _progress(console) as bar:
@@ -168,7 +175,8 @@ def _play(
                 _check(processes, report, folder)
                 if _counts(report) != _counts(before):
                     last_news = time.monotonic()
-                    bar.update(task, completed=report['answered'], description='answered')
+                doing = 'answered' if report.get('answered') else _waiting_for(report)
+                bar.update(task, completed=report.get('answered', 0), description=doing)
                 quiet_s = time.monotonic() - last_news
                 patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
                 if processes['image_source'].poll() is not None and quiet_s > patience_s:
@@ -176,10 +184,14 @@ def _play(
                 if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
                     raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
         except KeyboardInterrupt:
-            if not _counts(report)[1]:
-                raise
             is_interrupted = True
-        _stop(processes['recorder'])  # it writes the contact sheet on its way out
+        for number in (signal.SIGINT, signal.SIGTERM):  # now, one would lose what is about to be written
+            signal.signal(number, signal.SIG_IGN)
+        if is_interrupted and not report.get('answered'):
+            raise KeyboardInterrupt
+        # Each hears the last words of those before it; the recorder writes the contact sheet on its way out.
+        for name in reversed(nodes):
+            _stop(processes[name])
         return {**_read(report_path), 'warnings': _warnings(folder)}, is_interrupted
 
 
@@ -189,6 +201,12 @@ def _read(report_path: Path) -> dict[str, Any]:
     except FileNotFoundError:  # the recorder has only just started
         return {}
     return report
+
+
+def _waiting_for(report: dict[str, Any]) -> str:
+    """What the nodes are doing before the first answer."""
+    said = [status['message'] for status in report.get('nodes', {}).values()]
+    return ', '.join(text for text in said if text.startswith(('opening', 'drawing'))) or 'starting'
 
 
 def _is_busy(report: dict[str, Any]) -> bool:
@@ -255,6 +273,7 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
                     stdout=log,
                     stderr=log,
                     env=environment,
+                    start_new_session=True,  # the terminal's Ctrl-C is for the demo, which ends them in order
                 )
         yield processes
     finally:
@@ -280,7 +299,7 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _show(report: dict[str, Any], console: Console, *, is_complete: bool) -> None:
+def _show(report: dict[str, Any], console: Console) -> None:
     """Print the tables: pictures, objects by class, times by stage."""
     values = {name: status['values'] for name, status in report['nodes'].items()}
     detector, source = values.get('detector_node', {}), values.get('image_source', {})
@@ -288,7 +307,7 @@ def _show(report: dict[str, Any], console: Console, *, is_complete: bool) -> Non
     counts.add_row('sent', source.get('sent', 'unknown'))
     counts.add_row('answered', str(report['answered']))
     lost = int(source.get('sent', 0)) - int(detector.get('received', 0))
-    if lost > 0 and is_complete:  # no counter of the middleware shows all of them
+    if lost > 0:  # no counter of the middleware shows all of them
         counts.add_row('lost on the way', str(lost))
     for key, count in detector.items():
         if key == 'dropped_lost_in_transport':
