@@ -613,6 +613,8 @@ class PerceptionNode(LifecycleNode):
             f'{info.node_name} publishes {info.topic_type}, {info.qos_profile.reliability.name.lower()}'
             for info in publishers
         )
+        if all(info.topic_type != wanted for info in publishers):
+            return f'{topic} has another type ({said}; expected {wanted}); remap image to one that has it'
         return (
             f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability}); if these agree '
             f'and pictures are sent, they are lost on the way: {remedy_of_losses()}'
