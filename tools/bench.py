@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -427,6 +428,7 @@ def main() -> int:
     )
     parser.add_argument('--json', type=Path, default=Path('out/bench.json'), help='default: %(default)s')
     args = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the import of a node changed
     transport.set_up()  # as the nodes do; the comparisons profit from it too
     fewer, some = max(args.rounds // 5, 5), min(args.frames, 300)
     benches: list[Callable[[], Row]] = [

@@ -498,6 +498,8 @@ def _open(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_referenc
 def _failed(wanted: Wanted, error: Exception) -> str:
     """Say that a variant is out; gives the reason."""
     reason = str(error).splitlines()[0]
+    for told in (wanted.path, Path(wanted.path).name):
+        reason = reason.removeprefix(f'{told}: ')
     name = ' '.join([wanted.path, *([wanted.precision, wanted.params.backend] if wanted.precision else [])])
     print(f'isaac-infer: error: {without_commands(f"{name}: {reason}")}', file=sys.stderr)
     return reason

@@ -19,8 +19,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--task',
         choices=tuple(TASKS),
-        default='detection',
-        help='what the model finds (default: %(default)s)',
+        help='what the model finds (default: all)',
     )
     add_json_option(parser)
     parser.set_defaults(run=run)
@@ -29,11 +28,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Print name and description of every decoder."""
-    descriptions = {name: decoder.description for name, decoder in TASKS[args.task].decoders.items()}
+    tasks = [args.task] if args.task else list(TASKS)
+    descriptions = {
+        task: {name: decoder.description for name, decoder in TASKS[task].decoders.items()} for task in tasks
+    }
     if args.json:
-        write_report(args.json, descriptions)
+        write_report(args.json, {name: text for told in descriptions.values() for name, text in told.items()})
         return 0
-    width = max(len(name) for name in descriptions)
-    for name, description in descriptions.items():
-        print(f'{name:<{width}}  {description}')
+    width = max(len(name) for told in descriptions.values() for name in told)
+    for task, told in descriptions.items():
+        if not args.task:
+            print(f'{task}:')
+        for name, description in told.items():
+            print(f'{name:<{width}}  {description}')
     return 0

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import DEFAULT_MODEL
+from isaac_infer.cli.models import DEFAULT_MODEL, add_model_argument, take_model_argument
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
@@ -51,6 +51,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then '
         'prints what came of it and writes a contact sheet of annotated pictures.',
     )
+    add_model_argument(parser)
     parser.add_argument(
         '--source',
         default='synthetic',
@@ -80,6 +81,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered."""
+    take_model_argument(args)
     _choose_pictures(args)
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
@@ -102,8 +104,12 @@ def run(args: argparse.Namespace) -> int:
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with working_folder('demo') as folder:
-        report, is_interrupted = _play(args, model, folder, console)
-        _show(report, console, is_complete=not is_interrupted)
+        try:
+            report, is_interrupted = _play(args, model, folder, console)
+        except KeyboardInterrupt:
+            console.print('ended before the first picture was answered')
+            raise
+        _show(report, console)
         sheet = (folder / CONTACT_SHEET).read_bytes() if (folder / CONTACT_SHEET).exists() else b''
         results = {CONTACT_SHEET: sheet, REPORT: (json.dumps(report, indent=2) + '\n').encode()}
         for name, content in results.items():  # only now: what an earlier run wrote outlives one that fails
@@ -156,12 +162,15 @@ def _play(
 
     Returns:
         The report, and whether it was Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: it was, before there was anything to report.
     """
     report_path = folder / REPORT
     picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
     nodes = {
         'recorder': {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)},
-        'detector_node': model,
+        'detector_node': {'image_timeout_s': START_TIMEOUT_S, **model},  # what is waited for is said here
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
     with _running(nodes, folder) as processes, _progress(console) as bar:
@@ -176,7 +185,8 @@ def _play(
                 _check(processes, report, folder)
                 if _counts(report) != _counts(before):
                     last_news = time.monotonic()
-                    bar.update(task, completed=report['answered'], description='answered')
+                doing = 'answered' if report.get('answered') else _waiting_for(report)
+                bar.update(task, completed=report.get('answered', 0), description=doing)
                 quiet_s = time.monotonic() - last_news
                 patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
                 if processes['image_source'].poll() is not None and quiet_s > patience_s:
@@ -184,10 +194,14 @@ def _play(
                 if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
                     raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
         except KeyboardInterrupt:
-            if not _counts(report)[1]:
-                raise
             is_interrupted = True
-        _stop(processes['recorder'])  # it writes the contact sheet on its way out
+        for number in (signal.SIGINT, signal.SIGTERM):  # now, one would lose what is about to be written
+            signal.signal(number, signal.SIG_IGN)
+        if is_interrupted and not report.get('answered'):
+            raise KeyboardInterrupt
+        # Each hears the last words of those before it; the recorder writes the contact sheet on its way out.
+        for name in reversed(nodes):
+            _stop(processes[name])
         return {**_read(report_path), 'warnings': _warnings(folder)}, is_interrupted
 
 
@@ -197,6 +211,12 @@ def _read(report_path: Path) -> dict[str, Any]:
     except FileNotFoundError:  # the recorder has only just started
         return {}
     return report
+
+
+def _waiting_for(report: dict[str, Any]) -> str:
+    """What the nodes are doing before the first answer."""
+    said = [status['message'] for status in report.get('nodes', {}).values()]
+    return ', '.join(text for text in said if text.startswith(('opening', 'drawing'))) or 'starting'
 
 
 def _is_busy(report: dict[str, Any]) -> bool:
@@ -263,6 +283,7 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
                     stdout=log,
                     stderr=log,
                     env=environment,
+                    start_new_session=True,  # the terminal's Ctrl-C is for the demo, which ends them in order
                 )
         yield processes
     finally:
@@ -294,7 +315,7 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _show(report: dict[str, Any], console: Console, *, is_complete: bool) -> None:
+def _show(report: dict[str, Any], console: Console) -> None:
     """Print the tables: pictures, objects by class, times by stage."""
     values = {name: status['values'] for name, status in report['nodes'].items()}
     detector, source = values.get('detector_node', {}), values.get('image_source', {})
@@ -302,7 +323,7 @@ def _show(report: dict[str, Any], console: Console, *, is_complete: bool) -> Non
     counts.add_row('sent', source.get('sent', 'unknown'))
     counts.add_row('answered', str(report['answered']))
     lost = int(source.get('sent', 0)) - int(detector.get('received', 0))
-    if lost > 0 and is_complete:  # no counter of the middleware shows all of them
+    if lost > 0:  # no counter of the middleware shows all of them
         counts.add_row('lost on the way', str(lost))
     for key, count in detector.items():
         if key == 'dropped_lost_in_transport':

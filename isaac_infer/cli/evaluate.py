@@ -16,7 +16,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from isaac_infer.cli.models import DEFAULT_MODEL, model_path, open_detector
+from isaac_infer.cli.models import (
+    DEFAULT_MODEL,
+    add_model_argument,
+    model_path,
+    open_detector,
+    take_model_argument,
+)
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_model
@@ -52,6 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description='Draws scenes, runs the whole pipeline on them and prints mean average precision (COCO). '
         'The default scenes are those that no training may use.',
     )
+    add_model_argument(parser)
     parser.add_argument('--scenes', metavar='N', type=int, default=1000, help='how many (default: 1000)')
     parser.add_argument(
         '--seed',
@@ -74,6 +81,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a detector."""
+    take_model_argument(args)
     if not 1 <= args.scenes <= sys.maxsize:
         raise ParameterError(f'scenes: expected from 1 to {sys.maxsize}, got {args.scenes}')
     ImageSourceParams(seed=args.seed, width=args.width, height=args.height)

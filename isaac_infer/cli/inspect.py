@@ -62,7 +62,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_model_argument(parser)
     add_task_option(parser)
-    parser.add_argument('--layers', action='store_true', help='list every layer, with what it computes in')
+    parser.add_argument(
+        '--layers', action='store_true', help='list all layers; those of engines with what they compute in'
+    )
     add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
@@ -234,7 +236,7 @@ def _show_network(network: dict[str, Any], *, with_layers: bool) -> None:
         },
     )
     if with_layers:
-        _show_layers(network['layers'])
+        _show_layers(network['layers'], 'layers of the file; what they compute in, only an engine tells')
 
 
 def _show_engine(inside: dict[str, Any], asked: str, *, with_layers: bool) -> None:
@@ -263,7 +265,7 @@ def _show_engine(inside: dict[str, Any], asked: str, *, with_layers: bool) -> No
             table.add_row(Text(without_commands(name)), str(sum(counts.values())), _counted(counts))
         Console().print(table)
     if with_layers:
-        _show_layers(inside['layers'])
+        _show_layers(inside['layers'], 'layers')
 
 
 def _precision_words(inside: dict[str, Any], asked: str) -> str:
@@ -278,7 +280,7 @@ def _counted(counts: dict[str, int]) -> str:
     return ', '.join(f'{name or "-"} {number}' for name, number in counts.items())
 
 
-def _show_layers(layers: list[dict[str, Any]]) -> None:
+def _show_layers(layers: list[dict[str, Any]], title: str) -> None:
     """List layers, in columns of what is told of any of them."""
     columns = {
         heading: [' '.join(type_in(text) or '?' for text in layer[key]) for layer in layers]
@@ -286,7 +288,7 @@ def _show_layers(layers: list[dict[str, Any]]) -> None:
     }
     columns = {key: [layer[key] for layer in layers] for key in ('name', 'kind', 'precision')} | columns
     columns = {heading: texts for heading, texts in columns.items() if any(texts)}
-    table = Table(title='layers', title_justify='left', title_style='bold', box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('', justify='right')
     for heading in columns:
         table.add_column(heading, overflow='fold')

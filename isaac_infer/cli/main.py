@@ -10,6 +10,8 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
 
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.text import without_commands
@@ -67,10 +69,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses what it does not know itself, with its own usage and what may have been meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = list(self._option_string_actions)
+            alike = [near for each in unknown for near in get_close_matches(each.split('=')[0], known, n=1)]
+            hint = f'; did you mean {", ".join(alike)}?' if alike else ''
+            self.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
+        return parsed, unknown
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog='isaac-infer', description='Neural networks on pictures, for robots.'
-    )
+    parser = _Parser(prog='isaac-infer', description='Neural networks on pictures, for robots.')
     parser.add_argument('--version', action='store_true', help='print the version and exit')
     parser.set_defaults(run=lambda args: _without_command(parser, args))
     subparsers = parser.add_subparsers(title='sub-commands', metavar='COMMAND')

@@ -176,9 +176,11 @@ def model_path(params: ModelParams) -> str:
     """The file that the parameters name: the engine, where there is one.
 
     Raises:
-        ModelError: its name is of another encoding, which the backends do not open.
+        ModelError: there is none, or its name is of another encoding, which the backends do not open.
     """
     path = params.engine_file_path or params.model_file_path
+    if not path:
+        raise ModelError('no model given: name it first, or by --model FILE')
     try:
         path.encode()
     except UnicodeEncodeError as error:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.models import model_path, open_detector
+from isaac_infer.cli.models import add_model_argument, model_path, open_detector, take_model_argument
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.core.bag import is_bag, split_topic
@@ -52,6 +52,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'reported, the others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found is '
         'written.',
     )
+    add_model_argument(parser)
     parser.add_argument(
         '--source',
         nargs='+',
@@ -82,6 +83,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the detector on every picture of the source."""
+    take_model_argument(args)
     params = params_from(args, DetectionParams)
     for name in ('frames', 'seed'):
         if not 0 <= getattr(args, name) <= sys.maxsize:
@@ -112,6 +114,11 @@ def run(args: argparse.Namespace) -> int:
         }
         saved: list[str] = []
         code = _detect(source, pipeline, args, places, report['images'], saved, windows, out)
+    report['times_ms'] = {
+        stage.removesuffix('_ms'): dict(zip(('p50', 'p95', 'p99'), window.percentiles()))
+        for stage, window in windows.items()
+        if len(window)
+    }
     write_report(args.json, report)
     if report['images']:
         out.print(_times(windows, report['images']))

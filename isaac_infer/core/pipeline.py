@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.decode.tasks import TASKS
-from isaac_infer.core.errors import SessionError
+from isaac_infer.core.errors import FrameError, SessionError
 from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
@@ -64,6 +64,7 @@ class Pipeline:
         """Find what is in a frame: Detections, Segmentation or Poses, as the task of the spec has it.
 
         Raises:
+            FrameError: it is none.
             SessionError: the network failed, or answered with something that is not finite.
         """
         self.begin(frame)
@@ -71,6 +72,8 @@ class Pipeline:
 
     def begin(self, frame: Frame) -> None:
         """Prepare a frame and, where the session runs beside the CPU, begin its run; see `end`."""
+        if not isinstance(frame, Frame):
+            raise FrameError(f'expected a Frame, got {type(frame).__name__}; wrap the picture: Frame(array)')
         start = perf_counter_ns()
         self._fit = self.prepare(frame)
         self._prepared_ns = perf_counter_ns()

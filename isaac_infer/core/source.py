@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from itertools import chain, count, cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -26,6 +28,8 @@ LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # wh
 COUNTED_SUFFIXES = ('.avi', '.mp4', '.m4v', '.mov')  # videos that know how many pictures they have
 COMPLETE = 0.9  # of the pictures that a video says it has
 OPEN_TIMEOUT_MS = 10000  # of streams; OpenCV's own is three times as long
+CONNECT_TIMEOUT_S = 3.0  # to find out why a stream could not be opened
+PORTS = {'rtsp': 554, 'rtsps': 322, 'http': 80, 'https': 443, 'rtmp': 1935}  # where the address names none
 READ_TIMEOUT_MS = 3000  # OpenCV tries three times
 CONVERSIONS = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}  # by channels
 
@@ -218,7 +222,7 @@ def _what_else(data: np.ndarray) -> str:
         return 'an empty file'
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
-        return f'{len(data)} bytes that are none'
+        return f'a file of {len(data)} bytes that cannot be read as one'
     return f'one of {image.dtype} values, which is not supported; convert it to 8 or 16 bits'
 
 
@@ -279,7 +283,7 @@ def _open_video(text: str, *, loop: bool) -> Source:
     if not capture.isOpened():
         capture.release()
         if is_live or '://' in text:
-            raise SourceError(f'{text}: cannot be opened; is it connected, free, and may this user read it?')
+            raise SourceError(f'{text}: cannot be opened; {_why_closed(text)}')
         raise SourceError(f'{text}: expected a picture or video, got a file that is neither')
     frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return Source(
@@ -289,6 +293,29 @@ def _open_video(text: str, *, loop: bool) -> Source:
         is_live=is_live,
         close=capture.release,
     )
+
+
+def _why_closed(text: str) -> str:
+    """Say why a camera, stream or pipeline may not open, which OpenCV does not tell."""
+    if '!' in text and re.search(r'GStreamer: +NO', cv2.getBuildInformation()):
+        return (
+            'this OpenCV was built without GStreamer, as that of pip is; use that of the system (apt install '
+            'python3-opencv), or give the camera or stream itself'
+        )
+    if '://' not in text:
+        return 'is it connected, free, and may this user read it?'
+    unclear = 'are its address and kind right?'
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port or PORTS.get(url.scheme)
+        if not (host and port):
+            return unclear
+        socket.create_connection((host, port), CONNECT_TIMEOUT_S).close()
+    except ValueError:  # of addresses that are none
+        return unclear
+    except OSError as error:
+        return f'nobody answers at {host}:{port} ({error.strerror or error})'
+    return f'{host}:{port} answers; are path, user and password right?'
 
 
 def _arguments(text: str, *, is_file: bool) -> tuple[Any, ...]:

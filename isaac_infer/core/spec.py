@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES, Size
 
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
@@ -105,6 +107,23 @@ class Limits:
     interpolate_scores: bool = True  # before the class of a pixel is chosen; false: coarse borders, faster
     min_region_area: int = 0  # connected source pixels of a class, as many or more, are an object; 0: none
     keypoint_threshold: float = 0.3  # key points that score less count as not found
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # written so that NaN fails too
+                raise ParameterError(f'{name}: expected a number from {low:g} to {high:g}, got {value!r}')
+
+
+_LIMITS = {
+    'confidence_threshold': (-1, 1),  # below 0: also what scores nothing
+    'nms_threshold': (0, 1),
+    'max_detections': (1, math.inf),
+    'max_candidates': (1, math.inf),
+    'mask_threshold': (0, 1),
+    'min_region_area': (0, math.inf),
+    'keypoint_threshold': (-1, 1),
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from isaac_infer.core.build_options import EngineOptions
 from isaac_infer.core.decode.document import SUFFIXES, read_document
-from isaac_infer.core.decode.metadata import note_unknown_keys, over_sidecar
+from isaac_infer.core.decode.metadata import over_sidecar
 from isaac_infer.core.decode.resolve import input_shapes, resolve_spec
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
@@ -79,9 +79,10 @@ def open_session(
         is_cancelled: asked several times a second while a model is tried or an engine is built.
 
     Raises:
-        ModelError: the file is missing or cannot be loaded.
+        ModelError: there is no such task, or the file is missing or cannot be loaded.
         SessionError: the backend is not available.
     """
+    _check_task(task)
     path = find_model(path)
     if not runs_on_tensorrt(path, backend, providers):
         return _open_on_onnxruntime(path, providers, num_threads, is_cancelled)
@@ -141,7 +142,7 @@ def open_pipeline(
     path: str | Path,
     *,
     task: str = 'detection',
-    limits: Callable[[ModelSpec], Limits],
+    limits: Limits | Callable[[ModelSpec], Limits] = Limits(),
     overrides: Overrides = Overrides(),
     backend: str = 'auto',
     providers: Sequence[str] = (),
@@ -155,14 +156,16 @@ def open_pipeline(
     Args:
         path: see `find_model`.
         task: what kind of answer is wanted, a key of TASKS.
-        limits: gives what of the answers counts, now that the classes are known.
+        limits: what of the answers counts, or what gives it, now that the classes are known.
         overrides: what the user knows better than the file.
         backend, providers, num_threads, engine, say, is_cancelled: see `open_session`.
 
     Raises:
-        ModelError: the file is missing, cannot be loaded, or cannot be understood without help.
+        ModelError: there is no such task; the file is missing, cannot be loaded, or cannot be understood
+            without help.
         SessionError: the backend is not available, or the network fails or answers with NaN.
     """
+    _check_task(task)
     path = find_model(path)
     session: Session
     spec: ModelSpec | None = None
@@ -174,7 +177,7 @@ def open_pipeline(
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
         spec = spec or find_spec(session, path, overrides, task=task)
-        wanted = limits(spec)
+        wanted = limits if isinstance(limits, Limits) else limits(spec)
     except BaseException:
         session.close()
         raise
@@ -187,6 +190,11 @@ def open_pipeline(
         pipeline.close()
         raise
     return pipeline
+
+
+def _check_task(task: str) -> None:
+    if task not in TASKS:
+        raise ModelError(f'task: expected one of {", ".join(TASKS)}, got {task!r}')
 
 
 def make_pipeline(session: Session, spec: ModelSpec, limits: Limits, engine: EngineOptions) -> Pipeline:
@@ -303,8 +311,10 @@ def find_spec(
         spec = spec_of(session.path, overrides)
         if spec and spec.task == task:
             return spec
+    metadata, notes = _metadata(path, session.metadata, overrides)
     with _naming(path):
-        return _find_spec(session, path, overrides, task)
+        spec = _find_spec(session, path.name, metadata, overrides, task)
+    return replace(spec, notes=(*spec.notes, *notes))
 
 
 @contextmanager
@@ -318,9 +328,10 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f'{path.name}: {error}') from error
 
 
-def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) -> ModelSpec:
-    metadata, sidecar_notes = _metadata(path, session.metadata)
-    shapes = input_shapes(session.inputs, metadata, overrides, file_name=path.name)
+def _find_spec(
+    session: Session, file_name: str, metadata: Mapping[str, Any], overrides: Overrides, task: str
+) -> ModelSpec:
+    shapes = input_shapes(session.inputs, metadata, overrides, file_name=file_name)
     buffers = {name: session.input_buffer(name, shape) for name, shape in shapes.items()}
     outputs = session.outputs
     if any(output.is_dynamic or not output.shape for output in outputs):
@@ -329,7 +340,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) ->
             _with_lengths(output, answers[output.name].shape) if output.name in answers else output
             for output in outputs
         )
-    spec = resolve_spec(session.inputs, outputs, metadata, overrides, task=task, file_name=path.name)
+    spec = resolve_spec(session.inputs, outputs, metadata, overrides, task=task, file_name=file_name)
     height, width = spec.image.size_hw
     Preparer(spec.image)(Frame(np.full((height, width, 3), GREY, np.uint8)), into=buffers[spec.image.name])
     if spec.size_input:
@@ -341,8 +352,7 @@ def _find_spec(session: Session, path: Path, overrides: Overrides, task: str) ->
                 f'output {name}: expected finite numbers for a grey picture, got NaN or Inf; '
                 f'check how it is fed (scale, mean, std), or export it in float32'
             )
-    spec = TASKS[task].probe(answers, spec)
-    return replace(spec, notes=(*spec.notes, *sidecar_notes))
+    return TASKS[task].probe(answers, spec)
 
 
 def _with_lengths(output: TensorSpec, shape: tuple[int, ...]) -> TensorSpec:
@@ -358,7 +368,7 @@ def find_model(path: str | Path) -> Path:
         ModelError: it is nowhere; says where it was looked for.
     """
     if not str(path):
-        raise ModelError('no model given: --model FILE on the command line, model_file_path as a parameter')
+        raise ModelError('no model given: --ros-args -p model_file_path:=FILE')
     path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
     for place in places:
@@ -405,7 +415,9 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+def _metadata(
+    path: Path, own: Mapping[str, str], overrides: Overrides
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Give what a model says of itself, over what `<model>.json` or `.yaml` beside it says; and notes."""
     beside = next((file for suffix in SUFFIXES if (file := path.with_suffix(suffix)).is_file()), None)
     if beside is None:
@@ -422,5 +434,4 @@ def _metadata(path: Path, own: Mapping[str, str]) -> tuple[Mapping[str, Any], tu
         return own, ()
     if content.keys() >= REPORT_KEYS:
         return own, (f'{beside.name} is a report and says nothing of the model',)
-    metadata, unused = over_sidecar(own, content, file_name=path.name)
-    return metadata, tuple(f'{beside.name}: {note}' for note in (*note_unknown_keys(content), *unused))
+    return over_sidecar(own, content, overrides, file_name=path.name, sidecar_name=beside.name)

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from itertools import cycle
-from time import monotonic
+from time import monotonic, sleep
 from typing import NamedTuple
 
 import cv2
@@ -22,7 +22,14 @@ from sensor_msgs.msg import Image
 from isaac_infer.core.errors import ParameterError, SourceError
 from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.params import ImageSourceParams
-from isaac_infer.ros.diagnostics import ERROR, OK, WARN, clock_problem, diagnostics_msg
+from isaac_infer.ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    clock_problem,
+    diagnostics_msg,
+    wait_until_heard,
+)
 from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
@@ -30,7 +37,7 @@ from isaac_infer.ros.transport import warning_of_size
 
 NAME = 'image_source'
 READ_AHEAD = 4  # pictures
-RING_BYTES, RING_LENGTH = 128 << 20, 120  # of drawn scenes, at most
+RING_BYTES, RING_LENGTH = 128 << 20, 40  # of drawn scenes, at most: to draw them takes a second or two
 CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
@@ -62,7 +69,7 @@ class ImageSource(Node):
         self._stop = stop
         self._closing = threading.Event()
         self._sent = self._late = 0
-        self._last_error = ''
+        self._drawing = self._last_error = ''
         self._said: set[str] = set()
         try:
             self._params = NodeParameters(
@@ -90,7 +97,7 @@ class ImageSource(Node):
             thread.start()
 
     def close(self) -> None:
-        """Stop both threads and let go of the source; safe to call twice.
+        """Stop both threads, let go of the source and say how many pictures it gave; safe to call twice.
 
         Raises:
             TimeoutError: a camera or stream that is being read does not answer.
@@ -101,6 +108,8 @@ class ImageSource(Node):
             if thread.is_alive():
                 raise TimeoutError(f'{self._params.source} does not answer; leaving without it')
         self._source.close()
+        self._publish_diagnostics()
+        wait_until_heard(self._diagnostics)
 
     def _open(self) -> Source:
         params = self._params
@@ -141,11 +150,15 @@ class ImageSource(Node):
         """Draw scenes beforehand and repeat them: drawing all the time would take what others should have."""
         params = self._params
         length = max(1, min(RING_LENGTH, RING_BYTES // (params.height * params.width * 3)))
+        length = min(length, params.frames or length)
+        self._drawing = f'drawing {length} scenes'
+        self.get_logger().info(self._drawing)
         ring: list[Shot] = []
-        while len(ring) < min(length, params.frames or length) and not self._closing.is_set():
+        while len(ring) < length and not self._closing.is_set():
             picture = self._source.read()
             assert picture is not None  # scenes never end
             ring.append(self._shot(picture.image))
+        self._drawing = ''
         for shot in cycle(ring):
             if not self._put(shot):
                 return
@@ -191,8 +204,10 @@ class ImageSource(Node):
             except Exception as error:
                 self._fail(error)
             self._publish_diagnostics()
-            # A reader takes a picture out of this process' shared memory, so the last needs a moment here.
-            self._closing.wait(LINGER_S)
+            if (
+                self._sent
+            ):  # a reader takes the last one out of this process' shared memory, and needs a moment
+                sleep(LINGER_S)
         finally:
             self._stop()
 
@@ -239,10 +254,12 @@ class ImageSource(Node):
     def _publish_diagnostics(self) -> None:
         values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
-        level, text = (ERROR, self._last_error) if self._last_error else (OK, f'{self._sent} pictures sent')
+        level, text = OK, self._drawing or f'{self._sent} pictures sent'
         if problem := clock_problem(self.get_clock()):
             self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
-            level, text = (level, text) if level == ERROR else (WARN, problem)
+            level, text = WARN, problem
+        if self._last_error:
+            level, text = ERROR, self._last_error
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics_msg(name, level, text, values, stamp=stamp))
 

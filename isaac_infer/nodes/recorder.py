@@ -65,11 +65,15 @@ class Recorder(Node):
             self.create_timer(PERIOD_S, self._write_report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Write what was recorded; safe to call twice."""
-        if self._params.contact_sheet and self._record.samples():
-            self._write(Path(self._params.contact_sheet), self._contact_sheet)
-        if self._params.report:
-            self._write_report()
+        """Write what was recorded, and say where; safe to call twice."""
+        params, log = self._params, self.get_logger()
+        if params.contact_sheet and not self._record.samples():
+            why = 'no answer came with its picture' if self._record.answered else 'no answers came'
+            log.warning(f'no contact sheet: {why}')
+        elif params.contact_sheet and self._write(Path(params.contact_sheet), self._contact_sheet):
+            log.info(f'written: {params.contact_sheet}')
+        if params.report and self._write_report():
+            log.info(f'written: {params.report}')
 
     def _hear(self, topic: str, callback: Callable[[Any], None], message: Any) -> None:
         """Take a message; one that cannot be used is told, and ends nothing: anybody may have sent it."""
@@ -105,7 +109,7 @@ class Recorder(Node):
                     'level': level, 'message': status.message, 'values': values
                 }  # fmt: skip
 
-    def _write_report(self) -> None:
+    def _write_report(self) -> bool:
         p50, p95, p99 = self._record.latency_ms()
         report = {
             'pictures': self._record.pictures,
@@ -115,9 +119,10 @@ class Recorder(Node):
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
         }
-        self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
+        return self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
 
-    def _write(self, path: Path, make: Callable[[], bytes]) -> None:
+    def _write(self, path: Path, make: Callable[[], bytes]) -> bool:
+        """Write a file, and tell whether that went well; where not, the reason is in the log."""
         try:
             write_whole(path, make(), sync=False)  # which would hold up what comes in
         except OSError as error:
@@ -128,6 +133,9 @@ class Recorder(Node):
         except Exception as error:  # the other file may still be written
             self.get_logger().error(f'{path}: cannot be made: {type(error).__name__}: {error}')
             self.exit_code = 1
+        else:
+            return True
+        return False
 
     def _contact_sheet(self) -> bytes:
         """The samples with what was said of them, as a file."""

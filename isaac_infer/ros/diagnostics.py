@@ -11,6 +11,8 @@ from time import monotonic
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import ROSClock
+from rclpy.duration import Duration
+from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 from isaac_infer.core.stats import Window
@@ -18,6 +20,7 @@ from isaac_infer.core.stats import Window
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 LEVEL_NAMES = {OK: 'OK', WARN: 'WARN', ERROR: 'ERROR', DiagnosticStatus.STALE: 'STALE'}
 PERCENTS = (50, 95, 99)
+HEARD_TIMEOUT_S = 0.5
 
 # Why a picture got no answer. LOST ones were never received; of the others and the answered ones, the sum is
 # what was received. INACTIVE: the node was deactivated before the answer was ready.
@@ -135,3 +138,8 @@ def clock_problem(clock: ROSClock) -> str:
         'use_sim_time is set and no /clock came: stamps, ages and latencies mean nothing; start what '
         'publishes /clock, or set use_sim_time to false'
     )
+
+
+def wait_until_heard(publisher: Publisher) -> None:
+    """Wait until everybody who listens has what was published; before the end of a process, not for long."""
+    publisher.wait_for_all_acked(Duration(seconds=HEARD_TIMEOUT_S))

@@ -49,6 +49,7 @@ from isaac_infer.ros.diagnostics import (
     clock_problem,
     diagnostics_msg,
     report_values,
+    wait_until_heard,
 )
 from isaac_infer.ros.images import (
     frame_from_compressed_cdr,
@@ -198,11 +199,13 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().error(text)
 
     def close(self) -> None:
-        """Release everything; safe to call twice.
+        """Say how it went, and release everything; safe to call twice.
 
         Raises:
             TimeoutError: the model does not return from what it is doing.
         """
+        self._publish_diagnostics()
+        wait_until_heard(self._diagnostics)
         self._deactivate()
         self._release()
         self._worker.close(CLOSE_TIMEOUT_S)
@@ -570,6 +573,8 @@ class PerceptionNode(LifecycleNode):
         missing_s = monotonic() - self._last_image_s
         bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
         rate = f'{report.rate_hz:.1f} pictures per second'
+        if not recent.received:
+            rate = f'{report.total.answered} pictures answered, none came since the last report'
         # As it should be where the camera is faster, but nobody should have to guess.
         if busy := recent.dropped[BUSY]:
             rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
@@ -612,6 +617,8 @@ class PerceptionNode(LifecycleNode):
             f'{info.node_name} publishes {info.topic_type}, {info.qos_profile.reliability.name.lower()}'
             for info in publishers
         )
+        if all(info.topic_type != wanted for info in publishers):
+            return f'{topic} has another type ({said}; expected {wanted}); remap image to one that has it'
         return (
             f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability}); if these agree '
             f'and pictures are sent, they are lost on the way: {remedy_of_losses()}'

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Protocol
 
 import cv2
@@ -58,7 +59,10 @@ def run_node(
     warning = transport.set_up()
     try:
         # ROS ignores what it does not know: `--model yolo.onnx` would start a node without a model.
-        _parser(name, params).parse_args(remove_ros_args(sys.argv if args is None else [name, *args])[1:])
+        parser = _parser(name, params)
+        given = remove_ros_args(sys.argv if args is None else [name, *args])[1:]
+        if unknown := parser.parse_known_args(given)[1]:
+            parser.error(f'unrecognized arguments: {" ".join(unknown)}{_as_parameter(unknown, params)}')
     except SystemExit as end:  # --help, or an unknown option
         return int(end.code or 0)
     except Exception as error:  # of rclpy, for malformed --ros-args
@@ -80,6 +84,16 @@ def run_node(
 def _refused(name: str, error: Exception) -> int:
     print(f'{name}: error: {error}', file=sys.stderr)
     return 1
+
+
+def _as_parameter(unknown: list[str], params: type[Params]) -> str:
+    """Say how ROS takes what was given like an option of a command; empty where no parameter is like it."""
+    option, _, value = unknown[0].partition('=')
+    wanted = option.removeprefix('--').replace('-', '_')
+    names = [parameter.name for parameter in parameters(params)]
+    alike = [name for name in names if name.startswith(wanted)] or get_close_matches(wanted, names, n=1)
+    value = value or ' '.join(unknown[1:2]) or 'VALUE'
+    return f'; did you mean --ros-args -p {alike[0]}:={value}?' if alike else ''
 
 
 def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:

@@ -247,7 +247,7 @@ def test_a_bad_option_is_refused_in_one_line(
     ('arguments', 'complaint'),
     [
         (['nowhere.onnx'], 'nowhere.onnx: no such model file'),
-        ([], 'no model given'),
+        ([], 'no model given: name it first, or by --model FILE'),
         (['tabletop_detector.onnx', '--source', 'nowhere'], "'nowhere': no such file"),
     ],
 )

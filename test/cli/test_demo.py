@@ -12,7 +12,7 @@ import cv2
 import pytest
 from full_disk import full_disk
 
-from isaac_infer.cli import demo as demo_command
+from isaac_infer.cli import demo as module
 from isaac_infer.core.child import main_of, python_command
 from isaac_infer.core.scenes import draw_scene
 
@@ -67,6 +67,8 @@ def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
     assert report['nodes']['image_source']['values']['sent'] == '20'
     assert sum(report['classes'].values()) > 20
     assert 0 < report['latency_ms']['p50'] < 1000
+    assert report['nodes']['detector_node']['message'].startswith('20 pictures answered')
+    assert not any('no picture' in warning for warning in report['warnings'])
     sheet = cv2.imread(str(tmp_path / 'contact_sheet.png'))
     assert min(sheet.shape[:2]) > 500
     for word in ('sent', 'answered', 'p99', 'picture stamp to result', 'onnxruntime'):
@@ -108,8 +110,8 @@ def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
 
 def test_on_a_full_disk_the_results_of_an_earlier_demo_stay_and_the_disk_is_named(tmp_path):
     (tmp_path / 'sheet.png').write_bytes(b'earlier')
-    with full_disk(), pytest.raises(demo_command.DemoError, match='sheet.png: cannot be written: File too'):
-        demo_command._write(tmp_path / 'sheet.png', bytes(1000))
+    with full_disk(), pytest.raises(module.DemoError, match='sheet.png: cannot be written: File too'):
+        module._write(tmp_path / 'sheet.png', bytes(1000))
     assert (tmp_path / 'sheet.png').read_bytes() == b'earlier' and os.listdir(tmp_path) == ['sheet.png']
 
 
@@ -125,18 +127,44 @@ def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
     assert report['answered'] == report['pictures'] == 4  # the first one again, for the one that is broken
 
 
-def test_ctrl_c_ends_with_what_was_found_so_far(environment, tmp_path):
-    arguments = ['--frames', '100000', '--out', str(tmp_path / 'out')]
-    options = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
-    process = subprocess.Popen([*COMMAND, *arguments], env=environment, start_new_session=True, **options)
+def test_ctrl_c_ends_with_what_was_found_so_far_however_often_it_comes(environment, tmp_path):
+    process = begin(environment, '--out', tmp_path / 'out')
     wait_until(lambda: answers_of(environment) > 30)
-    os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
+    for _ in range(3):
+        os.killpg(process.pid, signal.SIGINT)  # the whole group, as a terminal does
+        time.sleep(0.1)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert 'answered' in said and 'Traceback' not in said
-    assert json.loads((tmp_path / 'out' / 'report.json').read_text())['answered'] > 30
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    source, detector = (report['nodes'][name]['values'] for name in ('image_source', 'detector_node'))
+    assert 30 < report['answered'] <= report['pictures'] <= int(source['sent'])
+    assert report['answered'] <= int(detector['answered']) <= int(detector['received']) <= int(source['sent'])
     assert (tmp_path / 'out' / 'contact_sheet.png').exists()
     assert not processes_of(environment)
+
+
+def test_ctrl_c_before_the_first_answer_is_said_in_a_line(environment, tmp_path):
+    process = begin(environment, '--out', tmp_path / 'out')
+    wait_until(lambda: len(processes_of(environment)) == 3)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert 'ended before the first picture was answered' in said and 'Traceback' not in said
+    assert not (tmp_path / 'out' / 'report.json').exists()
+
+
+def begin(environment, *arguments):
+    options = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    command = [*COMMAND, '--frames', '100000', *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, start_new_session=True, **options)
+
+
+def test_what_is_waited_for_is_told():
+    nodes = {'detector_node': 'opening the model', 'image_source': 'drawing 40 scenes'}
+    report = {'nodes': {name: {'message': message} for name, message in nodes.items()}}
+    assert module._waiting_for({}) == 'starting'
+    assert module._waiting_for(report) == 'opening the model, drawing 40 scenes'
 
 
 def answers_of(environment):

@@ -54,6 +54,7 @@ def test_people_see_the_counts_and_every_layer_where_they_ask(
     full = capsys.readouterr().out
     assert len(full.splitlines()) >= len(brief.splitlines()) + 4
     assert 'column' in full and 'column' not in brief
+    assert 'only an engine tells' in ' '.join(full.split())
 
 
 @NO_GPU

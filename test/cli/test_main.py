@@ -114,6 +114,39 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
     assert all(len(line.split()) > 2 for line in lines)
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'hint'),
+    [
+        (['--confidence-treshold', '0.4'], '; did you mean --confidence-threshold?\n'),
+        (['--wxyz'], 'unrecognized arguments: --wxyz\n'),
+    ],
+)
+def test_an_unknown_option_shows_its_command_and_what_may_have_been_meant(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(['run', 'yolo.onnx', '--source', 'synthetic', *arguments])
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert 'usage: isaac-infer run' in said and hint in said
+
+
+@pytest.mark.parametrize('name', ['run', 'demo', 'evaluate', 'inspect', 'build', 'bench'])
+def test_the_model_is_given_with_or_without_an_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, 'nowhere.onnx', '--model', 'nowhere.onnx']) == 2
+    assert 'got two models' in capsys.readouterr().err
+
+
+def test_the_decoders_of_all_tasks_are_listed_under_headings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from isaac_infer.core.decode.tasks import TASKS
+
+    assert main(['decoders']) == 0
+    first = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert first == [word for task in TASKS for word in (f'{task}:', *TASKS[task].decoders)]
+
+
 @pytest.mark.parametrize('value', ['-1e-3', '-1,-2,-3', '-.5'])
 def test_negative_numbers_are_values_and_not_options(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['run', '--source', 'synthetic', '--mean', value, '--model', 'nowhere.onnx']) == 1

@@ -1,5 +1,6 @@
 import os
 import shutil
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_a_broken_picture_of_a_folder_is_an_error_once_and_the_next_one_is_read(
     save_picture(tmp_path / '4.png')
     with open_source(str(tmp_path)) as source:
         assert source.read().name.endswith('1.png')
-        with pytest.raises(SourceError, match='2.png: expected a picture, got 10 bytes that are none'):
+        with pytest.raises(SourceError, match='2.png: expected a picture, got a file of 10 bytes that'):
             source.read()
         with pytest.raises(SourceError, match='3.png: expected a picture, got an empty file'):
             source.read()
@@ -163,9 +164,15 @@ def test_drawn_scenes_never_end_and_the_seed_decides(tmp_path: Path) -> None:
     [
         ('', 'no such file'),
         ('nowhere', 'no such file'),
-        ('/dev/video987', 'cannot be opened'),
+        ('/dev/video987', 'cannot be opened; is it connected, free, and may this user read it'),
         ('987', 'cannot be opened'),
-        ('rtsp://127.0.0.1:1/none', 'cannot be opened'),
+        (
+            'rtsp://127.0.0.1:1/none',
+            r'nobody answers at 127.0.0.1:1 \(Connection refused\)',
+        ),
+        ('rtsp://', 'cannot be opened; are its address and kind right'),
+        ('rtsp://[1/none', 'cannot be opened; are its address and kind right'),
+        ('rtsp://127.0.0.1:999999/none', 'cannot be opened; are its address and kind right'),
         ('nosuchsource ! appsink', 'cannot be opened'),
         ('99999999999', 'no such file'),
         ('~nosuchuser/a.png', 'no such file'),
@@ -177,6 +184,22 @@ def test_drawn_scenes_never_end_and_the_seed_decides(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_an_error(text: str, expected: str) -> None:
     with pytest.raises(SourceError, match=expected):
         open_source(text)
+
+
+def test_a_stream_that_is_none_is_told_from_nobody_who_answers() -> None:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        place = f'127.0.0.1:{server.getsockname()[1]}'
+        threading.Thread(target=lambda: server.accept()[0].close(), daemon=True).start()  # to OpenCV
+        with pytest.raises(SourceError, match=f'cannot be opened; {place} answers; are path, user'):
+            open_source(f'rtsp://{place}/none')
+
+
+@pytest.mark.parametrize('built', ['NO', 'YES (1.20.3)'])
+def test_an_opencv_without_gstreamer_is_told(built: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, 'getBuildInformation', lambda: f'  Video I/O:\n    GStreamer:       {built}\n')
+    with pytest.raises(SourceError) as error:
+        open_source('nosuchsource ! appsink')
+    assert ('built without GStreamer' in str(error.value)) == (built == 'NO')
 
 
 def test_a_file_that_is_neither_picture_nor_video_is_an_error(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_model, save
 
-from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.spec import Limits, Overrides
 from isaac_infer.engine import cuda
@@ -78,7 +79,7 @@ BAD_MODELS = {
     'tensorrt operator': (lambda path: with_relu(path, operator='EfficientNMS_TRT'), 'only TensorRT has'),
     'zero': (lambda path: with_relu(path, shape=(1, 3, 0, 64)), r'\[1, 3, 0, 64\]: expected at least 1'),
     'weights': (without_weights, 'keep the weights file'),
-    'no decoder': (with_relu, r'no decoder fits(.|\n)*y float32\[1, 3, 64, 64\](.|\n)*yolox'),
+    'no decoder': (with_relu, r'no decoder fits .*: set --task seg(.|\n)*y float32\[1, 3, 64, 64\]'),
     'open size': (
         lambda path: save_constant_detector(
             path, {'output0': NOTHING}, image_shape=(1, 3, 'height', 'width')
@@ -169,8 +170,45 @@ def test_words_in_a_yaml_sidecar_are_names_and_numbers_are_numbers(tmp_path: Pat
 
 def test_unknown_keys_of_a_sidecar_are_noted(tmp_path: Path) -> None:
     model = save_colour_detector(tmp_path / 'colours.onnx')
-    model.with_suffix('.yaml').write_text('chanel_order: bgr\n')
-    assert any('colours.yaml' in note and 'channel_order' in note for note in open_detector(model).spec.notes)
+    model.with_suffix('.yaml').write_text('chanel_order: bgr\nconfidence_threshold: 0.9\n')
+    (note,) = (note for note in open_detector(model).spec.notes if 'colours.yaml' in note)
+    assert note == (
+        "colours.yaml: ignores what is no parameter of the model: 'chanel_order' (did you mean "
+        "channel_order?), 'confidence_threshold'"
+    )
+
+
+@pytest.mark.parametrize(
+    ('metadata', 'says', 'overrides', 'taken'),
+    [
+        (None, {}, {}, ''),
+        (None, {'resize': '', 'names': ['r', 'g', 'b'], 'date': 'today', 'chanel_order': 'bgr'}, {}, ''),
+        (None, {'resize': 'stretch', 'channel_order': 'bgr'}, {}, 'resize, channel_order'),
+        (None, {'resize': 'stretch', 'channel_order': 'bgr'}, {'channel_order': 'rgb'}, 'resize'),
+        ({}, {'names': ['a', 'b', 'c'], 'class_names': ['r', 'g', 'b']}, {}, 'class_names'),
+        ({}, {'names': ['a', 'b', 'c'], 'imgsz': 64}, {'class_names': ('r', 'g', 'b')}, 'imgsz'),
+        ({'resize': 'letterbox'}, {'resize': 'stretch'}, {}, ''),
+    ],
+)
+def test_what_counts_of_a_sidecar_is_noted(
+    metadata: dict[str, str] | None,
+    says: dict[str, object],
+    overrides: dict[str, Any],
+    taken: str,
+    tmp_path: Path,
+) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx', metadata=metadata)
+    model.with_suffix('.json').write_text(json.dumps(says))
+    notes = open_detector(model, decoder='ultralytics', **overrides).spec.notes
+    said = [note for note in notes if 'taken' in note]
+    assert said == ([f'colours.json: {taken} taken from it'] if taken else [])
+
+
+def test_a_value_that_a_sidecar_cannot_have_is_an_error_that_names_the_sidecar(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.yaml').write_text('resize: squash\n')
+    with pytest.raises(ModelError, match="^colours.yaml: metadata 'resize' cannot be 'squash': one of"):
+        open_detector(model)
 
 
 def test_a_report_beside_a_model_is_no_sidecar(tmp_path: Path) -> None:
@@ -293,7 +331,7 @@ def test_a_relative_path_is_looked_up_here_and_then_among_the_installed_models(
 
 
 def test_no_model_at_all_says_which_parameter_to_set() -> None:
-    with pytest.raises(ModelError, match='--model FILE on the command line, model_file_path as a parameter'):
+    with pytest.raises(ModelError, match='no model given: --ros-args -p model_file_path:=FILE'):
         find_model('')
 
 
@@ -370,3 +408,24 @@ def test_a_model_in_a_folder_that_may_not_be_entered_is_not_called_missing(tmp_p
             find_model(model)
     finally:
         tmp_path.chmod(0o755)
+
+
+def test_limits_are_given_as_they_are_or_by_the_classes_or_not_at_all(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    assert open_pipeline(model).limits == Limits()
+    assert open_pipeline(model, limits=Limits(0.5)).limits == Limits(0.5)
+    wanted = open_pipeline(model, limits=lambda spec: Limits(max_detections=spec.num_classes)).limits
+    assert wanted == Limits(max_detections=3)
+
+
+def test_a_task_that_there_is_not_is_an_error_that_lists_those_there_are(tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    for opened in (open_pipeline, open_session):
+        with pytest.raises(ModelError, match="expected one of detection, segmentation, pose, got 'pos'"):
+            opened(model, task='pos')
+
+
+def test_an_array_is_no_frame_and_the_error_says_how_it_becomes_one(tmp_path: Path) -> None:
+    pipeline = open_pipeline(save_colour_detector(tmp_path / 'colours.onnx'))
+    with pytest.raises(FrameError, match=r'expected a Frame, got ndarray; wrap the picture: Frame\(array\)'):
+        pipeline(np.zeros((4, 4, 3), np.uint8))

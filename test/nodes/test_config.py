@@ -30,6 +30,6 @@ def test_yaml_files_hold_the_defaults():
 def test_the_nodes_start_with_their_yaml_files(start):
     detector = start('detector_node', '--ros-args', '--params-file', ROOT / 'config' / 'detector.yaml')
     source = start('image_source', '--ros-args', '--params-file', ROOT / 'config' / 'image_source.yaml')
-    detector.wait_for('no model given')  # the only thing that is missing
+    detector.wait_for('no model given: --ros-args -p model_file_path:=FILE')  # the only thing that is missing
     assert source.is_alive
     assert (detector.stop(), source.stop()) == (0, 0)

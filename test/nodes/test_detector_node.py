@@ -455,6 +455,11 @@ def test_silence_is_a_warning_that_names_the_topic_and_who_publishes_there(start
     )
     assert '/image is silent' in status.message and 'sensor_msgs/msg/Image, best_effort' in status.message
     silent.stop()
+    camera.peer.node.create_publisher(CompressedImage, '/packed', 10)
+    packed = start('detector_node', *arguments, '-r', 'image:=/packed')
+    wrong = '/packed has another type (camera publishes sensor_msgs/msg/CompressedImage, '
+    camera.status(lambda status: wrong in status.message)
+    packed.stop()
     lost = start('detector_node', *arguments, '-r', 'image:=/nobody')
     camera.status(lambda status: 'nobody publishes /nobody; remap it to one of /image' in status.message)
     assert 'nobody publishes /nobody' in lost.log

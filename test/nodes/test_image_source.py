@@ -1,6 +1,7 @@
 """image_source, as a process of its own, over DDS."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,23 @@ def test_drawn_scenes_come_at_a_steady_rate_and_the_process_ends_after_the_last(
     assert seconds[-1] == pytest.approx(59 / 50, abs=0.05)  # no drift
     assert np.abs(np.median(np.diff(seconds)) - 1 / 50) < 0.003
     assert len({bytes(image.data) for image in images}) > 10  # scenes, not one picture
+
+
+def test_how_many_were_sent_is_told_at_the_end_also_after_a_signal(start, peer):
+    peer.listen(DiagnosticArray, '/diagnostics')
+    source = start('image_source', *parameters(rate=25, width=64, height=48, wait_for_subscribers=1))
+    peer.wait_for('image', 5)
+    assert source.stop() == 0
+    assert wait_until(lambda: f'{peer.diagnostics()["sent"]} pictures in' in source.log, timeout_s=2)
+    assert 5 <= len(peer.got['image']) <= int(peer.diagnostics()['sent'])
+    assert 'drawing 40 scenes' in source.log
+
+
+def test_a_signal_during_the_imports_ends_it_without_a_word(start):
+    source = start('image_source')
+    time.sleep(0.15)
+    assert source.stop() in (0, -signal.SIGINT)
+    assert 'Traceback' not in source.log
 
 
 CAMERA = """

@@ -59,6 +59,17 @@ def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp
     assert read(report)['latency_ms']['p50'] > 0
     assert cv2.imread(str(sheet)).shape[2] == 3
     assert 'Traceback' not in recorder.log
+    assert f'written: {report}' in recorder.log and f'written: {sheet}' in recorder.log
+
+
+def test_a_sheet_that_nothing_can_be_shown_on_is_told(start, tmp_path):
+    recorder = start(
+        'recorder', *parameters(report=tmp_path / 'report.json', contact_sheet=tmp_path / 'a.png')
+    )
+    assert wait_until((tmp_path / 'report.json').exists)
+    assert recorder.stop() == 0
+    assert 'no contact sheet: no answers came' in recorder.log and recorder.log.count('written') == 1
+    assert not (tmp_path / 'a.png').exists()
 
 
 WITHOUT_ROOM = """

@@ -63,6 +63,9 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
     [
         (['--help'], 0, 'confidence_threshold: float from 0 to 1 (default 0.25)'),
         (['--model', 'yolo.onnx'], 2, 'unrecognized arguments: --model yolo.onnx'),
+        (['--model', 'yolo.onnx'], 2, 'did you mean --ros-args -p model_file_path:=yolo.onnx?'),
+        (['--confidence-treshold=0.4'], 2, 'did you mean --ros-args -p confidence_threshold:=0.4?'),
+        (['yolo.onnx'], 2, 'unrecognized arguments: yolo.onnx\n'),
         (['--ros-args', '-p', 'confidence_threshold'], 1, 'detector_node: error: '),
     ],
 )

@@ -21,6 +21,7 @@ from isaac_infer.core.spec import (
     PIXEL_LAYOUTS,
     SCALE_UP,
     SCORE_UNITS,
+    Overrides,
 )
 
 MAX_LITERAL_CHARACTERS = 1 << 20
@@ -242,6 +243,13 @@ _ULTRALYTICS = (
     *('author', 'batch', 'channels', 'date', 'description', 'docs', 'kpt_names', 'license'),
 )
 
+# The fields of Overrides that are not named as the keys are.
+_OVERRIDDEN_BY = {
+    **{'names': 'class_names', 'stride': 'strides', 'kpt_names': 'keypoints'},
+    **{'imgsz': 'input_size_hw', 'input_size': 'input_size_hw', 'input_layout': 'layout'},
+    **{'input_tensor_names': 'input_names', 'output_tensor_names': 'output_names'},
+}
+
 
 def note_unknown_keys(keys: Iterable[str]) -> tuple[str, ...]:
     """Name the keys of a sidecar that nothing reads, and what may have been meant; no notes where all are."""
@@ -251,19 +259,29 @@ def note_unknown_keys(keys: Iterable[str]) -> tuple[str, ...]:
             close = difflib.get_close_matches(key, _OWN, n=1)
             said.append(f'{key[:60]!r}' + (f' (did you mean {close[0]}?)' if close else ''))
     more = f' and {len(said) - MAX_NOTED} more' if len(said) > MAX_NOTED else ''
-    return (f'ignores the unknown {", ".join(said[:MAX_NOTED])}{more}',) if said else ()
+    named = ', '.join(said[:MAX_NOTED]) + more
+    return (f'ignores what is no parameter of the model: {named}',) if said else ()
 
 
 def over_sidecar(
-    metadata: Mapping[str, Any], sidecar: Mapping[str, Any], *, file_name: str
+    metadata: Mapping[str, Any],
+    sidecar: Mapping[str, Any],
+    overrides: Overrides,
+    *,
+    file_name: str,
+    sidecar_name: str,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Lay what a model says of itself over its sidecar; notes name what the sidecar says in vain.
+    """Lay what a model says of itself over its sidecar; notes name what counts of it and what does not.
+
+    Args:
+        overrides: what wins over both.
 
     Raises:
         ModelError: one of this package's own keys holds a value that it cannot have.
     """
-    own, beside = (read_metadata(values, file_name=file_name) for values in (metadata, sidecar))
-    merged, notes = {**sidecar, **metadata}, []
+    own = read_metadata(metadata, file_name=file_name)
+    beside = read_metadata(sidecar, file_name=sidecar_name)
+    merged, notes = {**sidecar, **metadata}, list(note_unknown_keys(sidecar))
     for key, theirs, wins, loses in (
         ('class_names', 'names', own.names, beside.names),
         ('input_size', 'imgsz', own.size_hw, beside.size_hw),
@@ -273,7 +291,18 @@ def over_sidecar(
             if loses and loses != wins:
                 said = key if key in sidecar else theirs
                 notes.append(f'{said} is not used, the model itself says otherwise; set the parameter {key}')
-    return merged, tuple(notes)
+    if taken := [key for key in merged if key not in metadata and _counts(key, merged, overrides)]:
+        notes.insert(0, f'{", ".join(taken)} taken from it')
+    return merged, tuple(f'{sidecar_name}: {note}' for note in notes)
+
+
+def _counts(key: str, metadata: Mapping[str, Any], overrides: Overrides) -> bool:
+    """Tell whether a key says something of the model that nothing else says, neither a key nor the user."""
+    is_read = key in _OWN or key in _ULTRALYTICS
+    if not is_read or getattr(overrides, _OVERRIDDEN_BY.get(key, key), None) not in (None, '', ()):
+        return False
+    without = {name: value for name, value in metadata.items() if name != key}
+    return read_metadata(metadata, file_name='') != read_metadata(without, file_name='')
 
 
 def _own(key: str, value: Any, file_name: str) -> Any:

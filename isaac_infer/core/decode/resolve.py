@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,9 +66,9 @@ def resolve_spec(
     _check_output_names(model, file_name)
     families = TASKS[task].families
     decoder, match, how, is_certain = _recognise(model, task, overrides, file_name)
-    _check_twins(model, families[decoder], decoder, match, file_name)
-    _check_names(model, match, file_name)
     family = families[decoder]
+    _check_twins(model, family, decoder, match, file_name)
+    _check_names(model, family, match, file_name)
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match))
@@ -237,7 +237,12 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
     asked = overrides.decoder or model.says.own.get('decoder', '')
     if asked:
         if asked not in families:
-            raise ModelError(f'{file_name}: there is no decoder {asked!r}; there are {", ".join(decoders)}')
+            others = [name for name, other in TASKS.items() if asked in other.decoders]
+            raise ModelError(
+                f'{file_name}: there is no decoder {asked!r} for {task}; '
+                + (f'it is one for {others[0]}: {_elsewhere(others)}, or set ' if others else 'there are ')
+                + ', '.join(decoders)
+            )
         match = families[asked].match(replace(model, asked=True))
         if match is None:
             raise ModelError(
@@ -261,19 +266,25 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
             f'{file_name}: its outputs can be read as {" or ".join(matches)}; set decoder to the right one.\n'
             + _way_out(model, task)
         )
+    fitting = {
+        name: [decoder for decoder, family in other.families.items() if family.match(model)]
+        for name, other in TASKS.items()
+        if name != task
+    }
+    if others := [name for name in fitting if fitting[name]]:
+        read = ' or '.join(f'{name} ({", ".join(fitting[name])})' for name in others)
+        raise ModelError(
+            f'{file_name}: no decoder fits its outputs for {task}, but for {read}: {_elsewhere(others)}, or '
+            f'set decoder\n  outputs: {_listed(model.outputs)}'
+        )
     raise ModelError(
-        f'{file_name}: no decoder fits its outputs{_looks_like(model, task)}; set decoder if one of these '
-        f'does.\n{_way_out(model, task)}'
+        f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
+        + _way_out(model, task)
     )
 
 
-def _looks_like(model: Model, task: str) -> str:
-    others = [
-        name
-        for name, other in TASKS.items()
-        if name != task and any(family.match(model) for family in other.families.values())
-    ]
-    return f', which look like {" or ".join(others)}, not {task}' if others else ''
+def _elsewhere(tasks: Iterable[str]) -> str:
+    return f'set --task {" or ".join(tasks)}, or take the node for that'
 
 
 def _way_out(model: Model, task: str) -> str:
@@ -287,9 +298,11 @@ def _listed(tensors: Sequence[TensorSpec]) -> str:
 def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
     says, expected = model.says.task, TASKS[task].says
     if says and says not in expected:
+        others = [name for name, other in TASKS.items() if says in other.says]
+        way = f', or {_elsewhere(others)}' if others else ''
         raise ModelError(
             f'{file_name}: it was made for the task {says!r}, which gives no {task}; expected a model for '
-            f'{", ".join(expected)}. If its metadata is wrong, set decoder'
+            f'{", ".join(expected)}{way}. If its metadata is wrong, set decoder'
         )
 
 
@@ -314,11 +327,12 @@ def _check_twins(model: Model, family: Family, decoder: str, match: Match, file_
         )
 
 
-def _check_names(model: Model, match: Match, file_name: str) -> None:
+def _check_names(model: Model, family: Family, match: Match, file_name: str) -> None:
     count = match.num_classes or len(model.says.names)
     if model.names and count and len(model.names) != count:
-        persons = count - COCO_KEYPOINT_VALUES
-        pose = f' (or {persons}, if it is a pose model)' if persons > 0 and not model.says.task else ''
+        persons = max(count - COCO_KEYPOINT_VALUES, 0)
+        as_pose = family.match(replace(model, names=('',) * persons)) if persons else None
+        pose = f' (or {persons}, if it is a pose model)' if as_pose and as_pose.num_classes == persons else ''
         raise ModelError(
             f'{file_name}: expected {count} class names{pose}, as the model has classes, '
             f'got {len(model.names)}'

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from isaac_infer.core.decode.metadata import Metadata, note_unknown_keys, read_metadata
 from isaac_infer.core.errors import ModelError
+from isaac_infer.params import ModelParams, parameters
 
 
 def read(**metadata: object) -> Metadata:
@@ -95,6 +96,12 @@ def test_keys_of_a_sidecar_that_nothing_reads_are_named_with_what_may_have_been_
     assert "'chanel_order' (did you mean channel_order?)" in note and "'confidence_threshold'" in note
     assert "'names'" not in note and "'decoder'" not in note
     assert note_unknown_keys(['output_tensor_names', 'scale']) == ()
+
+
+def test_the_parameters_of_the_model_that_the_readme_names_may_stand_in_a_sidecar():
+    names = [parameter.name for parameter in parameters(ModelParams)]
+    of_the_model = names[names.index('decoder') : names.index('anchors') + 1]
+    assert len(of_the_model) > 10 and note_unknown_keys(of_the_model) == ()
 
 
 _KEYS = ['task', 'head', 'version', 'stride', 'imgsz', 'names', 'kpt_shape', 'end2end', 'args', 'batch']

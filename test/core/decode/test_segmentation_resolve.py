@@ -169,7 +169,6 @@ def test_two_heads_that_fit_are_not_chosen_between():
     'outputs',
     [
         [],
-        [tensor('output0', 1, 84, 8400)],
         [tensor('features', 1, 32, 7, 9)],
         [tensor('out', 1, 5000, 640, 640)],
     ],
@@ -241,7 +240,9 @@ def test_models_made_for_another_task_are_refused(task):
 
 
 def test_a_detector_is_refused_as_a_decoder():
-    with pytest.raises(ModelError, match="there is no decoder 'ultralytics'; there are ultralytics_seg"):
+    with pytest.raises(
+        ModelError, match="there is no decoder 'ultralytics' for segmentation; it is one for detec"
+    ):
         resolve(tensor('output0', 1, 116, 8400), PROTOS, decoder='ultralytics')
     with pytest.raises(ModelError, match="do not have the layout of decoder 'semantic_map'"):
         resolve(tensor('output0', 1, 21, 640, 640), decoder='semantic_map')
