@@ -9,22 +9,19 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from isaac_infer.core.oks import sigmas_of
-from isaac_infer.core.shapes import KEYPOINT_NAMES
 from training.network import BINS, PROTOTYPE_STRIDE, Answer, Network
 from training.scenes import INPUT_SIZE, PADDING, Scenes
 
 CANDIDATES = 10  # cells that answer an object, at most
 IGNORED = -100  # class of a pixel that does not count
-SIGMAS = torch.from_numpy(sigmas_of(KEYPOINT_NAMES)).float()
 # How much each part counts.
 WEIGHTS = {
     'box': 7.5,
     'score': 0.5,
     'side': 1.5,
     'mask': 5.0,
-    'pixel': 5.0,
-    'region': 1.0,
+    'pixel': 6.0,
+    'region': 3.0,
     'keypoint': 10.0,
     'visible': 1.0,
 }
@@ -210,8 +207,7 @@ def _keypoint_losses(network: Network, further: Tensor, keypoints: Tensor, given
     is_there = (wanted[..., 2] > 0).float()
     area = (given.truth[..., 2:] - given.truth[..., :2]).clamp(1).prod(-1)[..., None]
     off = (xy - wanted[..., :2]).square().sum(-1) / area  # in units of the object's size, squared
-    sigmas = SIGMAS.to(off.device)
-    unlike = 1 - torch.exp(-off / (8 * sigmas.square())) + 0.5 * (off + 1e-6).sqrt()
+    unlike = 1 - torch.exp(-off / (8 * network.sigmas.square())) + 0.5 * (off + 1e-6).sqrt()
     weight = given.weight / given.weight.sum().clamp(1)
     of_points = (unlike * is_there).sum(-1) / is_there.sum(-1).clamp(1)
     visible = functional.binary_cross_entropy_with_logits(logits, is_there, reduction='none').mean(-1)

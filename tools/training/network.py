@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from isaac_infer.core.oks import sigmas_of
 from isaac_infer.core.shapes import CLASS_NAMES, KEYPOINT_NAMES
 from training.scenes import INPUT_SIZE
 
@@ -235,6 +236,8 @@ class Network(nn.Module):
         self.register_buffer('points', torch.cat(points, 1), persistent=False)  # (2, A), in strides
         self.register_buffer('strides', torch.cat(strides, 1), persistent=False)  # (1, A)
         self.register_buffer('bins', torch.arange(BINS).float(), persistent=False)
+        sigmas = torch.from_numpy(sigmas_of(KEYPOINT_NAMES)).float()
+        self.register_buffer('sigmas', sigmas, persistent=False)  # (K,) of OKS
 
     def forward(self, x: Tensor, tasks: tuple[str, ...] = ()) -> Answer:
         """Answer pictures (B, 3, S, S), as far as some of the tasks need it; none: all."""
