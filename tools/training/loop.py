@@ -59,9 +59,10 @@ def train(
         torch._foreach_lerp_(means, values, 1 - keep)
         for name, part in parts.items():
             recent[name] = torch.lerp(recent.get(name, part.detach()), part.detach(), RECENT)
-        if step == WARM_UP // 2 or progress * REPORTS >= reported + 1:
+        if progress * REPORTS >= reported + 1:
             reported = int(progress * REPORTS)
             _report(step, len(scenes) // options.batch, time.monotonic() - began, recent)
+    _report(step, len(scenes) // options.batch, time.monotonic() - began, recent)
     print(f'not trained on: {_shown(_validate(average, check, options.batch))}', flush=True)
     return average
 
