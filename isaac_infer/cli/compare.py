@@ -23,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
-from isaac_infer.cli.evaluate import CUSTOMARY, require_pycocotools
 from isaac_infer.cli.models import (
     add_task_option,
     check_task,
@@ -33,18 +32,18 @@ from isaac_infer.cli.models import (
     open_detector,
 )
 from isaac_infer.cli.options import add_options, params_from
+from isaac_infer.cli.precision import CUSTOMARY, require_pycocotools
 from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
 from isaac_infer.cli.run import show_note
 from isaac_infer.cli.scores import Agreeing, Measure, Score, Scoring, check_kinds, measure_of
-from isaac_infer.cli.truth import Known, Truth, known_of_scene, read_maps, read_truth, scenes_truth
+from isaac_infer.cli.truth import Known, Truth, draw_known, read_maps, read_truth, scenes_truth
 from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import Agreement
 from isaac_infer.core.pipeline import Pipeline
-from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.source import SYNTHETIC, Source, open_source
 from isaac_infer.core.text import without_commands
@@ -580,9 +579,8 @@ def _samples(
     """Give the pictures one by one, with what is in them; those that cannot be read are reported."""
     if args.source == SYNTHETIC:
         for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + args.scenes):
-            scene = draw_scene(seed)
-            known = known_of_scene(scene, pictures.count, measure.kind) if truth else None
-            yield Sample(f'{SYNTHETIC} {seed}', Frame(scene.image), known)
+            image, known = draw_known(seed, pictures.count, measure.kind)
+            yield Sample(f'{SYNTHETIC} {seed}', Frame(image), known if truth else None)
         return
     while True:
         try:

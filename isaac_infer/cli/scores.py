@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from isaac_infer.cli.evaluate import average_precision, coco_entries
+from isaac_infer.cli.precision import average_precision, coco_entries
 from isaac_infer.cli.truth import BACKGROUND, NOT_KNOWN, Known, Object, Truth, rle_of
 from isaac_infer.core.decode.segmentation import SemanticDecoder, background_classes
 from isaac_infer.core.decode.tasks import TASKS
@@ -24,6 +24,15 @@ from isaac_infer.core.spec import ModelSpec
 MOST_CLASSES = 1 << 16  # of a class map
 
 Score = dict[str, float]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How right one class is."""
+
+    name: str
+    count: int  # of its objects or pixels in the truth
+    score: Score  # by key of Measure.of_class
 
 
 class Agreeing(Protocol):
@@ -42,6 +51,9 @@ class Scoring(Protocol):
     def add(self, known: Known, found: Any) -> None:
         """Keep what was found in a picture."""
 
+    def classes(self) -> list[ClassScore]:
+        """Score all pictures, class by class; classes that do not occur are left out."""
+
     def score(self) -> Score | None:
         """Score all pictures; None where the truth has no object and no pixel that counts."""
 
@@ -56,6 +68,7 @@ class Measure:
     overlap: str  # how alike two of them are
     worst: str  # whose overlap is the worst
     scores: Mapping[str, str]  # headings by key of a Score; the last is the one of thresholds and plot
+    of_class: Mapping[str, str]  # headings by key of a ClassScore
     agreeing: Callable[[Pipeline, Pipeline, float], Agreeing]  # of reference, other and threshold of overlap
     scoring: Callable[[ModelSpec, ModelSpec, Truth], Scoring]  # of variant, reference and truth
 
@@ -170,62 +183,49 @@ class _Coco:
 
     def __init__(
         self,
+        class_names: Sequence[str],
         entries: Callable[[Known, Any], list[Object]],
         iou_type: str,
         sigmas: np.ndarray | None = None,
         prepared: Callable[[Object], Object] = lambda entry: entry,
     ) -> None:
-        self._entries, self._iou_type, self._sigmas, self._prepared = entries, iou_type, sigmas, prepared
+        self._class_names, self._iou_type, self._sigmas = class_names, iou_type, sigmas
+        self._entries, self._prepared = entries, prepared
         self._pictures: list[int] = []
         self._truth: list[Object] = []
         self._answers: list[Object] = []
+        self._classes: list[ClassScore] | None = None  # of these; None: not worked out yet
 
     def add(self, known: Known, found: Any) -> None:
+        self._classes = None
         self._pictures.append(known.number)
         self._truth += [self._prepared(entry) for entry in known.objects]
         self._answers += self._entries(known, found)
 
+    def classes(self) -> list[ClassScore]:
+        if self._classes is None:
+            self._classes = self._work_out()
+        return self._classes
+
+    def _work_out(self) -> list[ClassScore]:
+        precisions = average_precision(
+            self._pictures,
+            self._truth,
+            self._answers,
+            class_names=self._class_names,
+            iou_type=self._iou_type,
+            sigmas=self._sigmas,
+        )
+        return [
+            ClassScore(each.name, each.objects, {'ap50': each.ap50, 'ap50_95': each.ap50_95})
+            for each in precisions
+        ]
+
     def score(self) -> Score | None:
-        return mean_average_precision(
-            self._pictures, self._truth, self._answers, iou_type=self._iou_type, sigmas=self._sigmas
+        scores = [each.score for each in self.classes()]
+        return (
+            {key: float(np.mean([score[key] for score in scores])) for key in scores[0]} if scores else None
         )
-
-
-def mean_average_precision(
-    pictures: Sequence[int],
-    truth: Sequence[Object],
-    answers: Sequence[Object],
-    *,
-    iou_type: str = 'bbox',
-    sigmas: np.ndarray | None = None,
-) -> Score | None:
-    """Score answers with COCO's metric; None where the truth has no object.
-
-    Args:
-        pictures: image_id of all pictures.
-        truth: what is in them.
-        answers: what was found in them, with scores.
-        iou_type: what is compared: `bbox`, `segm` or `keypoints`.
-        sigmas: of the key points, see `oks.sigmas_of`.
-    """
-    scores = []
-    for number in sorted({entry['category_id'] for entry in truth if not _is_ignored(entry, iou_type)}):
-        # Classes do not meddle with one another, so that each may be the first of the scenes' classes.
-        wanted, given = (
-            [{**entry, 'category_id': 0} for entry in entries if entry['category_id'] == number]
-            for entries in (truth, answers)
-        )
-        scores += average_precision(pictures, wanted, given, iou_type=iou_type, sigmas=sigmas)
-    if not scores:
-        return None
-    return {
-        'ap50': float(np.mean([score.ap50 for score in scores])),
-        'ap50_95': float(np.mean([score.ap50_95 for score in scores])),
-    }
-
-
-def _is_ignored(entry: Object, iou_type: str) -> bool:
-    return bool(entry['iscrowd'] or (iou_type == 'keypoints' and not entry['num_keypoints']))
 
 
 class _ClassMaps:
@@ -233,6 +233,7 @@ class _ClassMaps:
 
     def __init__(self, spec: ModelSpec, reference: ModelSpec, truth: Truth) -> None:
         self._num_classes = spec.num_classes
+        self._names = truth.class_names or reference.class_names
         self._table = np.full(MOST_CLASSES, -1, np.int32)  # class of the truth by class of the model
         if truth.maps is not None and spec.class_names in ((), reference.class_names):
             self._table[:] = np.arange(MOST_CLASSES)  # the truth has the model's own numbers
@@ -249,6 +250,15 @@ class _ClassMaps:
         answers = np.where(answered, numbers, 0).astype(np.uint16)
         is_known = truth != NOT_KNOWN
         self._counts.add(truth.astype(np.uint16), answers, known=is_known, answered=answered)
+
+    def classes(self) -> list[ClassScore]:
+        counted = zip(
+            self._counts.classes().tolist(), self._counts.known().tolist(), self._counts.iou().tolist()
+        )
+        names = dict(enumerate(self._names))
+        return [
+            ClassScore(names.get(number, str(number)), count, {'iou': iou}) for number, count, iou in counted
+        ]
 
     def score(self) -> Score | None:
         iou = self._counts.iou()
@@ -287,11 +297,13 @@ def _person_classes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> dict
 
 
 def _scoring_boxes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
-    return _Coco(partial(_box_entries, classes=truth_classes(spec, reference, truth)), 'bbox')
+    entries = partial(_box_entries, classes=truth_classes(spec, reference, truth))
+    return _Coco(truth.class_names, entries, 'bbox')
 
 
 def _scoring_masks(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
-    return _Coco(partial(_mask_entries, classes=truth_classes(spec, reference, truth)), 'segm')
+    entries = partial(_mask_entries, classes=truth_classes(spec, reference, truth))
+    return _Coco(truth.class_names, entries, 'segm')
 
 
 def _scoring_poses(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scoring:
@@ -299,7 +311,8 @@ def _scoring_poses(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> Scori
     classes = _person_classes(spec, reference, truth)
     entries = partial(_pose_entries, classes=classes, keypoints=ours)
     sigmas = sigmas_of([(truth.keypoints or spec.keypoints)[at] for at in theirs])
-    return _Coco(entries, 'keypoints', sigmas, partial(_only_keypoints, keypoints=theirs))
+    prepared = partial(_only_keypoints, keypoints=theirs)
+    return _Coco(truth.class_names, entries, 'keypoints', sigmas, prepared)
 
 
 def shared_keypoints(names: Sequence[str], truth: Truth) -> tuple[list[int], list[int]]:
@@ -374,6 +387,7 @@ BOXES = Measure(
     overlap='IoU',
     worst='pair',
     scores=_precision(''),
+    of_class={'ap50': 'AP50', 'ap50_95': 'AP50-95'},
     agreeing=_agreeing_boxes,
     scoring=_scoring_boxes,
 )
@@ -401,6 +415,7 @@ PIXELS = Measure(
     overlap='class IoU',
     worst='class',
     scores={'accuracy': 'pixels right', 'miou': 'mIoU'},
+    of_class={'iou': 'IoU'},
     agreeing=_Pixels,
     scoring=_ClassMaps,
 )

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from isaac_infer.cli.evaluate import coco_entries
+from isaac_infer.cli.precision import coco_entries
 from isaac_infer.core.decode.document import read_text
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.results import mask_box
-from isaac_infer.core.scenes import Scene
+from isaac_infer.core.scenes import Scene, draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES, KEYPOINT_NAMES
 from isaac_infer.core.text import printable
 
@@ -87,7 +87,7 @@ class Truth:
 
 
 def scenes_truth(kind: str) -> Truth:
-    """The classes of drawn scenes; what is in each is known when it is drawn, see `known_of_scene`.
+    """The classes of drawn scenes; what is in each is known when it is drawn, see `draw_known`.
 
     Args:
         kind: `boxes`, `masks`, `pixels` or `poses`.
@@ -95,6 +95,12 @@ def scenes_truth(kind: str) -> Truth:
     if kind == 'poses':
         return Truth((FIGURINE,), keypoints=KEYPOINT_NAMES, num_keypoints=len(KEYPOINT_NAMES))
     return Truth((BACKGROUND, *CLASS_NAMES) if kind == 'pixels' else CLASS_NAMES)
+
+
+def draw_known(seed: int, number: int, kind: str, *, size_hw: Size = (480, 640)) -> tuple[np.ndarray, Known]:
+    """Draw a scene for a kind of answer, one of humanoids for `poses`; give its picture and what is in it."""
+    scene = draw_scene(seed, size_hw=size_hw, humanoids=kind == 'poses')
+    return scene.image, known_of_scene(scene, number, kind)
 
 
 def known_of_scene(scene: Scene, number: int, kind: str) -> Known:

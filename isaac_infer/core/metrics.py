@@ -115,8 +115,15 @@ class ClassCounts:
         """Pixels of which both say the same."""
         return int(self._counts[0].sum())
 
+    def classes(self) -> np.ndarray:
+        """The classes that occur in one of them: (C,) intp."""
+        return np.flatnonzero(self._counts.any(axis=0))
+
+    def known(self) -> np.ndarray:
+        """How many pixels the reference has of each class that occurs in one of them: (C,) int64."""
+        return np.asarray(self._counts[1, self.classes()])
+
     def iou(self) -> np.ndarray:
         """Intersection over union of each class that occurs in one of them: (C,) float64."""
-        both, one, two = self._counts
-        union = one + two - both
-        return np.asarray(both[union > 0] / union[union > 0])
+        both, one, two = self._counts[:, self.classes()]
+        return np.asarray(both / (one + two - both))

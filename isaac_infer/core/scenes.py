@@ -29,6 +29,11 @@ from isaac_infer.core.shapes import (
 
 MIN_VISIBLE_FRACTION = 0.35  # what shows less of itself than this is taken off the table
 MIN_SIDE_FRACTION = 0.025  # and so is what looks narrower than this share of the picture's long side
+HUMANOID_SCALE = 0.9, 1.9  # how much larger than other figurines those of humanoid scenes are
+HUMANOID_ROOM = 0.4  # of the room that objects otherwise have: humanoids partly hide one another
+HUMANOID_TOP = (
+    0.42  # of the picture's height, where they stand at most, so that most heads are in the picture
+)
 
 _SHIFT = 4  # fractional bits in the coordinates given to OpenCV
 _SUPERSAMPLE = 2  # objects are painted this much larger and shrunk, which smooths their edges
@@ -53,6 +58,7 @@ def draw_scene(
     size_hw: tuple[int, int] = (480, 640),
     time_s: float = 0.0,
     camera_effects: bool = True,
+    humanoids: bool = False,
 ) -> Scene:
     """Draw the scene that belongs to a seed.
 
@@ -61,11 +67,13 @@ def draw_scene(
         size_hw: height and width of the picture in pixels.
         time_s: camera and objects drift smoothly with it, so that one seed over time is a video.
         camera_effects: False leaves out blur and sensor noise.
+        humanoids: True puts several large figurines, close to one another, and fewer other objects onto the
+            same table.
     """
-    plan = _plan(seed, size_hw)
+    plan = _plan(seed, size_hw, humanoids)
     camera = _camera(plan.view, size_hw, time_s)
     sprites = [_sprite(thing, plan.look, camera, time_s) for thing in plan.things]
-    kept = None if time_s == 0.0 else _kept_at_start(seed, size_hw)
+    kept = None if time_s == 0.0 else _kept_at_start(seed, size_hw, humanoids)
     shown, owner = _occlude(sprites, size_hw, kept)
 
     image = _background(plan, camera)
@@ -117,6 +125,7 @@ class _Thing(NamedTuple):
     class_id: int
     seed: tuple[int, int]
     segments: int  # corners of what is round
+    scale: float  # how much larger it is than its builder makes it
     body: Body  # as it is at time 0
     xy: np.ndarray  # (2,) place on the table
     yaw: float
@@ -135,7 +144,7 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _plan(seed: int, size_hw: tuple[int, int]) -> _Plan:
+def _plan(seed: int, size_hw: tuple[int, int], humanoids: bool) -> _Plan:
     rng = np.random.default_rng(seed)
     look = _draw_look(rng)
     view = _draw_view(rng)
@@ -144,7 +153,8 @@ def _plan(seed: int, size_hw: tuple[int, int]) -> _Plan:
     table = _table_texture(rng)
     wall = _wall_texture(rng)
     tone = np.array(cv2.mean(table)[:3])
-    return _Plan(look, view, _place(rng, seed, camera, corners), wall, table, tone, corners)
+    wanted = _wanted_humanoids(rng) if humanoids else _wanted_objects(rng)
+    return _Plan(look, view, _place(rng, wanted, seed, camera, corners), wall, table, tone, corners)
 
 
 def _draw_look(rng: Rng) -> _Look:
@@ -205,38 +215,67 @@ def _draw_table(rng: Rng, camera: _Camera) -> np.ndarray:
     return corners
 
 
-def _place(rng: Rng, seed: int, camera: _Camera, table: np.ndarray) -> tuple[_Thing, ...]:
-    """Spread objects over the picture where the table is, without overlap on the table."""
+class _Wish(NamedTuple):
+    """One object that a scene should have, if there is room."""
+
+    class_id: int
+    scale: float = 1.0
+    room: float = 1.0  # of what it would need to touch nothing
+    top: float = 0.22  # of the picture's height, where it stands at most
+
+
+def _wanted_objects(rng: Rng) -> list[_Wish]:
     wanted = [int(c) for c in rng.permutation(len(CLASS_NAMES))][: int(rng.integers(3, 9))]
     wanted += [int(rng.integers(len(CLASS_NAMES))) for _ in range(int(rng.integers(0, 4)))]
     wanted += [_NO_CLASS] * int(rng.integers(0, 5))
+    return [_Wish(class_id) for class_id in wanted]
+
+
+def _wanted_humanoids(rng: Rng) -> list[_Wish]:
+    """One to six figurines, about as large as one another, and up to four other things."""
+    usual = rng.uniform(*HUMANOID_SCALE)
+    scales = np.clip(usual * rng.uniform(0.8, 1.25, int(rng.integers(1, 7))), *HUMANOID_SCALE)
+    wanted = [_Wish(_FIGURINE, scale, HUMANOID_ROOM, HUMANOID_TOP) for scale in scales.tolist()]
+    others = rng.integers(_NO_CLASS, _FIGURINE, int(rng.integers(0, 5)))
+    return wanted + [_Wish(class_id) for class_id in others.tolist()]
+
+
+def _place(
+    rng: Rng, wanted: list[_Wish], seed: int, camera: _Camera, table: np.ndarray
+) -> tuple[_Thing, ...]:
+    """Spread objects over the picture where the table is, with the room that they want on the table."""
     height, width = camera.size_hw
     pixels_per_unit = camera.focal / float(np.linalg.norm(camera.position))
     segments = int(np.clip(pixels_per_unit / 2, 20, 48))
     things: list[_Thing] = []
     taken: list[tuple[np.ndarray, float]] = []
-    for index, class_id in enumerate(wanted):
+    for index, (class_id, scale, room, top) in enumerate(wanted):
         if class_id == _NO_CLASS:
             build, flat = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
         else:
             build, flat = BUILDERS[CLASS_NAMES[class_id]], False
         key = (seed, index + 1)
-        body = build(np.random.default_rng(key), segments)
-        radius = 0.9 * float(np.linalg.norm(body.quads[..., :2], axis=-1).max()) + 0.06
+        body = _scaled(build(np.random.default_rng(key), segments), scale)
+        radius = room * 0.9 * float(np.linalg.norm(body.quads[..., :2], axis=-1).max()) + 0.06
         yaw, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi)
         if class_id == _FIGURINE and rng.random() < 0.75:  # most figurines look roughly at the camera
             yaw = float(np.arctan2(camera.position[1], camera.position[0])) + rng.normal(0, 0.6)
-        for u, v in rng.uniform((0.05, 0.22), (0.95, 0.97), (8, 2)):
+        for u, v in rng.uniform((0.05, top), (0.95, 0.97), (8, 2)):
             xy = camera.on_table(u * width, v * height)
             if xy is None or not _inside(xy, table, margin=0.5 * radius):
                 continue
-            if not flat and any(np.linalg.norm(xy - other) < radius + room for other, room in taken):
+            if not flat and any(np.linalg.norm(xy - other) < radius + needed for other, needed in taken):
                 continue
             if not flat:
                 taken.append((xy, radius))
-            things.append(_Thing(class_id, key, segments, body, xy, yaw, phase, flat))
+            things.append(_Thing(class_id, key, segments, scale, body, xy, yaw, phase, flat))
             break
     return tuple(things)
+
+
+def _scaled(body: Body, scale: float) -> Body:
+    joints = None if body.joints is None else body.joints * scale
+    return body._replace(quads=body.quads * scale, joints=joints)
 
 
 def _inside(xy: np.ndarray, corners: np.ndarray, *, margin: float) -> bool:
@@ -246,9 +285,9 @@ def _inside(xy: np.ndarray, corners: np.ndarray, *, margin: float) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _kept_at_start(seed: int, size_hw: tuple[int, int]) -> frozenset[tuple[int, int]]:
+def _kept_at_start(seed: int, size_hw: tuple[int, int], humanoids: bool) -> frozenset[tuple[int, int]]:
     """Keys of the things shown at time 0: a video neither loses nor gains objects later."""
-    plan = _plan(seed, size_hw)
+    plan = _plan(seed, size_hw, humanoids)
     camera = _camera(plan.view, size_hw, 0.0)
     shown, _ = _occlude([_sprite(thing, plan.look, camera, 0.0) for thing in plan.things], size_hw, None)
     return frozenset(sprite.thing.seed for sprite in shown)
@@ -318,6 +357,7 @@ def _sprite(thing: _Thing, look: _Look, camera: _Camera, time_s: float) -> _Spri
     body = thing.body
     if thing.class_id == _FIGURINE and time_s:
         body = build_figurine(np.random.default_rng(thing.seed), thing.segments, time_s)
+        body = _scaled(body, thing.scale)
     sway = np.sin(0.6 * time_s + thing.phase) - np.sin(thing.phase)
     place = np.array([*thing.xy, 0.0])
     if not thing.flat:

@@ -10,6 +10,7 @@ from isaac_infer.core.shapes import CLASS_NAMES, KEYPOINT_NAMES
 
 FIGURINE = CLASS_NAMES.index('figurine')
 SEEDS = range(500, 530)
+FIRST_CLASSES, FIRST_BOX = [0, 7, 4, 5, 0, 1, 5, 6, 2, 8], [358, 420, 428, 480]  # of the first of these
 
 
 @pytest.fixture(scope='module')
@@ -126,3 +127,67 @@ def test_camera_effects_change_pixels_and_no_ground_truth() -> None:
         if (with_effects.image != without.image).any():
             return
     pytest.fail('no scene has camera effects')
+
+
+# ---- humanoid scenes -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def humanoid_scenes() -> list[Scene]:
+    return [draw_scene(seed, humanoids=True) for seed in SEEDS]
+
+
+def test_humanoid_scenes_do_not_change_the_usual_ones(scenes: list[Scene]) -> None:
+    draw_scene(SEEDS[0], humanoids=True)
+    for before, after in zip(fields(scenes[0]), fields(draw_scene(SEEDS[0])), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # Another order of random numbers would draw other pictures, of which the detector's card is not true.
+    assert scenes[0].class_id.tolist() == FIRST_CLASSES
+    np.testing.assert_array_equal(scenes[0].boxes_xyxy[0], FIRST_BOX)
+
+
+def test_a_seed_gives_the_same_humanoids_again_whatever_was_drawn_between() -> None:
+    for time_s in (0.0, 1.5):
+        first = draw_scene(7, time_s=time_s, humanoids=True)
+        draw_scene(7, time_s=time_s)
+        again = draw_scene(7, time_s=time_s, humanoids=True)
+        for before, after in zip(fields(first), fields(again), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def test_humanoid_scenes_have_several_figurines_larger_than_usual(
+    scenes: list[Scene], humanoid_scenes: list[Scene]
+) -> None:
+    counts = [np.count_nonzero(scene.class_id == FIGURINE) for scene in humanoid_scenes]
+    assert np.mean(counts) > 2.5 and max(counts) >= 5
+    assert any((scene.class_id != FIGURINE).any() for scene in humanoid_scenes)
+    heights = []
+    for drawn in (scenes, humanoid_scenes):
+        boxes = np.concatenate([scene.boxes_xyxy[scene.class_id == FIGURINE] for scene in drawn])
+        heights.append(np.median(boxes[:, 3] - boxes[:, 1]))
+    assert heights[1] > 1.25 * heights[0]
+
+
+def test_visible_keypoints_of_humanoids_lie_on_them_and_some_are_hidden(humanoid_scenes: list[Scene]) -> None:
+    seen = []
+    for scene in humanoid_scenes:
+        for index in np.flatnonzero(scene.class_id == FIGURINE):
+            points = scene.keypoints[index]
+            left, top, right, bottom = scene.boxes_xyxy[index]
+            x, y = points[points[:, 2] == 2][:, :2].T
+            assert (x >= left).all() and (x < right).all() and (y >= top).all() and (y < bottom).all()
+            assert (scene.instance_map[y.astype(int), x.astype(int)] == index + 1).all()
+            hidden = points[points[:, 2] == 1][:, :2]
+            size = max(right - left, bottom - top)
+            assert (hidden > np.array([left, top]) - size).all()
+            assert (hidden < np.array([right, bottom]) + size).all()
+            seen += points[:, 2].tolist()
+    shares = np.bincount(np.array(seen, int), minlength=3) / len(seen)
+    assert shares[2] > 0.6 and shares[1] > 0.05
+
+
+def test_humanoids_stay_as_large_while_time_moves_them() -> None:
+    frames = [draw_scene(10, time_s=step / 15, humanoids=True) for step in range(6)]
+    assert all(frame.class_id.tolist() == frames[0].class_id.tolist() for frame in frames)
+    steps = [np.abs(b.boxes_xyxy - a.boxes_xyxy).max() for a, b in pairwise(frames)]
+    assert 0 < max(steps) < 16

@@ -1,0 +1,1 @@
+"""Training of the networks in models/, from scratch on drawn scenes, with PyTorch."""
