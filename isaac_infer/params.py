@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -14,9 +15,11 @@ from isaac_infer.core.fit import RESIZE_MODES
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.spec import (
     BOX_UNITS,
+    KEYPOINT_REFINEMENTS,
     NETWORK_CHANNEL_ORDERS,
     PIXEL_LAYOUTS,
     SCALE_UP,
+    SCORE_UNITS,
     Limits,
     Overrides,
 )
@@ -118,7 +121,7 @@ class Params:
         unknown = sorted(set(values) - {parameter.name for parameter in parameters(type(self))})
         if unknown:
             raise ParameterError(f'unknown parameter {", ".join(unknown)}; run with --help to see all')
-        return dataclasses.replace(self, **values)
+        return replace(self, **values)
 
 
 def parameters(kind: type[Params]) -> tuple[Parameter, ...]:
@@ -409,6 +412,73 @@ def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
 
 
 @dataclass(frozen=True)
+class SegmentationParams(DetectionParams):
+    """A segmentation model, and what of its answer counts."""
+
+    mask_threshold: float = param(
+        0.5, 'Probability above which a pixel belongs to an object.', low=0.0, high=1.0, live=True
+    )
+    interpolate_scores: bool = param(
+        True,
+        'Interpolate scores to the size of the picture before the class of a pixel is chosen; false: coarse '
+        'borders, faster.',
+        live=True,
+    )
+    min_region_area: int = param(
+        400,
+        'Semantic models: connected pixels of one class, as many or more, are an object in detections; 0: no '
+        'objects, faster.',
+        low=0,
+        live=True,
+    )
+    score_unit: str = param(
+        '',
+        'What the network says of each class: logits, or probabilities; empty: told by the values.',
+        choices=('', *SCORE_UNITS),
+    )
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        return replace(
+            super().limits(class_names, num_classes),
+            mask_threshold=self.mask_threshold,
+            interpolate_scores=self.interpolate_scores,
+            min_region_area=self.min_region_area,
+        )
+
+    def overrides(self, class_names: tuple[str, ...]) -> Overrides:
+        return replace(super().overrides(class_names), score_unit=self.score_unit)
+
+
+@dataclass(frozen=True)
+class PoseParams(DetectionParams):
+    """A pose model, and what of its answer counts."""
+
+    keypoint_threshold: float = param(
+        0.3, 'Key points that score less count as not found.', low=0.0, high=1.0, live=True
+    )
+    keypoints: list[str] = param(
+        [],
+        'Names of the key points in the order of the model; empty: from the model, or its family.',
+    )
+    keypoint_refinement: str = param(
+        '',
+        'Heat maps: how a peak is told more finely than its cell: none, a quarter towards the higher '
+        'neighbour, or dark (from the derivatives); empty: as the model family was trained.',
+        choices=('', *KEYPOINT_REFINEMENTS),
+    )
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        return replace(super().limits(class_names, num_classes), keypoint_threshold=self.keypoint_threshold)
+
+    def overrides(self, class_names: tuple[str, ...]) -> Overrides:
+        return replace(
+            super().overrides(class_names),
+            keypoints=tuple(self.keypoints),
+            keypoint_refinement=self.keypoint_refinement,
+        )
+
+
+@dataclass(frozen=True)
 class PerceptionNodeParams(Params):
     """What every perception node has, whatever its model: its topics, its overlay, its warnings."""
 
@@ -444,8 +514,51 @@ class PerceptionNodeParams(Params):
 
 
 @dataclass(frozen=True)
-class DetectorParams(PerceptionNodeParams, DetectionParams):
+class PerceptionParams(PerceptionNodeParams, DetectionParams):
+    """What all perception nodes have."""
+
+
+@dataclass(frozen=True)
+class DetectorParams(PerceptionParams):
     """Parameters of detector_node."""
+
+
+@dataclass(frozen=True)
+class SegmentationNodeParams(PerceptionParams, SegmentationParams):
+    """Parameters of segmentation_node."""
+
+    palette: list[str] = param(
+        [],
+        'Colours of the classes by index, such as #ff8800; empty, or beyond its end: colours of our own.',
+        live=True,
+    )
+    overlay_opacity: float = param(
+        0.5, 'How much of the picture the colours of the overlay hide.', low=0.0, high=1.0, live=True
+    )
+
+    def check(self) -> None:
+        super().check()
+        self.colours()
+
+    def colours(self) -> tuple[tuple[int, int, int], ...]:
+        """The palette as blue, green, red.
+
+        Raises:
+            ParameterError: one of them is no colour.
+        """
+        return tuple(map(_colour, self.palette))
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch('#[0-9a-fA-F]{6}', text):
+        raise ParameterError(f'palette: expected colours such as #ff8800, got {text!r}')
+    red, green, blue = bytes.fromhex(text[1:])
+    return blue, green, red
+
+
+@dataclass(frozen=True)
+class PoseNodeParams(PerceptionParams, PoseParams):
+    """Parameters of pose_node."""
 
 
 @dataclass(frozen=True)
