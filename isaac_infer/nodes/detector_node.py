@@ -14,8 +14,9 @@ from vision_msgs.msg import Detection2DArray
 from isaac_infer.core.draw import draw_detections
 from isaac_infer.nodes.opening import limits_of, open_model
 from isaac_infer.params import DetectorParams
-from isaac_infer.ros.cdr import write_detections
+from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.images import picture_of
+from isaac_infer.ros.messages import entries_of_detections
 from isaac_infer.ros.perception_node import Answer, Output, Perception, PerceptionNode
 from isaac_infer.ros.process import run_node
 
@@ -23,7 +24,8 @@ NAME = 'detector_node'
 
 
 def detections(answer: Answer) -> Detection2DArray | bytes:
-    return write_detections(answer.found, answer.frame, answer.spec, class_ids=answer.params.class_ids)
+    entries = entries_of_detections(answer.found, answer.spec, class_ids=answer.params.class_ids)
+    return write_entries(entries, answer.frame)
 
 
 def overlay(answer: Answer) -> bytearray:

@@ -18,8 +18,9 @@ from isaac_infer.core.draw import colour_segmentation, draw_segmentation
 from isaac_infer.core.maps import class_map_of, class_shares, instance_map_of
 from isaac_infer.nodes.opening import limits_of, open_model
 from isaac_infer.params import SegmentationNodeParams
-from isaac_infer.ros.cdr import write_detections
+from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.images import picture_of
+from isaac_infer.ros.messages import entries_of_detections
 from isaac_infer.ros.perception_node import Answer, Output, Perception, PerceptionNode
 from isaac_infer.ros.process import run_node
 
@@ -28,9 +29,8 @@ NAME = 'segmentation_node'
 
 def detections(answer: Answer) -> Detection2DArray | bytes:
     """One entry per object, or per connected region of a class."""
-    return write_detections(
-        answer.found.objects, answer.frame, answer.spec, class_ids=answer.params.class_ids
-    )
+    entries = entries_of_detections(answer.found.objects, answer.spec, class_ids=answer.params.class_ids)
+    return write_entries(entries, answer.frame)
 
 
 def mask(answer: Answer) -> bytearray:
