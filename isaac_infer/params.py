@@ -13,6 +13,7 @@ from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOption
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.smooth import Smoothing
 from isaac_infer.core.spec import (
     BOX_UNITS,
     KEYPOINT_REFINEMENTS,
@@ -559,6 +560,81 @@ def _colour(text: str) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class PoseNodeParams(PerceptionParams, PoseParams):
     """Parameters of pose_node."""
+
+    skeleton: str = param(
+        '',
+        'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
+        'key points of the model.',
+    )
+    max_persons: int = param(20, 'Persons per picture at most, the surest ones.', low=1, high=1000)
+    person_model_file_path: str = param(
+        '',
+        'Top-down: the detector that finds the persons, for pose models that expect the picture of one; '
+        'it runs on the same backend.',
+    )
+    persons_topic: str = param(
+        '',
+        'Top-down: a topic of vision_msgs/Detection2DArray that has the persons of every picture, with its '
+        'stamp, such as detections.',
+    )
+    person_classes: list[str] = param(
+        ['person'], 'Top-down: the classes of the detector, or of the topic, that are persons.'
+    )
+    person_threshold: float = param(
+        0.4, 'Top-down: persons that the detector is less sure of are left out.', low=0.0, high=1.0
+    )
+    person_padding: float = param(
+        1.25, 'Top-down: how much larger than its box the crop of a person is.', low=1.0, high=4.0
+    )
+    persons_timeout_ms: float = param(
+        200.0, 'Top-down: how long a picture waits for its persons from the topic.', low=1.0, high=10000.0
+    )
+    max_batch: int = param(
+        8, 'Top-down: crops in one run, where the model takes more than one.', low=1, high=256
+    )
+    track: bool = param(True, 'Give persons a number that they keep from picture to picture.', live=True)
+    smooth: bool = param(False, 'Smooth the key points of each person over time; needs track.', live=True)
+    smooth_min_cutoff_hz: float = param(
+        1.7, 'One-euro filter: cutoff of what stands still; lower is calmer.', low=0.01, high=100.0, live=True
+    )
+    smooth_beta: float = param(
+        1.0,
+        'One-euro filter: how much the cutoff rises with speed, in sizes of the person per second; higher '
+        'lags less.',
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    use_depth: bool = param(
+        False, 'Markers in metres, by camera_info and depth, an image that is aligned with the pictures.'
+    )
+    depth_tolerance_ms: float = param(
+        50.0, 'How far the stamps of picture and depth may lie apart.', low=0.0, high=10000.0, live=True
+    )
+    marker_pixel_m: float = param(
+        0.001, 'Without depth: width of a pixel of the markers, in metres.', low=1e-6, high=1.0, live=True
+    )
+    marker_joint_m: float = param(
+        0.02, 'Width of a joint of the markers, in metres.', low=1e-4, high=10.0, live=True
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.person_model_file_path and self.persons_topic:
+            raise ParameterError(
+                'person_model_file_path and persons_topic: expected one of them at most, got '
+                f'{self.person_model_file_path!r} and {self.persons_topic!r}'
+            )
+        if self.smooth and not self.track:
+            raise ParameterError('smooth: needs track, which is false')
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        limits = super().limits(class_names, num_classes)
+        return replace(limits, max_detections=min(limits.max_detections, self.max_persons))
+
+    def smoothing(self) -> Smoothing:
+        """How key points are smoothed."""
+        return Smoothing(min_cutoff_hz=self.smooth_min_cutoff_hz, beta=self.smooth_beta)
 
 
 @dataclass(frozen=True)

@@ -73,11 +73,23 @@ PARAMETER_RULE = 'Cannot change while the node is configured: deactivate and cle
 # Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
 RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
 PICTURE_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+# Whoever publishes them, reliably or not.
+COMPANION_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def _as_it_is(found: Any, frame: Frame, params: Any) -> Any:
     return found
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A topic beside that of the pictures, while the node is active."""
+
+    topic: str
+    message: type[Any]
+    take: Callable[[Any], None]  # a message, in the thread of the executor
+    is_raw: bool = False  # whether it takes the bytes of a message
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,8 @@ class Loaded:
     facts: Mapping[str, str]
     # What is made of a result before it is published, such as a smoother one; in the order of the pictures.
     refine: Callable[[Any, Frame, Any], Any] = _as_it_is
+    companions: tuple[Companion, ...] = ()
+    extra: Any = None  # what messages need of the model besides its spec
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,7 @@ class Answer:
     frame: Frame
     spec: ModelSpec
     params: Any
+    extra: Any = None  # of Loaded
 
 
 @dataclass(frozen=True)
@@ -172,6 +187,9 @@ class PerceptionNode(LifecycleNode):
         self._health = Health()
         self._pipeline: Pipeline | None = None
         self._refine = _as_it_is
+        self._companions: tuple[Companion, ...] = ()
+        self._extra: Any = None
+        self._companion_subscriptions: list[Any] = []
         self._facts: Mapping[str, str] = {}
         self._last_answer: Answer | None = None
         self._loading: Future[Loaded] | None = None
@@ -244,7 +262,7 @@ class PerceptionNode(LifecycleNode):
         loading, self._loading = self._loading or self._load(), None
         loaded = loading.result()
         self._pipeline, self._facts, self._refine = loaded.pipeline, loaded.facts, loaded.refine
-        self._last_answer = None
+        self._companions, self._extra, self._last_answer = loaded.companions, loaded.extra, None
         self._health.restart()
         spec, session = self._pipeline.spec, self._pipeline.session
         for each in (self._pipeline, *self._pipeline.twins):
@@ -273,6 +291,8 @@ class PerceptionNode(LifecycleNode):
         """Subscribe."""
         self._last_image_s = monotonic()
         self._lost = 0  # as the subscription counts
+        for companion in self._companions:
+            self._companion_subscriptions.append(self._subscribe_to(companion))
         self._subscription = self._subscribe()
         self._topic = self._subscription.topic_name
         self.get_logger().info(f'waiting for pictures on {self._topic}')
@@ -354,6 +374,8 @@ class PerceptionNode(LifecycleNode):
         if subscription is not None:
             self.destroy_subscription(subscription)
             self._worker.call(self._end_begun)
+        while self._companion_subscriptions:
+            self.destroy_subscription(self._companion_subscriptions.pop())
 
     def _end_begun(self) -> None:
         """Let pictures come to their end that were begun, and that nobody wants any more."""
@@ -410,6 +432,17 @@ class PerceptionNode(LifecycleNode):
             events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
             return subscribe(event_callbacks=events)
 
+    def _subscribe_to(self, companion: Companion) -> Any:
+        def take(message: Any) -> None:
+            try:
+                companion.take(message)
+            except Exception as error:  # no message may end the node
+                self._note_error(error)
+
+        return self.create_subscription(
+            companion.message, companion.topic, take, COMPANION_QOS, raw=companion.is_raw
+        )
+
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s = monotonic()
         self._health.received()
@@ -456,7 +489,7 @@ class PerceptionNode(LifecycleNode):
         begun_ns, converted_ns = times_ns
         found = self._refine(pipeline.end(), frame, params)
         found_ns = perf_counter_ns()
-        answer = Answer(found, frame, pipeline.spec, params)
+        answer = Answer(found, frame, pipeline.spec, params, self._extra)
         if not self._publish(arrival, 0, perception.outputs[0].make(answer)):
             self._health.dropped(INACTIVE)
             return
