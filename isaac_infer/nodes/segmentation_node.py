@@ -67,10 +67,12 @@ def overlay(answer: Answer) -> bytearray:
 
 
 def shares(answer: Answer) -> Mapping[str, str]:
-    """How much of the picture each class has, in percent."""
-    found = class_shares(_class_map(answer))
-    named = {answer.spec.class_name(class_id): share for class_id, share in found.items()}
-    return {f'share_{name}': f'{share:.1%}' for name, share in named.items()}
+    """How much of the picture each class has; `share_none` of what has no class, or was not seen."""
+    class_map = _class_map(answer)
+    none = np.iinfo(class_map.dtype).max
+    found = class_shares(class_map)
+    names = {class_id: 'none' if class_id == none else answer.spec.class_name(class_id) for class_id in found}
+    return {f'share_{names[class_id]}': f'{share:.1%}' for class_id, share in found.items()}
 
 
 def _class_map(answer: Answer) -> np.ndarray:
