@@ -298,6 +298,15 @@ class ModelParams(Params):
             if len(getattr(self, name)) not in (0, 1, 3):
                 raise ParameterError(f'{name}: expected 1 or 3 values, got {getattr(self, name)}')
 
+    def run_options(self) -> dict[str, Any]:
+        """What the model is run on, as `open_session` and `open_pipeline` take it; see `engine_options`."""
+        return {
+            'backend': self.backend,
+            'providers': self.providers,
+            'num_threads': self.num_threads,
+            'engine': self.engine_options(),
+        }
+
     def engine_options(self) -> EngineOptions:
         """How TensorRT engines are built, kept and fed.
 

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
 from isaac_infer.core.draw import draw_detections
-from isaac_infer.nodes.opening import limits_of, open_model
+from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.images import picture_of

@@ -23,7 +23,7 @@ from isaac_infer.core.skeleton import SKELETONS, Skeleton, fit_skeleton, read_sk
 from isaac_infer.core.smooth import Smoother
 from isaac_infer.core.space import on_plane
 from isaac_infer.core.topdown import TopDownPipeline
-from isaac_infer.nodes.opening import limits_of, open_model
+from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import PoseNodeParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.depths import Depths

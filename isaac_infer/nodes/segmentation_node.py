@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection2DArray
 from isaac_infer.core.decode.segmentation import background_classes
 from isaac_infer.core.draw import colour_segmentation, draw_segmentation
 from isaac_infer.core.maps import class_map_of, class_shares, instance_map_of
-from isaac_infer.nodes.opening import limits_of, open_model
+from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import SegmentationNodeParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.images import picture_of

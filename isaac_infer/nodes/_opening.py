@@ -34,12 +34,9 @@ def open_model(
         task=task,
         limits=lambda spec: limits_of(params, spec),
         overrides=params.overrides(read_class_names(params.class_names)),
-        backend=params.backend,
-        providers=params.providers,
-        num_threads=params.num_threads,
-        engine=params.engine_options(),
         say=say,
         is_cancelled=is_cancelled,
+        **params.run_options(),
     )
     if params.build_only:
         check_built(pipeline.session, params.backend)
