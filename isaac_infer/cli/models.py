@@ -133,7 +133,7 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
         return by_decoder
     said = str(session.metadata.get('task', '')).strip().lower()
     # Such models can be read as detectors too: what only one task says comes first.
-    for task in reversed(TASKS):
+    for task in reversed(tuple(TASKS)):
         if said in TASKS[task].says:
             is_detector_too = task != FIRST_TASK and said in TASKS[FIRST_TASK].says
             boxes = f'; for {FIRST_TASK} {BOXES_ALONE}' if is_detector_too else ''
