@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +154,10 @@ def profile_actions() -> list[Any]:
 
 
 def nodes_of(given: Mapping[str, str], *kinds: Kind) -> Iterator[Any]:
-    """Give the nodes, now that the arguments have their values."""
+    """Give the nodes, now that the arguments have their values.
+
+    All are made, and checked, before the first one starts: launch leaves behind what runs when it stumbles.
+    """
     from launch_ros.actions import Node
 
     shared = {
@@ -169,7 +173,7 @@ def nodes_of(given: Mapping[str, str], *kinds: Kind) -> Iterator[Any]:
         overrides = overrides_of(given, kind, *kinds)
         yield Node(
             executable=kind.executable,
-            name=given[f'{prefix}name'],
+            name=name_of(given, f'{prefix}name'),
             parameters=[given[f'{prefix}params_file'], *([_typed(overrides)] if overrides else [])],
             remappings=remappings_of(given, kind, *kinds),
             **shared,
@@ -206,6 +210,17 @@ def number_of(given: Mapping[str, str], name: str) -> float:
         return float(given[name])
     except ValueError:
         raise ValueError(f'{name}: expected a number, got {given[name]!r}') from None
+
+
+def name_of(given: Mapping[str, str], name: str) -> str:
+    """Give the name of a node in an argument.
+
+    Raises:
+        ValueError: ROS does not allow it.
+    """
+    if not re.fullmatch('[A-Za-z_][A-Za-z0-9_]*', given[name], re.ASCII):
+        raise ValueError(f'{name}: expected letters, digits and _, no digit first, got {given[name]!r}')
+    return given[name]
 
 
 def _prefix(kind: Kind, kinds: tuple[Kind, ...]) -> str:

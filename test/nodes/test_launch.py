@@ -18,6 +18,7 @@ from isaac_infer.ros.launching import (
     POSE,
     SEGMENTATION,
     arguments_of,
+    name_of,
     nodes_of,
     number_of,
     overrides_of,
@@ -184,6 +185,21 @@ def test_arguments_that_are_given_win_over_the_parameter_file():
 def test_a_rate_that_is_no_number_is_refused_by_name():
     with pytest.raises(ValueError, match="rate: expected a number, got 'abc'"):
         number_of({'rate': 'abc'}, 'rate')
+
+
+@pytest.mark.parametrize('word', ['', 'a b', '1st', 'a/b'])
+def test_a_name_that_ros_does_not_allow_is_refused_by_name(word):
+    with pytest.raises(ValueError, match=f"pose_name: expected letters, digits and _, .* got '{word}'"):
+        name_of({'pose_name': word}, 'pose_name')
+    assert name_of({'name': '_front2'}, 'name') == '_front2'
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_xml_checks_the_rate_before_it_starts_anything(name):
+    (let,) = xml_of(name).iter('let')
+    assert (let.get('name'), let.get('value')) == ('rate', '$(eval "float(\\"$(var rate)\\")")')
+    tags = [element.tag for element in xml_of(name)]
+    assert tags.index('let') < min(tags.index('group'), tags.index('node'))
 
 
 # --- with launch --------------------------------------------------------------------------------------------
