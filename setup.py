@@ -42,6 +42,8 @@ setup(
     entry_points={
         'console_scripts': [
             'detector_node = isaac_infer.nodes.detector_node:main',
+            'segmentation_node = isaac_infer.nodes.segmentation_node:main',
+            'pose_node = isaac_infer.nodes.pose_node:main',
             'image_source = isaac_infer.nodes.image_source:main',
             'recorder = isaac_infer.nodes.recorder:main',
             'isaac-infer = isaac_infer.cli.main:main',

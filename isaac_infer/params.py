@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -12,11 +13,14 @@ from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOption
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.smooth import Smoothing
 from isaac_infer.core.spec import (
     BOX_UNITS,
+    KEYPOINT_REFINEMENTS,
     NETWORK_CHANNEL_ORDERS,
     PIXEL_LAYOUTS,
     SCALE_UP,
+    SCORE_UNITS,
     Limits,
     Overrides,
 )
@@ -124,7 +128,7 @@ class Params:
         unknown = sorted(set(values) - {parameter.name for parameter in parameters(type(self))})
         if unknown:
             raise ParameterError(f'unknown parameter {", ".join(unknown)}; run with --help to see all')
-        return dataclasses.replace(self, **values)
+        return replace(self, **values)
 
 
 def parameters(kind: type[Params]) -> tuple[Parameter, ...]:
@@ -300,6 +304,15 @@ class ModelParams(Params):
             if len(getattr(self, name)) not in (0, 1, 3):
                 raise ParameterError(f'{name}: expected 1 or 3 values, got {getattr(self, name)}')
 
+    def run_options(self) -> dict[str, Any]:
+        """What the model is run on, as `open_session` and `open_pipeline` take it; see `engine_options`."""
+        return {
+            'backend': self.backend,
+            'providers': self.providers,
+            'num_threads': self.num_threads,
+            'engine': self.engine_options(),
+        }
+
     def engine_options(self) -> EngineOptions:
         """How TensorRT engines are built, kept and fed.
 
@@ -416,6 +429,73 @@ def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
 
 
 @dataclass(frozen=True)
+class SegmentationParams(DetectionParams):
+    """A segmentation model, and what of its answer counts."""
+
+    mask_threshold: float = param(
+        0.5, 'Probability above which a pixel belongs to an object.', low=0.0, high=1.0, live=True
+    )
+    interpolate_scores: bool = param(
+        True,
+        'Interpolate scores to the size of the picture before the class of a pixel is chosen; false: coarse '
+        'borders, faster.',
+        live=True,
+    )
+    min_region_area: int = param(
+        400,
+        'Semantic models: connected pixels of one class, as many or more, are an object in detections; 0: no '
+        'objects, faster.',
+        low=0,
+        live=True,
+    )
+    score_unit: str = param(
+        '',
+        'What the network says of each class: logits, or probabilities; empty: told by the values.',
+        choices=('', *SCORE_UNITS),
+    )
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        return replace(
+            super().limits(class_names, num_classes),
+            mask_threshold=self.mask_threshold,
+            interpolate_scores=self.interpolate_scores,
+            min_region_area=self.min_region_area,
+        )
+
+    def overrides(self, class_names: tuple[str, ...]) -> Overrides:
+        return replace(super().overrides(class_names), score_unit=self.score_unit)
+
+
+@dataclass(frozen=True)
+class PoseParams(DetectionParams):
+    """A pose model, and what of its answer counts."""
+
+    keypoint_threshold: float = param(
+        0.3, 'Key points that score less count as not found.', low=0.0, high=1.0, live=True
+    )
+    keypoints: list[str] = param(
+        [],
+        'Names of the key points in the order of the model; empty: from the model, or its family.',
+    )
+    keypoint_refinement: str = param(
+        '',
+        'Heat maps: how a peak is told more finely than its cell: none, a quarter towards the higher '
+        'neighbour, or dark (from the derivatives); empty: as the model family was trained.',
+        choices=('', *KEYPOINT_REFINEMENTS),
+    )
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        return replace(super().limits(class_names, num_classes), keypoint_threshold=self.keypoint_threshold)
+
+    def overrides(self, class_names: tuple[str, ...]) -> Overrides:
+        return replace(
+            super().overrides(class_names),
+            keypoints=tuple(self.keypoints),
+            keypoint_refinement=self.keypoint_refinement,
+        )
+
+
+@dataclass(frozen=True)
 class PerceptionNodeParams(Params):
     """What every perception node has, whatever its model: its topics, its overlay, its warnings."""
 
@@ -451,8 +531,126 @@ class PerceptionNodeParams(Params):
 
 
 @dataclass(frozen=True)
-class DetectorParams(PerceptionNodeParams, DetectionParams):
+class PerceptionParams(PerceptionNodeParams, DetectionParams):
+    """What all perception nodes have."""
+
+
+@dataclass(frozen=True)
+class DetectorParams(PerceptionParams):
     """Parameters of detector_node."""
+
+
+@dataclass(frozen=True)
+class SegmentationNodeParams(PerceptionParams, SegmentationParams):
+    """Parameters of segmentation_node."""
+
+    palette: list[str] = param(
+        [],
+        'Colours of the classes by index, such as #ff8800; empty, or beyond its end: colours of our own.',
+        live=True,
+    )
+    overlay_opacity: float = param(
+        0.5, 'How much of the picture the colours of the overlay hide.', low=0.0, high=1.0, live=True
+    )
+
+    def check(self) -> None:
+        super().check()
+        self.colours()
+
+    def colours(self) -> tuple[tuple[int, int, int], ...]:
+        """The palette as blue, green, red.
+
+        Raises:
+            ParameterError: one of them is no colour.
+        """
+        return tuple(map(_colour, self.palette))
+
+
+def _colour(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch('#[0-9a-fA-F]{6}', text):
+        raise ParameterError(f'palette: expected colours such as #ff8800, got {text!r}')
+    red, green, blue = bytes.fromhex(text[1:])
+    return blue, green, red
+
+
+@dataclass(frozen=True)
+class PoseNodeParams(PerceptionParams, PoseParams):
+    """Parameters of pose_node."""
+
+    skeleton: str = param(
+        '',
+        'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
+        'key points of the model.',
+    )
+    max_persons: int = param(20, 'Persons per picture at most, the surest ones.', low=1, high=1000)
+    person_model_file_path: str = param(
+        '',
+        'Top-down: the detector that finds the persons, for pose models that expect the picture of one; '
+        'it runs on the same backend.',
+    )
+    persons_topic: str = param(
+        '',
+        'Top-down: a topic of vision_msgs/Detection2DArray that has the persons of every picture, with its '
+        'stamp, such as detections.',
+    )
+    person_classes: list[str] = param(
+        ['person'], 'Top-down: the classes of the detector, or of the topic, that are persons.'
+    )
+    person_threshold: float = param(
+        0.4, 'Top-down: persons that the detector is less sure of are left out.', low=0.0, high=1.0
+    )
+    person_padding: float = param(
+        1.25, 'Top-down: how much larger than its box the crop of a person is.', low=1.0, high=4.0
+    )
+    persons_timeout_ms: float = param(
+        200.0, 'Top-down: how long a picture waits for its persons from the topic.', low=1.0, high=10000.0
+    )
+    max_batch: int = param(
+        8, 'Top-down: crops in one run, where the model takes more than one.', low=1, high=256
+    )
+    track: bool = param(True, 'Give persons a number that they keep from picture to picture.', live=True)
+    smooth: bool = param(False, 'Smooth the key points of each person over time; needs track.', live=True)
+    smooth_min_cutoff_hz: float = param(
+        1.7, 'One-euro filter: cutoff of what stands still; lower is calmer.', low=0.01, high=100.0, live=True
+    )
+    smooth_beta: float = param(
+        1.0,
+        'One-euro filter: how much the cutoff rises with speed, in sizes of the person per second; higher '
+        'lags less.',
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    use_depth: bool = param(
+        False, 'Markers in metres, by camera_info and depth, an image that is aligned with the pictures.'
+    )
+    depth_tolerance_ms: float = param(
+        50.0, 'How far the stamps of picture and depth may lie apart.', low=0.0, high=10000.0, live=True
+    )
+    marker_pixel_m: float = param(
+        0.001, 'Without depth: width of a pixel of the markers, in metres.', low=1e-6, high=1.0, live=True
+    )
+    marker_joint_m: float = param(
+        0.02, 'Width of a joint of the markers, in metres.', low=1e-4, high=10.0, live=True
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.person_model_file_path and self.persons_topic:
+            raise ParameterError(
+                'person_model_file_path and persons_topic: expected one of them at most, got '
+                f'{self.person_model_file_path!r} and {self.persons_topic!r}'
+            )
+        if self.smooth and not self.track:
+            raise ParameterError('smooth: needs track, which is false')
+
+    def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
+        limits = super().limits(class_names, num_classes)
+        return replace(limits, max_detections=min(limits.max_detections, self.max_persons))
+
+    def smoothing(self) -> Smoothing:
+        """How key points are smoothed."""
+        return Smoothing(min_cutoff_hz=self.smooth_min_cutoff_hz, beta=self.smooth_beta)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ MAY_IMPORT = {
 }
 # A package is named only in these rooms or files; every other third-party package is free outside core.
 ONLY_IN = {
+    'launch': {'ros/launching.py'},
+    'launch_ros': {'ros/launching.py'},
     'lz4': {'core/bag.py'},
     'onnx': {'engine'},
     'onnxruntime': {'engine/ort.py', 'engine/quantise.py', 'engine/surgery.py'},
@@ -96,6 +98,8 @@ def may_import(room, file, name):
         ('engine/load.py', 'import onnxruntime', ['onnxruntime']),
         ('engine/ort.py', 'import onnxruntime', []),
         ('engine/ort.py', 'import tensorrt', ['tensorrt']),
+        ('ros/launching.py', 'def late():\n    from launch.actions import LogInfo', []),
+        ('ros/messages.py', 'import launch_ros', ['launch_ros']),
         ('ros/messages.py', 'from isaac_infer.nodes import detector_node', ['isaac_infer.nodes']),
         ('params.py', 'from isaac_infer.core.errors import ParameterError', []),
         ('params.py', 'from isaac_infer.ros.parameters import declare', ['isaac_infer.ros.parameters']),

@@ -54,7 +54,7 @@ from isaac_infer.nodes.detector_node import DETECTOR
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros import transport
 from isaac_infer.ros.images import frame_from_image, frame_from_image_cdr, image_to_cdr, view_from_cdr
-from isaac_infer.ros.perception_node import Loaded, PerceptionNode
+from isaac_infer.ros.perception_node import Answer, Loaded, PerceptionNode
 
 # The network that everything is measured with: the shapes of YOLOv8 with COCO's classes.
 NETWORK_HW = (640, 640)
@@ -275,7 +275,7 @@ def bench_path(rounds: int, size_hw: Size, *, target_ms: float | None = None) ->
     cdr = bytes(image_to_cdr(draw_scene(1, size_hw=size_hw).image, frame_id='camera'))
     answer = crowded_output()
     pipeline = Pipeline(NullSession(answer), SPEC, LIMITS)
-    params = DetectorParams()
+    params, answer_of = DetectorParams(), DETECTOR.outputs[0].make
     rclpy.init()
     publisher = rclpy.create_node('bench').create_publisher(Detection2DArray, 'detections', 10)
     try:
@@ -283,7 +283,7 @@ def bench_path(rounds: int, size_hw: Size, *, target_ms: float | None = None) ->
         def ours() -> None:
             frame = frame_from_image_cdr(cdr)
             found = pipeline(frame)
-            publisher.publish(DETECTOR.to_message(found, frame, SPEC, params))
+            publisher.publish(answer_of(Answer(found, frame, SPEC, params)))
 
         def usual() -> None:
             message = deserialize_message(cdr, Image)

@@ -13,13 +13,17 @@ from isaac_infer.params import (
     ImageSourceParams,
     Parameter,
     Params,
+    PoseNodeParams,
     RecorderParams,
+    SegmentationNodeParams,
     parameters,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file
     'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
+    'segmentation_node': (SegmentationNodeParams, ROOT / 'config' / 'segmentation.yaml'),
+    'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
 }
@@ -52,10 +56,17 @@ def yaml_text(node: str, kind: type[Params]) -> str:
     return '\n'.join(lines) + '\n'
 
 
+# Tables of the README that only have what the detector does not have.
+BESIDE_DETECTOR = (SegmentationNodeParams, PoseNodeParams)
+
+
 def table_text(kind: type[Params]) -> str:
     """The parameters as a Markdown table."""
+    known = parameters(DetectorParams) if kind in BESIDE_DETECTOR else ()
     rows = ['| parameter | type | default | live | meaning |', '|---|---|---|---|---|']
     for parameter in parameters(kind):
+        if parameter in known:
+            continue
         live = 'yes' if parameter.live else ''
         expected = parameter.expected.replace('|', '\\|')
         cells = [f'`{parameter.name}`', expected, f'`{_yaml_value(parameter)}`', live, parameter.description]

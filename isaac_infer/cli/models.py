@@ -60,11 +60,8 @@ def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeli
             task=task,
             limits=lambda spec: params.limits(spec.class_names, spec.num_classes),
             overrides=params.overrides(read_class_names(params.class_names)),
-            backend=params.backend,
-            providers=params.providers,
-            num_threads=params.num_threads,
-            engine=params.engine_options(),
             say=say,
+            **params.run_options(),
         )
 
 
@@ -74,12 +71,9 @@ def open_network(params: ModelParams, *, task: str = 'detection') -> Session:
         return open_session(
             model_path(params),
             task=task,
-            backend=params.backend,
-            providers=params.providers,
-            num_threads=params.num_threads,
             overrides=params.overrides(read_class_names(params.class_names)),
-            engine=params.engine_options(),
             say=say,
+            **params.run_options(),
         )
 
 

@@ -14,6 +14,7 @@ from isaac_infer.core.results import Detections, Poses, Segmentation, mask_box
 from isaac_infer.core.skeleton import Skeleton
 
 Colour = tuple[int, int, int]  # blue, green, red
+Palette = tuple[Colour, ...]  # by class index
 Plate = tuple[int, int, int, int]  # left, top, right, bottom of a label
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
@@ -33,6 +34,7 @@ def draw_detections(
     line_width: int = 0,
     labels: bool = True,
     scores: bool = True,
+    palette: Palette = (),
 ) -> np.ndarray:
     """Draw boxes and labels onto a picture, in place, and return it.
 
@@ -43,6 +45,7 @@ def draw_detections(
         line_width: of the boxes in pixels; 0: fitting the picture.
         labels: whether to write class names.
         scores: whether to write scores.
+        palette: see `class_colour`.
 
     Boxes that lie nowhere, since they are not finite, are left out.
     """
@@ -54,7 +57,8 @@ def draw_detections(
     outlines = [_outline(detections, row) for row in range(len(detections))]
     best_on_top = range(len(detections) - 1, -1, -1)
     for row in best_on_top:
-        for colour, thickness in ((DARK, width + 2), (class_colour(int(detections.class_id[row])), width)):
+        own = class_colour(int(detections.class_id[row]), palette)
+        for colour, thickness in ((DARK, width + 2), (own, width)):
             _draw_closed(image_bgr, outlines[row], colour, thickness)
     labelled: list[tuple[str, Plate, Colour]] = []
     for row in range(len(detections)):
@@ -67,7 +71,7 @@ def draw_detections(
             text = ' '.join(parts)
             taken = [plate for _, plate, _ in labelled]  # the best one chooses first
             plate = _place_label(image_bgr.shape[:2], text, outlines[row], text_height, taken)
-            labelled.append((text, plate, class_colour(class_id)))
+            labelled.append((text, plate, class_colour(class_id, palette)))
     for text, plate, colour in reversed(labelled):  # and lies on top where there was no room
         _draw_label(image_bgr, text, plate, colour, text_height)
     return image_bgr
@@ -123,6 +127,7 @@ def draw_segmentation(
     line_width: int = 0,
     labels: bool = True,
     scores: bool = True,
+    palette: Palette = (),
 ) -> np.ndarray:
     """Blend classes or masks into a picture, in place, then draw boxes and labels on it, and return it.
 
@@ -131,30 +136,52 @@ def draw_segmentation(
         opacity: of the colours, 0..1.
         hidden: classes whose pixels stay as they are, such as the background.
         boxes: whether to draw the boxes and labels of the objects.
-        class_names, line_width, labels, scores: see `draw_detections`.
+        class_names, line_width, labels, scores, palette: see `draw_detections`.
     """
     coloured = image_bgr.copy()
-    if segmentation.class_map is not None:
-        _colour_classes(coloured, segmentation.class_map, hidden)
-    else:
-        objects = segmentation.objects
-        for row in range(len(objects) - 1, -1, -1):  # the best one on top
-            class_id = int(objects.class_id[row])
-            if class_id not in hidden:
-                left, top, right, bottom = mask_box(objects.xyxy[row])
-                coloured[top:bottom, left:right][segmentation.masks[row]] = class_colour(class_id)
+    colour_segmentation(coloured, segmentation, hidden=hidden, palette=palette)
     cv2.addWeighted(coloured, opacity, image_bgr, 1 - opacity, 0, dst=image_bgr)
     if not boxes:
         return image_bgr
     return draw_detections(
-        image_bgr, segmentation.objects, class_names, line_width=line_width, labels=labels, scores=scores
+        image_bgr,
+        segmentation.objects,
+        class_names,
+        line_width=line_width,
+        labels=labels,
+        scores=scores,
+        palette=palette,
     )
 
 
-def _colour_classes(image: np.ndarray, class_map: np.ndarray, hidden: Collection[int]) -> None:
+def colour_segmentation(
+    image_bgr: np.ndarray, segmentation: Segmentation, *, hidden: Collection[int] = (), palette: Palette = ()
+) -> np.ndarray:
+    """Give every pixel of a class or an object its colour, in place, and return the picture.
+
+    Args:
+        image_bgr: (H, W, 3) uint8.
+        hidden: classes whose pixels stay as they are.
+        palette: see `class_colour`.
+    """
+    if segmentation.class_map is not None:
+        _colour_classes(image_bgr, segmentation.class_map, hidden, palette)
+        return image_bgr
+    objects = segmentation.objects
+    for row in range(len(objects) - 1, -1, -1):  # the best one on top
+        class_id = int(objects.class_id[row])
+        if class_id not in hidden:
+            left, top, right, bottom = mask_box(objects.xyxy[row])
+            image_bgr[top:bottom, left:right][segmentation.masks[row]] = class_colour(class_id, palette)
+    return image_bgr
+
+
+def _colour_classes(
+    image: np.ndarray, class_map: np.ndarray, hidden: Collection[int], palette: Palette
+) -> None:
     """Give every pixel the colour of its class, in place, but for those of hidden classes."""
     numbers = int(class_map.max(initial=0)) + 1
-    colours = np.array([class_colour(class_id) for class_id in range(numbers)], np.uint8)
+    colours = np.array([class_colour(class_id, palette) for class_id in range(numbers)], np.uint8)
     shown = np.ones(numbers, np.uint8)
     shown[[class_id for class_id in hidden if 0 <= class_id < numbers]] = 0
     if class_map.dtype == np.uint8:
@@ -168,8 +195,10 @@ def _colour_classes(image: np.ndarray, class_map: np.ndarray, hidden: Collection
 
 
 @cache
-def class_colour(class_id: int) -> Colour:
-    """The colour of a class, always the same; neighbouring classes differ most."""
+def class_colour(class_id: int, palette: Palette = ()) -> Colour:
+    """The colour of a class: that of the palette or, beyond its end, one unlike those of its neighbours."""
+    if 0 <= class_id < len(palette):
+        return palette[class_id]
     hue = (0.58 + class_id * GOLDEN_RATIO) % 1.0
     lightness = (0.55, 0.66, 0.47)[class_id // 5 % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)

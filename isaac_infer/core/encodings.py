@@ -45,7 +45,7 @@ class _Encoding:
     channels: int  # values per pixel in memory
     conversion: int | None  # None: pixels are used where they lie
     order: str = 'bgr'  # of the result
-    dtype: type[np.uint8] | type[np.uint16] = np.uint8
+    dtype: type[np.uint8] | type[np.uint16] | type[np.float32] = np.uint8
     multiple: int = 1  # width (and height, where chroma has planes) must be a multiple of this
     has_chroma_plane: bool = False  # half as many rows follow the picture
 
@@ -94,15 +94,7 @@ def frame_from_view(view: ImageView) -> Frame:
     if encoding is None:
         known = ', '.join(ENCODINGS)
         raise FrameError(f'image: expected one of the encodings {known}, got {view.encoding[:40]!r}')
-    _check_sizes(view, encoding)
-    rows = view.height * 3 // 2 if encoding.has_chroma_plane else view.height
-    dtype = np.dtype(encoding.dtype).newbyteorder('>' if view.is_bigendian else '<')
-    pixels = np.ndarray(
-        (rows, view.width, encoding.channels),
-        dtype,
-        view.data,
-        strides=(view.step, encoding.channels * dtype.itemsize, dtype.itemsize),
-    )
+    pixels = _pixels(view, encoding)
     if encoding.dtype is np.uint16:
         pixels = cv2.convertScaleAbs(pixels.astype(np.uint16), alpha=255 / 65535)
     if encoding.conversion is not None:
@@ -111,6 +103,43 @@ def frame_from_view(view: ImageView) -> Frame:
         except cv2.error as error:
             raise FrameError(f'image: {size_text(view)} cannot be converted: {error.err}') from error
     return Frame(pixels, encoding.order, view.stamp_ns, view.frame_id)
+
+
+_DEPTHS = {  # and metres per unit
+    '16UC1': (_Encoding(1, None, dtype=np.uint16), 1e-3),
+    'mono16': (_Encoding(1, None, dtype=np.uint16), 1e-3),
+    '32FC1': (_Encoding(1, None, dtype=np.float32), 1.0),
+}
+
+
+def depth_from_view(view: ImageView) -> np.ndarray:
+    """Give a depth image: (H, W) float32 metres, NaN where nothing was measured.
+
+    16UC1 and mono16 are millimetres, 32FC1 metres (REP 118).
+
+    Raises:
+        FrameError: sizes contradict one another or the data, or the encoding is another one.
+    """
+    if view.encoding not in _DEPTHS:
+        known = ', '.join(_DEPTHS)
+        raise FrameError(f'depth: expected one of the encodings {known}, got {view.encoding[:40]!r}')
+    encoding, metres = _DEPTHS[view.encoding]
+    depth = _pixels(view, encoding)[..., 0].astype(np.float32) * np.float32(metres)
+    return np.asarray(np.where(np.isfinite(depth) & (depth > 0), depth, np.float32(np.nan)))
+
+
+def _pixels(view: ImageView, encoding: _Encoding) -> np.ndarray:
+    """View the data as (rows, width, channels)."""
+    _check_sizes(view, encoding)
+    rows = view.height * 3 // 2 if encoding.has_chroma_plane else view.height
+    dtype: np.dtype = np.dtype(encoding.dtype).newbyteorder('>' if view.is_bigendian else '<')
+    pixels: np.ndarray = np.ndarray(
+        (rows, view.width, encoding.channels),
+        dtype,
+        view.data,
+        strides=(view.step, encoding.channels * dtype.itemsize, dtype.itemsize),
+    )
+    return pixels
 
 
 def frame_from_compressed_view(view: CompressedView) -> Frame:

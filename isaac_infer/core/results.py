@@ -72,10 +72,15 @@ class Poses:
     persons: Detections
     xy: np.ndarray  # (N, K, 2) float32, source pixels; may lie outside the picture
     score: np.ndarray  # (N, K) float32, 0..1; 0: not found
+    ids: np.ndarray | None = None  # (N,) int64, a number that a person keeps from picture to picture
 
     def __post_init__(self) -> None:
         points = self.score.shape[1] if self.score.ndim == 2 else -1
-        for name, shape in (('xy', (len(self.persons), points, 2)), ('score', (len(self.persons), points))):
+        count = len(self.persons)
+        wanted: dict[str, tuple[int, ...]] = {'xy': (count, points, 2), 'score': (count, points)}
+        if self.ids is not None:
+            wanted['ids'] = (count,)
+        for name, shape in wanted.items():
             got = getattr(self, name).shape
             if got != shape:
                 raise TensorError(f'poses.{name}: expected shape {shape}, got {got}')

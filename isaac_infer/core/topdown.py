@@ -1,8 +1,9 @@
-"""TopDown: a detector finds the persons, a second network the key points of each, in a crop of its own."""
+"""TopDown: somebody finds the persons, a second network the key points of each, in a crop of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from isaac_infer.core.decode.pose import DECODERS, no_poses, tensors_of
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.frame import Frame
+from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.session import Session
@@ -64,14 +66,10 @@ class Cropper:
 
 
 class TopDown:
-    """Whoever finds persons, and a session that finds the key points of those in a batch of crops.
-
-    Neither is closed here. One thread at a time.
-    """
+    """A session that finds the key points of persons, in a batch of crops. It is not closed here."""
 
     def __init__(
         self,
-        find_persons: Callable[[Frame], Detections],
         session: Session,
         spec: ModelSpec,
         *,
@@ -79,10 +77,9 @@ class TopDown:
         max_persons: int = 100,
         padding: float = PADDING,
     ) -> None:
-        """Put the two together.
+        """See that the network can do it.
 
         Args:
-            find_persons: such as a Pipeline with a detector, whose limits leave persons only.
             session: of the pose network.
             spec: of the pose network, its decoder one for one person per picture.
             max_batch: crops in one run, where the network takes more than one.
@@ -100,7 +97,7 @@ class TopDown:
                 f'one person: {", ".join(able)}; leave the person detector out'
             )
         self._points = points
-        self.find_persons, self.session, self.spec = find_persons, session, spec
+        self.session, self.spec = session, spec
         self.max_persons, self.padding = max_persons, padding
         image = next((one for one in session.inputs if one.name == spec.image.name), None)
         if image is None:
@@ -109,17 +106,13 @@ class TopDown:
         self._is_fixed = image.shape[0] > 0
         self._crop = Cropper(spec.image)
 
-    def __call__(self, frame: Frame) -> Poses:
-        """Find the persons in a frame and their key points.
+    def __call__(self, frame: Frame, persons: Detections) -> Poses:
+        """Find the key points of persons, best-scored first; in a run for every batch.
 
         Raises:
-            SessionError: a network failed, or answered with something that is not finite.
+            SessionError: the network failed, or answered with something that is not finite.
             TensorError: the outputs do not have the shape that the decoder asks for.
         """
-        return self.find_keypoints(frame, self.find_persons(frame))
-
-    def find_keypoints(self, frame: Frame, persons: Detections) -> Poses:
-        """Find the key points of persons that are known, best-scored first; in a run for every batch."""
         persons = persons[: self.max_persons]
         if not len(persons):
             return no_poses(self.spec)
@@ -143,3 +136,61 @@ class TopDown:
                 'the model with a dynamic batch, or with batch size 1'
             )
         return xy[: len(matrices)], score[: len(matrices)]
+
+
+class Persons(Protocol):
+    """Whoever finds the persons of a picture, such as a Pipeline with a detector."""
+
+    def begin(self, frame: Frame) -> None: ...
+
+    def end(self) -> Detections: ...
+
+    def close(self) -> None: ...
+
+
+class TopDownPipeline:
+    """Persons of one, key points of another network, used like the Pipeline of one network."""
+
+    twins: tuple[Pipeline, ...] = ()  # crops wait for the persons: nothing can be begun beforehand
+
+    def __init__(
+        self, persons: Persons, pose: Pipeline, *, max_batch: int, max_persons: int, padding: float
+    ) -> None:
+        """Put the two together; both are closed with it.
+
+        Raises:
+            ModelError: the pose network finds persons by itself.
+        """
+        self._persons, self._pose = persons, pose
+        self._top_down = TopDown(
+            pose.session, pose.spec, max_batch=max_batch, max_persons=max_persons, padding=padding
+        )
+        self.session, self.spec, self.limits = pose.session, pose.spec, pose.limits
+        self.times = StageTimes()
+        self._frame: Frame
+        self._begun_ns = 0
+
+    def __call__(self, frame: Frame) -> Poses:
+        """Find the persons in a frame and their key points; see `TopDown`."""
+        self.begin(frame)
+        return self.end()
+
+    def begin(self, frame: Frame) -> None:
+        """Begin to look for persons."""
+        self._frame, self._begun_ns = frame, perf_counter_ns()
+        self._persons.begin(frame)
+
+    def end(self) -> Poses:
+        """Give the persons of the frame that was begun, and their key points."""
+        persons = self._persons.end()
+        persons_ns = perf_counter_ns()
+        found = self._top_down(self._frame, persons)
+        done_ns = perf_counter_ns()
+        # As if the persons were what is prepared for the network.
+        self.times = StageTimes((persons_ns - self._begun_ns) / 1e6, (done_ns - persons_ns) / 1e6, 0.0)
+        return found
+
+    def close(self) -> None:
+        """Close both; safe to call twice."""
+        self._persons.close()
+        self._pose.close()

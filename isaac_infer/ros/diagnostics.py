@@ -72,6 +72,11 @@ class Health:
             for stage, time_ms in times_ms.items():
                 self._windows.setdefault(stage, Window()).add(time_ms)
 
+    def took(self, stage: str, time_ms: float) -> None:
+        """Remember how long something took that not every picture needs."""
+        with self._lock:
+            self._windows.setdefault(stage, Window()).add(time_ms)
+
     def dropped(self, cause: str, *, count: int = 1) -> None:
         with self._lock:
             self._dropped[cause] += count

@@ -72,9 +72,9 @@ PLAIN_CDR = b'\x00\x01\x00\x00'  # encapsulation: little-endian, version 1
 
 
 def image_to_cdr(image: np.ndarray, *, stamp_ns: int = 0, frame_id: str, encoding: str = 'bgr8') -> bytearray:
-    """Give a picture (H, W, 3) or (H, W) uint8 as a serialised sensor_msgs/Image, for `publish_cdr`.
+    """Give a picture as a serialised sensor_msgs/Image: (H, W, 3) uint8, or (H, W) uint8 or uint16.
 
-    rclpy would copy the picture twice more, and need as long as for all the rest of the way.
+    It is for `publish_cdr`. rclpy would copy the picture twice more, and need as long as for all the rest.
     """
     height, width = image.shape[:2]
     sec, nanosec = divmod(stamp_ns, SECOND_NS)
@@ -83,6 +83,17 @@ def image_to_cdr(image: np.ndarray, *, stamp_ns: int = 0, frame_id: str, encodin
     head = _padded(head) + struct.pack('<III', height, width, len(texts[1])) + texts[1]
     head = _padded(head + b'\0') + struct.pack('<II', image.nbytes // height, image.nbytes)
     return bytearray().join((PLAIN_CDR, head, np.ascontiguousarray(image).data))
+
+
+def picture_of(image: np.ndarray, frame: Frame) -> bytearray:
+    """Give a picture that was made of a frame as a serialised message with the header of that frame.
+
+    Args:
+        image: (H, W, 3) uint8 BGR, or (H, W) uint8 or uint16.
+        frame: what it was made of.
+    """
+    encoding = 'bgr8' if image.ndim == 3 else 'mono8' if image.dtype == np.uint8 else 'mono16'
+    return image_to_cdr(image, stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, encoding=encoding)
 
 
 def stamp_cdr(cdr: bytearray, stamp_ns: int) -> None:

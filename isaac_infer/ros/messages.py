@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.results import Detections
+from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.text import class_number
 from isaac_infer.ros.images import SECOND_NS
@@ -20,21 +23,65 @@ def header_of(frame: Frame) -> Header:
     return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
 
 
-def detections_to_msg(
-    found: Detections, frame: Frame, spec: ModelSpec, *, class_ids: str = 'name'
-) -> Detection2DArray:
-    """Give detections as a message, best score first; also when there are none.
+def stamp_ns_of(header: Header) -> int:
+    """The stamp of a header, in nanoseconds."""
+    return int(header.stamp.sec * SECOND_NS + header.stamp.nanosec)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a Detection2DArray holds; row i of everything speaks of the same entry."""
+
+    score: np.ndarray  # (N,) float
+    boxes: np.ndarray  # (N, 5) float64: centre x, y, width, height in source pixels, radians
+    texts: list[str]  # `class_id` of each
+    ids: list[str]  # `id` of each; '': it has none
+
+
+def entries_of_detections(
+    found: Detections, spec: ModelSpec, *, class_ids: str = 'name', ids: Sequence[int] = ()
+) -> Entries:
+    """Give detections as entries, best score first.
 
     Args:
         class_ids: what `class_id` carries: the class `name` (its number where it has none), or its `index`.
+        ids: of the objects; empty: they have none.
     """
+    text_of = spec.class_name if class_ids == 'name' else str
+    texts = {class_id: text_of(class_id) for class_id in set(found.class_id.tolist())}
+    names = [str(number) for number in ids] if len(ids) else [''] * len(found)
+    return Entries(
+        found.score, boxes_of(found), [texts[class_id] for class_id in found.class_id.tolist()], names
+    )
+
+
+def entries_of_keypoints(
+    poses: Poses, names: Sequence[str], *, threshold: float, ids: Sequence[int]
+) -> Entries:
+    """Give every key point that was found as an entry: a box without size, its person as `id`.
+
+    Args:
+        names: of the key points.
+        threshold: those that score less were not found, and neither were those that score 0.
+        ids: of the persons.
+    """
+    person, point = np.nonzero((poses.score >= threshold) & (poses.score > 0))
+    boxes = np.zeros((len(person), 5))
+    boxes[:, :2] = poses.xy[person, point]
+    persons = [str(number) for number in ids]
+    return Entries(
+        poses.score[person, point],
+        boxes,
+        [names[at] for at in point.tolist()],
+        [persons[at] for at in person.tolist()],
+    )
+
+
+def entries_to_msg(entries: Entries, frame: Frame) -> Detection2DArray:
+    """Give entries as a message with the header of a frame; also when there are none."""
     header = header_of(frame)
-    boxes, texts = boxes_of(found), class_texts(found, spec, class_ids)
-    detections = [
-        _detection(header, texts[class_id], score, box)
-        for class_id, score, box in zip(found.class_id.tolist(), found.score.tolist(), boxes.tolist())
-    ]
-    return Detection2DArray(header=header, detections=detections)
+    rows = zip(entries.texts, entries.score.tolist(), entries.boxes.tolist(), entries.ids)
+    return Detection2DArray(header=header, detections=[_detection(header, *row) for row in rows])
 
 
 def boxes_of(found: Detections) -> np.ndarray:
@@ -49,17 +96,11 @@ def boxes_of(found: Detections) -> np.ndarray:
     return boxes
 
 
-def class_texts(found: Detections, spec: ModelSpec, class_ids: str) -> dict[int, str]:
-    """What `class_id` carries for each class that was found."""
-    text_of = spec.class_name if class_ids == 'name' else str
-    return {class_id: text_of(class_id) for class_id in set(found.class_id.tolist())}
-
-
-def _detection(header: Header, class_id: str, score: float, box: list[float]) -> Detection2D:
+def _detection(header: Header, class_id: str, score: float, box: list[float], number: str) -> Detection2D:
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = class_id
     hypothesis.hypothesis.score = score
-    detection = Detection2D()
+    detection = Detection2D(id=number)
     detection.header = header
     detection.results = [hypothesis]
     bbox = detection.bbox

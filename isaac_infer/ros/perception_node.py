@@ -13,7 +13,6 @@ from functools import partial, wraps
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
@@ -54,7 +53,6 @@ from isaac_infer.ros.diagnostics import (
 from isaac_infer.ros.images import (
     frame_from_compressed_cdr,
     frame_from_image_cdr,
-    image_to_cdr,
     publish_cdr,
 )
 from isaac_infer.ros.messages import label_info_msg
@@ -76,8 +74,24 @@ PARAMETER_RULE = 'Cannot change while the node is configured: deactivate and cle
 
 # Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
 RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-OVERLAY_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+PICTURE_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
+# Whoever publishes them, reliably or not.
+COMPANION_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def _as_it_is(found: Any, frame: Frame, params: Any) -> Any:
+    return found
+
+
+@dataclass(frozen=True)
+class Companion:
+    """A topic beside that of the pictures, while the node is active."""
+
+    topic: str
+    message: type[Any]
+    take: Callable[[Any], None]  # a message, in the thread of the executor
+    is_raw: bool = False  # whether it takes the bytes of a message
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,30 @@ class Loaded:
 
     pipeline: Pipeline
     facts: Mapping[str, str]
+    # What is made of a result before it is published, such as a smoother one; in the order of the pictures.
+    refine: Callable[[Any, Frame, Any], Any] = _as_it_is
+    companions: tuple[Companion, ...] = ()
+    extra: Any = None  # what messages need of the model besides its spec
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in one picture: all that a message may be made of."""
+
+    found: Any  # Detections, Segmentation or Poses
+    frame: Frame
+    spec: ModelSpec
+    params: Any
+    extra: Any = None  # of Loaded
+
+
+@dataclass(frozen=True)
+class Output:
+    """One topic of a node."""
+
+    topic: str
+    message: type[Any]
+    make: Callable[[Answer], Any]  # a message, or the bytes of one
 
 
 @dataclass(frozen=True)
@@ -97,10 +135,9 @@ class Perception:
     # Of the parameters, of what takes a sentence about it, and of what tells that it is not wanted any more.
     load: Callable[[Any, Callable[[str], None], Callable[[], bool]], Loaded]  # slow; in the model's thread
     limits: Callable[[Any, ModelSpec], Limits]
-    topic: str
-    message: type[Any]
-    to_message: Callable[[Any, Frame, ModelSpec, Any], Any]  # of result, frame, spec, params
-    draw: Callable[[Any, Frame, ModelSpec, Any], np.ndarray]  # the same; gives (H, W, 3) uint8 BGR
+    # The first one answers every picture; the others are made only while somebody subscribes.
+    outputs: tuple[Output, ...]
+    tell: Callable[[Answer], Mapping[str, str]] = lambda answer: {}  # for diagnostics, once a second
 
 
 @dataclass(frozen=True)
@@ -151,7 +188,12 @@ class PerceptionNode(LifecycleNode):
         self._perception, self._stop = perception, stop
         self._health = Health()
         self._pipeline: Pipeline | None = None
+        self._refine = _as_it_is
+        self._companions: tuple[Companion, ...] = ()
+        self._extra: Any = None
+        self._companion_subscriptions: list[Any] = []
         self._facts: Mapping[str, str] = {}
+        self._last_answer: Answer | None = None
         self._loading: Future[Loaded] | None = None
         self._is_unwanted = threading.Event()  # what is being opened
         self._progress = ''  # of that
@@ -164,8 +206,7 @@ class PerceptionNode(LifecycleNode):
         self._begun: deque[_Begun] = deque()  # used by the thread of the model only
         self._subscription: Any = None  # while the node is active
         self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
-        self._result_publisher: Any = None
-        self._overlay_publisher: Any = None
+        self._output_publishers: tuple[Any, ...] = ()  # one for each of the outputs, while configured
         self._label_publisher: Any = None
         try:
             self._parameters_of_node: NodeParameters[Any] = NodeParameters(
@@ -224,15 +265,18 @@ class PerceptionNode(LifecycleNode):
     def _configure(self) -> None:
         loading, self._loading = self._loading or self._load(), None
         loaded = loading.result()
-        self._pipeline, self._facts = loaded.pipeline, loaded.facts
+        self._pipeline, self._facts, self._refine = loaded.pipeline, loaded.facts, loaded.refine
+        self._companions, self._extra, self._last_answer = loaded.companions, loaded.extra, None
         self._health.restart()
         spec, session = self._pipeline.spec, self._pipeline.session
         for each in (self._pipeline, *self._pipeline.twins):
             each.limits = self._perception.limits(self.params, spec)
-        self._result_publisher = self.create_publisher(
-            self._perception.message, self._perception.topic, RESULT_QOS
+        self._output_publishers = tuple(
+            self.create_publisher(
+                output.message, output.topic, PICTURE_QOS if output.message is Image else RESULT_QOS
+            )
+            for output in self._perception.outputs
         )
-        self._overlay_publisher = self.create_publisher(Image, 'overlay', OVERLAY_QOS)
         self._label_publisher = self.create_publisher(LabelInfo, 'label_info', LATCHED_QOS)
         self._publish_labels(self.params)
         log = self.get_logger()
@@ -251,6 +295,8 @@ class PerceptionNode(LifecycleNode):
         """Subscribe."""
         self._last_image_s = monotonic()
         self._lost = 0  # as the subscription counts
+        for companion in self._companions:
+            self._companion_subscriptions.append(self._subscribe_to(companion))
         self._subscription = self._subscribe()
         self._topic = self._subscription.topic_name
         self.get_logger().info(f'waiting for pictures on {self._topic}')
@@ -332,6 +378,8 @@ class PerceptionNode(LifecycleNode):
         if subscription is not None:
             self.destroy_subscription(subscription)
             self._worker.call(self._end_begun)
+        while self._companion_subscriptions:
+            self.destroy_subscription(self._companion_subscriptions.pop())
 
     def _end_begun(self) -> None:
         """Let pictures come to their end that were begun, and that nobody wants any more."""
@@ -342,7 +390,7 @@ class PerceptionNode(LifecycleNode):
     def _release(self) -> None:
         self._is_unwanted.set()
         loading, self._loading = self._loading, None
-        pipeline, self._pipeline, self._facts = self._pipeline, None, {}
+        pipeline, self._pipeline, self._facts, self._last_answer = self._pipeline, None, {}, None
 
         def close_model() -> None:
             self._end_begun()
@@ -354,9 +402,9 @@ class PerceptionNode(LifecycleNode):
         # Its own thread closes the model, after what it is busy with and before it opens another one.
         if pipeline is not None or loading is not None:
             self._worker.call(close_model).add_done_callback(self._note_closing)
-        for name in ('_label_publisher', '_overlay_publisher', '_result_publisher'):
-            publisher = getattr(self, name)
-            setattr(self, name, None)
+        publishers = (*self._output_publishers, self._label_publisher)
+        self._output_publishers, self._label_publisher = (), None
+        for publisher in publishers:
             if publisher is not None:
                 self.destroy_publisher(publisher)
 
@@ -387,6 +435,17 @@ class PerceptionNode(LifecycleNode):
         except UnsupportedEventTypeError:  # not every middleware tells of lost messages
             events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
             return subscribe(event_callbacks=events)
+
+    def _subscribe_to(self, companion: Companion) -> Any:
+        def take(message: Any) -> None:
+            try:
+                companion.take(message)
+            except Exception as error:  # no message may end the node
+                self._note_error(error)
+
+        return self.create_subscription(
+            companion.message, companion.topic, take, COMPANION_QOS, raw=companion.is_raw
+        )
 
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s = monotonic()
@@ -430,16 +489,12 @@ class PerceptionNode(LifecycleNode):
         return pipeline, arrival, frame, (begun_ns, converted_ns)
 
     def _answer(self, pipeline: Pipeline, arrival: _Arrival, frame: Frame, times_ns: tuple[int, int]) -> None:
-        perception, params, spec = self._perception, self.params, pipeline.spec
+        perception, params = self._perception, self.params
         begun_ns, converted_ns = times_ns
-        found = pipeline.end()
+        found = self._refine(pipeline.end(), frame, params)
         found_ns = perf_counter_ns()
-        message = perception.to_message(found, frame, spec, params)
-        with self._publishing:
-            is_late = self._subscription is not arrival.subscription
-            if not is_late:
-                self._result_publisher.publish(message)
-        if is_late:
+        answer = Answer(found, frame, pipeline.spec, params, self._extra)
+        if not self._publish(arrival, 0, perception.outputs[0].make(answer)):
             self._health.dropped(INACTIVE)
             return
         published_ns = perf_counter_ns()
@@ -464,21 +519,34 @@ class PerceptionNode(LifecycleNode):
                 f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms',
                 throttle_duration_sec=REPEAT_S,
             )
-        try:
-            self._show(arrival, lambda: perception.draw(found, frame, spec, params), frame)
-        except Exception as error:  # the picture has its answer: it is not a dropped one
-            self._note_error(error)
+        for number in range(1, len(perception.outputs)):
+            try:
+                self._show(arrival, number, answer)
+            except Exception as error:  # the picture has its answer: it is not a dropped one
+                self._note_error(error)
+        self._last_answer = answer
 
-    def _show(self, arrival: _Arrival, draw: Callable[[], np.ndarray], frame: Frame) -> None:
-        """Publish the overlay if somebody looks at it."""
+    def _show(self, arrival: _Arrival, number: int, answer: Answer) -> None:
+        """Publish one of the further outputs if somebody looks at it."""
         with self._publishing:
             is_active = self._subscription is arrival.subscription
-            if not (is_active and self._overlay_publisher.get_subscription_count()):
+            if not (is_active and self._output_publishers[number].get_subscription_count()):
                 return
-        cdr = image_to_cdr(draw(), stamp_ns=frame.stamp_ns, frame_id=frame.frame_id)
+        output, begun_ns = self._perception.outputs[number], perf_counter_ns()
+        self._publish(arrival, number, output.make(answer))
+        self._health.took(output.topic, (perf_counter_ns() - begun_ns) / 1e6)
+
+    def _publish(self, arrival: _Arrival, number: int, message: Any) -> bool:
+        """Publish on one of the outputs; False where the node was deactivated meanwhile."""
         with self._publishing:
-            if self._subscription is arrival.subscription:
-                publish_cdr(self._overlay_publisher, cdr)
+            if self._subscription is not arrival.subscription:
+                return False
+            publisher = self._output_publishers[number]
+            if isinstance(message, bytearray):
+                publish_cdr(publisher, message)
+            else:
+                publisher.publish(message)
+            return True
 
     def _note_error(self, error: Exception) -> None:
         """Put what went wrong with a picture into log and diagnostics."""
@@ -556,8 +624,9 @@ class PerceptionNode(LifecycleNode):
                 'fallbacks': ' '.join(session.fallbacks),
                 'decoder': self._pipeline.spec.decoder,
             }
-        values |= report_values(report)
-        name = f'{self.get_fully_qualified_name().lstrip("/")}: {self._perception.topic}'
+        answer = self._last_answer
+        values |= {**(self._perception.tell(answer) if answer else {}), **report_values(report)}
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: {self._perception.outputs[0].topic}'
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(
             diagnostics_msg(name, level, message, values, stamp=stamp, hardware_id=backend)
@@ -603,7 +672,7 @@ class PerceptionNode(LifecycleNode):
         topic, wanted = self._topic, self._wanted_type()
         publishers = self.get_publishers_info_by_topic(topic)
         if not publishers:
-            ours = (topic, self.resolve_topic_name('overlay'))
+            ours = (topic, *(self.resolve_topic_name(output.topic) for output in self._perception.outputs))
             topics = self.get_topic_names_and_types()
             is_compressed = self.params.transport == 'compressed'
             twin = topic.removesuffix('/compressed') if is_compressed else f'{topic}/compressed'

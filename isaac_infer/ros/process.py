@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import signal
 import sys
@@ -56,6 +57,9 @@ def run_node(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+        # Python gives signals their default back while it ends: a second Ctrl-C, as launch files send it,
+        # would make a crash of a clean end.
+        atexit.register(signal.signal, number, signal.SIG_IGN)
     warning = transport.set_up()
     try:
         # ROS ignores what it does not know: `--model yolo.onnx` would start a node without a model.

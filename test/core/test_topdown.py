@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from isaac_infer.core.errors import ModelError, SessionError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.results import Detections, no_detections
-from isaac_infer.core.spec import ImageSpec, ModelSpec
+from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.results import Detections, Poses, no_detections
+from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.core.tensor import TensorSpec
-from isaac_infer.core.topdown import TopDown, crop_matrices, crops_to_source
+from isaac_infer.core.topdown import PADDING, TopDown, TopDownPipeline, crop_matrices, crops_to_source
 
 SIZE_HW = (64, 48)
 SPEC = ModelSpec(
@@ -81,8 +82,9 @@ def dotted() -> Frame:
     return Frame(cv2.GaussianBlur(image, (0, 0), 2))
 
 
-def make(session: DotSession, found: Detections, **options: int) -> TopDown:
-    return TopDown(lambda frame: found, session, SPEC, **options)
+def make(session: DotSession, found: Detections, **options: int) -> Callable[[Frame], Poses]:
+    top_down = TopDown(session, SPEC, **options)
+    return lambda frame: top_down(frame, found)
 
 
 def test_nobody_there_runs_nothing():
@@ -112,6 +114,33 @@ def test_no_more_than_max_persons_are_looked_at():
     assert session.runs == [2]
 
 
+class KnownPersons:
+    """A detector that knows what it will find."""
+
+    def __init__(self, found: Detections) -> None:
+        self.found, self.is_closed = found, False
+
+    def begin(self, frame: Frame) -> None: ...
+
+    def end(self) -> Detections:
+        return self.found
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_persons_of_one_network_get_key_points_of_another():
+    known, session = KnownPersons(persons(*BOXES)), DotSession()
+    pipeline = TopDownPipeline(
+        known, Pipeline(session, SPEC, Limits()), max_batch=8, max_persons=3, padding=PADDING
+    )
+    found = pipeline(dotted())
+    np.testing.assert_allclose(found.xy, np.repeat(DOTS[:3, None], 2, axis=1), atol=3.5)
+    assert pipeline.times.run_ms > 0
+    pipeline.close()
+    assert known.is_closed
+
+
 def test_a_box_at_the_border_is_cropped_with_black_beyond():
     found = make(DotSession(), persons((0, 0, 60, 90)))(dotted())
     np.testing.assert_allclose(found.xy[0, 0], DOTS[0], atol=3.5)
@@ -126,7 +155,7 @@ def test_a_decoder_for_whole_pictures_is_refused():
     from dataclasses import replace
 
     with pytest.raises(ModelError, match='leave the person detector out'):
-        TopDown(lambda frame: no_detections(), DotSession(), replace(SPEC, decoder='ultralytics_pose'))
+        TopDown(DotSession(), replace(SPEC, decoder='ultralytics_pose'))
 
 
 def test_a_crop_is_the_box_widened_by_a_quarter_to_the_aspect_ratio_of_the_network():

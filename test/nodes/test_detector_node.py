@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from camera import PICTURE, SECOND, Camera, stamp_of, values_of
+from diagnostic_msgs.msg import DiagnosticStatus
 from onnx import TensorProto, helper
 from processes import wait_until
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -27,12 +28,9 @@ from models import OPSET, save_constant_detector, save_model, ultralytics_metada
 
 NODE = '/detector_node'
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-BEST_EFFORT = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=10)
-PICTURE = np.full((48, 64, 3), 90, np.uint8)
 # A 64 x 48 picture lies 8 pixels from the top of a 64 x 64 network input: a mug and a doubtful ball.
 OBJECTS = [(20.0, 30.0, 10.0, 12.0, 0, 0.9), (45.0, 30.0, 8.0, 8.0, 1, 0.4)]
-SECOND = 10**9
 
 
 def save_detector(path, objects=OBJECTS, names=('mug', 'ball')):
@@ -71,60 +69,6 @@ def parameters(**values):
     for name, value in values.items():
         arguments += ['-p', f'{name}:={value}']
     return arguments
-
-
-class Camera:
-    """Publishes pictures to a detector and collects what it says."""
-
-    def __init__(self, peer, qos=BEST_EFFORT):
-        self.peer = peer
-        self.publisher = peer.node.create_publisher(Image, 'image', qos)
-        peer.listen(Detection2DArray, 'detections')
-        peer.listen(DiagnosticArray, '/diagnostics')
-        self.stamp_ns = SECOND
-
-    def is_matched(self):
-        """Both ends know one another."""
-        return (
-            self.publisher.get_subscription_count() > 0 and self.peer.node.count_publishers('detections') > 0
-        )
-
-    def send(self, picture=PICTURE):
-        """Publish a picture; give its stamp."""
-        self.stamp_ns += SECOND // 10
-        self.publisher.publish(bytes(image_to_cdr(picture, stamp_ns=self.stamp_ns, frame_id='camera')))
-        return self.stamp_ns
-
-    def ask(self, picture=PICTURE):
-        """Publish a picture and give the answer to it; again where the nodes do not know one another yet."""
-        answers = self.peer.got['detections']
-        assert wait_until(self.is_matched), 'the detector is not there'
-        for _ in range(10):
-            self.send(picture)
-            if wait_until(lambda: answers and stamp_of(answers[-1]) == self.stamp_ns, timeout_s=3):
-                return answers[-1]
-        raise AssertionError('no picture was answered')
-
-    def status(self, condition, timeout_s=10):
-        """Wait for a status that meets a condition, and give it."""
-        found = []
-
-        def arrived():
-            found[:] = [m.status[0] for m in self.peer.got['/diagnostics'] if condition(m.status[0])][-1:]
-            return found
-
-        wait_until(arrived, timeout_s)
-        seen = [(status.level, status.message) for m in self.peer.got['/diagnostics'] for status in m.status]
-        assert found, f'no such status among {seen}'
-        return found[0]
-
-
-def stamp_of(message):
-    return message.header.stamp.sec * SECOND + message.header.stamp.nanosec
-
-
-def values_of(status):
-    return {pair.key: pair.value for pair in status.values}
 
 
 def is_balanced(values):

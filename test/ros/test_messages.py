@@ -5,9 +5,15 @@ import pytest
 from builtin_interfaces.msg import Time
 
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.results import Detections, no_detections
+from isaac_infer.core.results import Detections, Poses, no_detections
 from isaac_infer.core.spec import ImageSpec, ModelSpec
-from isaac_infer.ros.messages import detections_from_msg, detections_to_msg, label_info_msg
+from isaac_infer.ros.messages import (
+    detections_from_msg,
+    entries_of_detections,
+    entries_of_keypoints,
+    entries_to_msg,
+    label_info_msg,
+)
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (64, 64)), ('output0',), ('mug', 'ball'), 3)
 FRAME = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=1_500_000_007, frame_id='camera')
@@ -18,8 +24,12 @@ FOUND = Detections(
 )
 
 
+def message_of(found, frame=FRAME, **options):
+    return entries_to_msg(entries_of_detections(found, SPEC, **options), frame)
+
+
 def test_a_picture_without_objects_gives_an_empty_array_with_its_header():
-    message = detections_to_msg(no_detections(), FRAME, SPEC)
+    message = message_of(no_detections())
     assert list(message.detections) == []
     stamp = message.header.stamp
     assert (stamp.sec, stamp.nanosec, message.header.frame_id) == (1, 500_000_007, 'camera')
@@ -27,12 +37,12 @@ def test_a_picture_without_objects_gives_an_empty_array_with_its_header():
 
 def test_a_stamp_before_1970_is_kept():
     frame = Frame(FRAME.image, stamp_ns=-1)
-    stamp = detections_to_msg(no_detections(), frame, SPEC).header.stamp
+    stamp = message_of(no_detections(), frame).header.stamp
     assert (stamp.sec, stamp.nanosec) == (-1, 999_999_999)
 
 
 def test_boxes_are_centre_and_size_in_source_pixels():
-    message = detections_to_msg(FOUND, FRAME, SPEC)
+    message = message_of(FOUND)
     box = message.detections[0].bbox
     assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (3, 6, 4, 8)
     assert box.center.theta == 0
@@ -42,9 +52,7 @@ def test_boxes_are_centre_and_size_in_source_pixels():
 
 def test_rotated_boxes_have_their_own_size_and_angle():
     rotated = np.array([[30, 20, 10, 4, 0.5]], np.float32)
-    message = detections_to_msg(
-        Detections(FOUND.xyxy[:1], FOUND.score[:1], FOUND.class_id[:1], rotated), FRAME, SPEC
-    )
+    message = message_of(Detections(FOUND.xyxy[:1], FOUND.score[:1], FOUND.class_id[:1], rotated))
     box = message.detections[0].bbox
     assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (30, 20, 10, 4)
     assert box.center.theta == 0.5
@@ -52,7 +60,7 @@ def test_rotated_boxes_have_their_own_size_and_angle():
 
 @pytest.mark.parametrize(('class_ids', 'expected'), [('name', ['ball', '2']), ('index', ['1', '2'])])
 def test_classes_are_names_or_numbers(class_ids, expected):
-    message = detections_to_msg(FOUND, FRAME, SPEC, class_ids=class_ids)
+    message = message_of(FOUND, class_ids=class_ids)
     assert [entry.results[0].hypothesis.class_id for entry in message.detections] == expected
     assert [entry.results[0].hypothesis.score for entry in message.detections] == [0.75, 0.5]
 
@@ -67,8 +75,24 @@ def test_label_info_names_every_class():
     assert (message.threshold, message.header.stamp.sec) == (0.25, 3)
 
 
+def test_key_points_that_were_found_are_entries_without_size():
+    xy = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    score = np.array([[0.9, 0.2, 0.0], [0.5, 0.0, 0.6]], np.float32)
+    poses = Poses(FOUND, xy, score)
+    entries = entries_of_keypoints(poses, ('nose', 'hip', 'knee'), threshold=0.3, ids=(4, 7))
+    message = entries_to_msg(entries, FRAME)
+    found = [
+        (entry.results[0].hypothesis.class_id, entry.id, entry.bbox.center.position.x)
+        for entry in message.detections
+    ]
+    assert found == [('nose', '4', 0), ('nose', '7', 6), ('knee', '7', 10)]
+    assert all(entry.bbox.size_x == entry.bbox.size_y == 0 for entry in message.detections)
+    everything = entries_of_keypoints(poses, ('nose', 'hip', 'knee'), threshold=0.0, ids=(4, 7))
+    assert len(everything.texts) == 4  # what scores 0 was never found
+
+
 def test_a_message_read_back_is_what_was_written():
-    found, names = detections_from_msg(detections_to_msg(FOUND, FRAME, SPEC), ['mug', 'ball'])
+    found, names = detections_from_msg(message_of(FOUND), ['mug', 'ball'])
     np.testing.assert_array_equal(found.xyxy, FOUND.xyxy)
     np.testing.assert_array_equal(found.score, FOUND.score)
     assert (found.class_id.tolist(), names) == ([1, 2], ['ball', '2'])

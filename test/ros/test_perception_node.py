@@ -17,7 +17,7 @@ from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
 from isaac_infer.ros.diagnostics import OK, WARN
 from isaac_infer.ros.images import image_to_cdr
-from isaac_infer.ros.perception_node import Loaded, Perception, PerceptionNode
+from isaac_infer.ros.perception_node import Loaded, Output, Perception, PerceptionNode
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (8, 8)), ('output0',), ('mug',), 1)
 
@@ -61,10 +61,7 @@ def make(ros):
             params=DetectorParams,
             load=load or pretend,
             limits=lambda params, spec: Limits(confidence_threshold=params.confidence_threshold),
-            topic='results',
-            message=Empty,
-            to_message=lambda found, frame, spec, params: Empty(),
-            draw=lambda found, frame, spec, params: frame.image,
+            outputs=tuple(Output(topic, Empty, lambda answer: Empty()) for topic in ('results', 'more')),
         )
         nodes.append(PerceptionNode(replace(perception)))
         return nodes[-1], opened

@@ -58,6 +58,26 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
     assert ('a request is not done' in said) != is_closed
 
 
+def test_ctrl_c_that_comes_again_while_the_process_ends_is_no_crash():
+    # A launch file passes on the Ctrl-C that the terminal has sent to its processes already.
+    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_LOCALHOST_ONLY': '1'}
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, '-c', SCRIPT, '0.01'], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            while 'at work' not in (line := process.stdout.readline()):
+                assert line, 'the node ended'
+            deadline = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < deadline:
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.001)
+        finally:
+            process.kill()
+            process.communicate()
+        assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ('arguments', 'code', 'said'),
     [

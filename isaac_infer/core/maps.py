@@ -1,0 +1,39 @@
+"""Maps: a segmentation as a picture of numbers: of the class of every pixel, or of its object."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isaac_infer.core.fit import Size
+from isaac_infer.core.results import Segmentation, mask_box
+
+
+def class_map_of(found: Segmentation, size_hw: Size, num_classes: int) -> np.ndarray:
+    """The class of every pixel: (H, W) uint8, or uint16 where a byte does not suffice.
+
+    Where nothing was found, and what the network did not see, has the highest number of the type.
+    """
+    if found.class_map is not None:
+        return found.class_map
+    dtype = np.uint8 if num_classes <= np.iinfo(np.uint8).max else np.uint16
+    return _painted(found, size_hw, found.objects.class_id, np.full(size_hw, np.iinfo(dtype).max, dtype))
+
+
+def instance_map_of(found: Segmentation, size_hw: Size) -> np.ndarray:
+    """The object that every pixel belongs to: (H, W) uint16, from 1; 0 where there is none."""
+    return _painted(found, size_hw, np.arange(1, len(found) + 1), np.zeros(size_hw, np.uint16))
+
+
+def class_shares(class_map: np.ndarray) -> dict[int, float]:
+    """Which part of a class map (H, W) each class has that is in it; classes without a pixel are left out."""
+    pixels = np.bincount(class_map.reshape(-1))
+    return {
+        class_id: float(pixels[class_id] / class_map.size) for class_id in np.flatnonzero(pixels).tolist()
+    }
+
+
+def _painted(found: Segmentation, size_hw: Size, numbers: np.ndarray, into: np.ndarray) -> np.ndarray:
+    for row in range(len(found) - 1, -1, -1):  # the best one on top
+        left, top, right, bottom = mask_box(found.objects.xyxy[row])
+        into[top:bottom, left:right][found.masks[row]] = numbers[row]
+    return into

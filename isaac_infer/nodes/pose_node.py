@@ -1,0 +1,209 @@
+"""pose_node: pictures in, persons and their key points out."""
+
+from __future__ import annotations
+
+import isaac_infer.engine.wake  # noqa: F401 - it works while the rest is imported
+
+# isort: split
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image
+from vision_msgs.msg import Detection2DArray
+from visualization_msgs.msg import MarkerArray
+
+from isaac_infer.core.draw import draw_poses
+from isaac_infer.core.errors import ModelError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.results import Poses
+from isaac_infer.core.skeleton import SKELETONS, Skeleton, fit_skeleton, read_skeleton, skeleton_for
+from isaac_infer.core.smooth import Smoother
+from isaac_infer.core.space import on_plane
+from isaac_infer.core.topdown import TopDownPipeline
+from isaac_infer.nodes._opening import limits_of, open_model
+from isaac_infer.params import PoseNodeParams
+from isaac_infer.ros.cdr import write_entries
+from isaac_infer.ros.depths import Depths
+from isaac_infer.ros.images import picture_of
+from isaac_infer.ros.markers import pose_markers
+from isaac_infer.ros.messages import entries_of_detections, entries_of_keypoints
+from isaac_infer.ros.perception_node import Answer, Companion, Loaded, Output, Perception, PerceptionNode
+from isaac_infer.ros.persons import PersonsOfTopic
+from isaac_infer.ros.process import run_node
+
+NAME = 'pose_node'
+
+
+class PoseMessages:
+    """What the answers of one model become: its skeleton, and the persons of the picture before."""
+
+    def __init__(self, skeleton: Skeleton, depths: Depths | None) -> None:
+        self.skeleton, self.depths = skeleton, depths
+        self._smoother = Smoother()
+
+    def refine(self, found: Poses, frame: Frame, params: PoseNodeParams) -> Poses:
+        """Number the persons, and smooth their key points, as the parameters want it."""
+        if not params.track:
+            return replace(found, ids=np.arange(1, len(found) + 1))
+        smooth = self._smoother(
+            found, frame.stamp_ns, params.smoothing(), threshold=params.keypoint_threshold
+        )
+        return smooth if params.smooth else replace(found, ids=smooth.ids)
+
+
+def load(params: PoseNodeParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]) -> Loaded:
+    """Open the pose model and, for top-down ones, what finds the persons."""
+    loaded = open_model('pose', params, say, is_cancelled)
+    try:
+        return _with_persons(loaded, params, say, is_cancelled)
+    except BaseException:
+        loaded.pipeline.close()
+        raise
+
+
+def _with_persons(
+    loaded: Loaded, params: PoseNodeParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]
+) -> Loaded:
+    pose, facts, companions = loaded.pipeline, dict(loaded.facts), []
+    skeleton = _skeleton(params.skeleton, pose.spec.keypoints)
+    facts['skeleton'] = skeleton.name
+    options = {
+        'max_batch': params.max_batch,
+        'max_persons': params.max_persons,
+        'padding': params.person_padding,
+    }
+    pipeline = pose
+    if params.person_model_file_path:
+        finder = open_model('detection', _detector_params(params), say, is_cancelled)
+        try:
+            limits = finder.pipeline.limits
+            wanted = frozenset(_person_classes(params, finder.pipeline.spec.class_names))
+            finder.pipeline.limits = replace(limits, class_ids=wanted)
+            pipeline = TopDownPipeline(finder.pipeline, pose, **options)
+        except BaseException:
+            finder.pipeline.close()
+            raise
+        facts |= {'person_model': finder.facts['model'], 'person_backend': finder.pipeline.session.backend}
+    elif params.persons_topic:
+        persons = PersonsOfTopic(params)
+        pipeline = TopDownPipeline(persons, pose, **options)
+        companions.append(Companion(params.persons_topic, Detection2DArray, persons.take))
+    depths = Depths() if params.use_depth else None
+    if depths:
+        companions.append(Companion('depth', Image, depths.take_depth, is_raw=True))
+        companions.append(Companion('camera_info', CameraInfo, depths.take_camera_info))
+    messages = PoseMessages(skeleton, depths)
+    return Loaded(pipeline, facts, messages.refine, tuple(companions), messages)
+
+
+def _detector_params(params: PoseNodeParams) -> PoseNodeParams:
+    """The same backend and engine options, for the model that finds the persons."""
+    own = PoseNodeParams(
+        model_file_path=params.person_model_file_path,
+        confidence_threshold=params.person_threshold,
+        build_only=params.build_only,
+    )
+    shared = (
+        'backend', 'providers', 'num_threads', 'precision', 'calibration_path', 'calibration',
+        'engine_cache_path', 'workspace_mib', 'optimization_level', 'tactic_sources', 'dla_core',
+        'version_compatible', 'hardware_compatible', 'uint8_input', 'best_class', 'prepare', 'device',
+    )  # fmt: skip
+    return own.changed(**{name: getattr(params, name) for name in shared})
+
+
+def _person_classes(params: PoseNodeParams, names: Sequence[str]) -> list[int]:
+    """Which classes of the detector are persons.
+
+    Raises:
+        ModelError: none is.
+    """
+    found = [index for index, name in enumerate(names) if name in params.person_classes]
+    found += [int(text) for text in params.person_classes if text.isdecimal()]
+    if not found:
+        raise ModelError(
+            f'{params.person_model_file_path}: expected a class called {" or ".join(params.person_classes)}, '
+            f'got {", ".join(names) or "no names"}; set person_classes, by name or number'
+        )
+    return found
+
+
+def _skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:
+    if not wanted:
+        return skeleton_for(keypoints)
+    return fit_skeleton(SKELETONS.get(wanted) or read_skeleton(Path(wanted).expanduser()), keypoints)
+
+
+# ---- what is published -------------------------------------------------------------------------------------
+
+
+def persons(answer: Answer) -> Detection2DArray | bytes:
+    """The box of every person, with its number."""
+    found: Poses = answer.found
+    entries = entries_of_detections(
+        found.persons, answer.spec, class_ids=answer.params.class_ids, ids=found.ids.tolist()
+    )
+    return write_entries(entries, answer.frame)
+
+
+def keypoints(answer: Answer) -> Detection2DArray | bytes:
+    """Every key point that was found."""
+    found: Poses = answer.found
+    entries = entries_of_keypoints(
+        found, answer.spec.keypoints, threshold=answer.params.keypoint_threshold, ids=found.ids.tolist()
+    )
+    return write_entries(entries, answer.frame)
+
+
+def markers(answer: Answer) -> MarkerArray:
+    """Joints and links, in metres where the depth is known, else on a plane."""
+    found, params, frame = answer.found, answer.params, answer.frame
+    depths: Depths | None = answer.extra.depths
+    if depths:
+        points = depths.positions(found.xy, frame, params.depth_tolerance_ms)
+    else:
+        points = on_plane(found.xy, frame.size_hw, params.marker_pixel_m)
+    is_found = (found.score >= params.keypoint_threshold) & (found.score > 0)
+    points = np.where(is_found[..., None], points, np.nan)
+    return pose_markers(
+        points, answer.extra.skeleton, frame, ids=found.ids.tolist(), joint_m=params.marker_joint_m
+    )
+
+
+def overlay(answer: Answer) -> bytearray:
+    """The picture with its persons."""
+    params = answer.params
+    image = draw_poses(
+        answer.frame.bgr(),
+        answer.found,
+        answer.extra.skeleton,
+        threshold=params.keypoint_threshold,
+        line_width=params.overlay_line_width,
+    )
+    return picture_of(image, answer.frame)
+
+
+POSE = Perception(
+    name=NAME,
+    params=PoseNodeParams,
+    load=load,
+    limits=limits_of,
+    outputs=(
+        Output('persons', Detection2DArray, persons),
+        Output('keypoints', Detection2DArray, keypoints),
+        Output('markers', MarkerArray, markers),
+        Output('overlay', Image, overlay),
+    ),
+    tell=lambda answer: {'persons': str(len(answer.found))},
+)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C; the exit code is 1 where its parameters are wrong."""
+    return run_node(NAME, PoseNodeParams, lambda stop: PerceptionNode(POSE, stop), args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

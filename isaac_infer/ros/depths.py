@@ -1,0 +1,58 @@
+"""Depths: depth images and the calibration of their camera, for key points in metres."""
+
+from __future__ import annotations
+
+import numpy as np
+from sensor_msgs.msg import CameraInfo
+
+from isaac_infer.core.encodings import depth_from_view, view_from_cdr
+from isaac_infer.core.errors import FrameError
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.space import Intrinsics, in_space
+from isaac_infer.ros.recent import Recent
+
+KEPT = 10  # depth images, as large as pictures
+
+
+class Depths:
+    """The newest depth images, and what the camera says of itself."""
+
+    def __init__(self) -> None:
+        self._images: Recent[bytes] = Recent(KEPT)
+        self._camera: Intrinsics | None = None
+
+    def take_depth(self, cdr: bytes) -> None:
+        """Keep a depth image as it came: most are never looked at."""
+        view = view_from_cdr(cdr)
+        if view is None:
+            raise FrameError('depth: expected a serialised sensor_msgs/Image in plain CDR')
+        self._images.add(view.stamp_ns, cdr)
+
+    def take_camera_info(self, message: CameraInfo) -> None:
+        """Keep what the camera says."""
+        k = message.k
+        camera = Intrinsics(k[0], k[4], k[2], k[5], (message.height, message.width))
+        if not camera.is_calibrated:
+            raise FrameError(
+                'camera_info: expected focal lengths and a size above 0, got an uncalibrated camera'
+            )
+        self._camera = camera
+
+    def positions(self, xy: np.ndarray, frame: Frame, tolerance_ms: float) -> np.ndarray:
+        """Give points (..., 2) of a frame in metres (..., 3); NaN where their depth is not known.
+
+        Raises:
+            FrameError: there is no depth image of that time, or nothing is known of the camera.
+        """
+        if self._camera is None:
+            raise FrameError('markers: no camera_info came yet, without which there are no metres')
+        cdr = self._images.nearest(frame.stamp_ns, round(tolerance_ms * 1e6))
+        view = None if cdr is None else view_from_cdr(cdr)
+        if view is None:
+            raise FrameError(
+                f'markers: no depth image within {tolerance_ms:g} ms of the picture; raise '
+                'depth_tolerance_ms, or set use_depth to false'
+            )
+        depth = depth_from_view(view)
+        scale = np.array(depth.shape[::-1]) / frame.size_hw[::-1]
+        return in_space(xy * scale, depth, self._camera.for_size((depth.shape[0], depth.shape[1])))

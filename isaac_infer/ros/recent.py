@@ -1,0 +1,50 @@
+"""Recent: the last messages of a topic, found by the stamp of the picture that they belong to."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from time import monotonic
+from typing import Generic, TypeVar
+
+T = TypeVar('T')
+
+
+class Recent(Generic[T]):
+    """Keeps the last values by stamp; one thread adds, another one asks."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._values: OrderedDict[int, T] = OrderedDict()
+        self._came = threading.Condition()
+
+    def add(self, stamp_ns: int, value: T) -> None:
+        """Keep a value; the oldest one goes."""
+        with self._came:
+            self._values[stamp_ns] = value
+            self._values.move_to_end(stamp_ns)
+            if len(self._values) > self._length:
+                self._values.popitem(last=False)
+            self._came.notify_all()
+
+    def wait(self, stamp_ns: int, timeout_s: float) -> T | None:
+        """Give the value of a stamp; None where it does not come in time."""
+        end = monotonic() + timeout_s
+        with self._came:
+            while stamp_ns not in self._values:
+                left = end - monotonic()
+                if left <= 0 or not self._came.wait(left):
+                    return self._values.get(stamp_ns)
+            return self._values[stamp_ns]
+
+    def nearest(self, stamp_ns: int, tolerance_ns: int) -> T | None:
+        """Give the value whose stamp differs least, or None where it differs more than that."""
+        with self._came:
+            stamp = min(self._values, key=lambda stamp: abs(stamp - stamp_ns), default=None)
+            return None if stamp is None or abs(stamp - stamp_ns) > tolerance_ns else self._values[stamp]
+
+    @property
+    def newest_ns(self) -> int | None:
+        """The stamp that came last; None where none came yet."""
+        with self._came:
+            return next(reversed(self._values), None)

@@ -1,0 +1,251 @@
+"""pose_node, as a process of its own, over DDS."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from camera import PICTURE, SECOND, Camera, stamp_of, values_of
+from processes import parameters, wait_until
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
+from visualization_msgs.msg import Marker, MarkerArray
+
+from isaac_infer.core.frame import Frame
+from isaac_infer.core.results import Detections
+from isaac_infer.core.skeleton import SKELETONS
+from isaac_infer.core.spec import ImageSpec, ModelSpec
+from isaac_infer.ros.images import image_to_cdr
+from isaac_infer.ros.messages import entries_of_detections, entries_to_msg, stamp_ns_of
+from models import save_constant_detector, ultralytics_metadata
+
+NODE = '/pose_node'
+NAMES = SKELETONS['coco17'].keypoints
+SIZE = 64
+CELLS = sum((SIZE // stride) ** 2 for stride in (8, 16, 32))
+# A 64 x 48 picture lies 8 pixels from the top of a 64 x 64 network input.
+TOP = 8
+
+
+@pytest.fixture
+def camera(make_peer):
+    return Camera(make_peer('camera'), answers='persons')
+
+
+def save_pose(path, persons):
+    """Persons at x, in pixels of the network: a box around 17 points in a column; the last one is not seen."""
+    output = np.zeros((1, 4 + 1 + 17 * 3, CELLS), np.float32)
+    output[0, :4] = SIZE / 2
+    for row, x in enumerate(persons):
+        points = np.array([(x, 14 + 2 * at, 0.9) for at in range(17)], np.float32)
+        points[-1, 2] = 0.1
+        output[0, :, row] = (x, 30, 10, 40, 0.8 - 0.1 * row, *points.reshape(-1))
+    metadata = {**ultralytics_metadata(['person'], SIZE), 'task': 'pose', 'kpt_shape': '[17, 3]'}
+    return save_constant_detector(path, {'output0': output}, metadata=metadata)
+
+
+def newest(camera, topic, answer):
+    """The message of a topic with the stamp of an answer."""
+    found = []
+
+    def came():
+        for message in list(camera.peer.got[topic]):
+            header = message.markers[0].header if topic == 'markers' else message.header
+            if stamp_ns_of(header) == stamp_of(answer):
+                found.append(message)
+        return found
+
+    assert wait_until(came), f'{topic}: no message with the stamp of the answer'
+    return found[0]
+
+
+def ask_for(camera, topic, kind, picture=PICTURE):
+    camera.peer.listen(kind, topic)
+    camera.ask(picture)
+    assert wait_until(lambda: camera.peer.node.count_publishers(topic))
+    assert wait_until(lambda: camera.ask(picture) and camera.peer.got[topic])
+    return newest(camera, topic, camera.ask(picture))
+
+
+def test_persons_have_boxes_key_points_and_markers(start, tmp_path, camera):
+    model = save_pose(tmp_path / 'pose.onnx', [20, 50])
+    start('pose_node', *parameters(model_file_path=model)).wait_for('waiting for pictures')
+    persons = camera.ask()
+    assert [entry.results[0].hypothesis.class_id for entry in persons.detections] == ['person'] * 2
+    assert [entry.id for entry in persons.detections] == ['1', '2']
+    box = persons.detections[0].bbox
+    assert (box.center.position.x, box.center.position.y) == pytest.approx((20, 30 - TOP))
+    keypoints = ask_for(camera, 'keypoints', Detection2DArray)
+    of_first = [entry for entry in keypoints.detections if entry.id == '1']
+    assert [entry.results[0].hypothesis.class_id for entry in of_first] == list(NAMES[:-1])
+    places = [(entry.bbox.center.position.x, entry.bbox.center.position.y) for entry in of_first]
+    assert places == pytest.approx([(20, 14 + 2 * at - TOP) for at in range(16)])
+    markers = ask_for(camera, 'markers', MarkerArray).markers
+    assert markers[0].action == Marker.DELETEALL
+    assert [(marker.ns, marker.id) for marker in markers[1:]] == [
+        (namespace, number) for number in (1, 2) for namespace in ('joints', 'links')
+    ]
+    joints = markers[1]
+    assert len(joints.points) == 16 and len(joints.colors) == 16
+    assert (joints.points[0].x, joints.points[0].y) == pytest.approx((0.001 * (20 - 32), 0.001 * (6 - 24)))
+    overlay = ask_for(camera, 'overlay', Image)
+    assert np.frombuffer(overlay.data, np.uint8).std() > 5
+    values = values_of(camera.status(lambda status: values_of(status).get('persons') == '2'))
+    assert values['skeleton'] == 'coco17'
+
+
+def test_nobody_is_an_empty_answer(start, tmp_path, camera):
+    model = save_pose(tmp_path / 'pose.onnx', [])
+    start('pose_node', *parameters(model_file_path=model)).wait_for('waiting for pictures')
+    assert list(camera.ask().detections) == []
+    assert len(ask_for(camera, 'markers', MarkerArray).markers) == 1
+
+
+def test_no_more_persons_than_are_wanted(start, tmp_path, camera):
+    model = save_pose(tmp_path / 'pose.onnx', [10, 30, 50])
+    start('pose_node', *parameters(model_file_path=model, max_persons=2)).wait_for('waiting for pictures')
+    assert len(camera.ask().detections) == 2
+
+
+def test_a_skeleton_that_names_joints_the_model_does_not_have_is_refused(start, tmp_path):
+    file = tmp_path / 'dog.yaml'
+    file.write_text('keypoints: [nose, tail]\nlinks: [[nose, tail]]\n')
+    model = save_pose(tmp_path / 'pose.onnx', [20])
+    node = start('pose_node', *parameters(model_file_path=model, skeleton=file))
+    node.wait_for('the model has no key point tail')
+    assert node.is_alive and 'Traceback' not in node.log
+
+
+def save_single(path):
+    """A network for the picture of one person: every point in its middle."""
+    maps = np.zeros((1, 16, 16, 16), np.float32)
+    maps[0, :, 8, 8] = 0.9
+    return save_constant_detector(path, {'heatmaps': maps}, image_shape=(1, 3, SIZE, SIZE))
+
+
+def publish_persons(camera, publisher, stamp_ns, boxes, class_id=0):
+    found = Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.full(len(boxes), 0.9, np.float32),
+        np.full(len(boxes), class_id, np.int32),
+    )
+    spec = ModelSpec('detection', '', ImageSpec('', (1, 1)), (), ('person', 'dog'), 2)
+    frame = Frame(PICTURE, stamp_ns=stamp_ns, frame_id='camera')
+    publisher.publish(entries_to_msg(entries_of_detections(found, spec), frame))
+
+
+def test_persons_of_another_node_are_taken_by_the_stamp_of_the_picture(start, tmp_path, camera):
+    model = save_single(tmp_path / 'single.onnx')
+    start('pose_node', *parameters(model_file_path=model, persons_topic='detections')).wait_for(
+        'waiting for pictures'
+    )
+    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    keypoints, answers = camera.peer.got['keypoints'], camera.peer.got['persons']
+    camera.peer.listen(Detection2DArray, 'keypoints')
+    for _ in range(10):
+        stamp_ns = camera.send()
+        publish_persons(camera, publisher, stamp_ns, [(10, 4, 30, 44), (40, 4, 60, 44)])
+        if wait_until(lambda: keypoints and stamp_of(keypoints[-1]) == stamp_ns, 2):  # noqa: B023
+            break
+    assert len(answers[-1].detections) == 2 and len(keypoints[-1].detections) == 2 * 16
+    x = [entry.bbox.center.position.x for entry in keypoints[-1].detections if entry.id == '2']
+    assert np.allclose(x, 50, atol=3)
+    stamp_ns = camera.send()
+    publish_persons(camera, publisher, stamp_ns, [(10, 4, 30, 44)], class_id=1)  # dogs are none
+    assert wait_until(lambda: stamp_of(answers[-1]) == stamp_ns)
+    assert list(answers[-1].detections) == []
+
+
+def test_persons_that_never_match_a_picture_are_said_in_diagnostics(start, tmp_path, camera):
+    model = save_single(tmp_path / 'single.onnx')
+    arguments = parameters(model_file_path=model, persons_topic='detections', persons_timeout_ms=20.0)
+    node = start('pose_node', *arguments)
+    node.wait_for('waiting for pictures')
+    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+
+    def said(text):
+        stamp_ns = camera.send()
+        publish_persons(camera, publisher, stamp_ns - 5 * SECOND, [(10, 4, 30, 44)])
+        return any(text in message.status[0].message for message in camera.peer.got['/diagnostics'])
+
+    assert wait_until(lambda: said('expected detections with the stamp of the picture within 20 ms'))
+    assert wait_until(lambda: said('s older'))
+    assert node.is_alive
+
+
+def test_a_detector_of_ones_own_finds_the_persons(start, tmp_path, camera):
+    from models import ultralytics_output
+
+    boxes = ultralytics_output([(20, 32, 20, 40, 1, 0.9), (44, 32, 20, 40, 0, 0.9)], classes=2)
+    finder = save_constant_detector(
+        tmp_path / 'finder.onnx', {'output0': boxes}, metadata=ultralytics_metadata(['dog', 'person'])
+    )
+    model = save_single(tmp_path / 'single.onnx')
+    start('pose_node', *parameters(model_file_path=model, person_model_file_path=finder)).wait_for(
+        'waiting for pictures'
+    )
+    (person,) = camera.ask().detections
+    assert person.bbox.center.position.x == pytest.approx(20)
+    keypoints = ask_for(camera, 'keypoints', Detection2DArray).detections
+    assert len(keypoints) == 16
+    assert np.allclose([entry.bbox.center.position.x for entry in keypoints], 20, atol=3)
+
+
+def test_with_depth_and_calibration_markers_are_in_metres(start, tmp_path, camera):
+    model = save_pose(tmp_path / 'pose.onnx', [20])
+    start('pose_node', *parameters(model_file_path=model, use_depth=True)).wait_for('waiting for pictures')
+    depth = camera.peer.node.create_publisher(Image, 'depth', 10)
+    info = camera.peer.node.create_publisher(CameraInfo, 'camera_info', 10)
+    camera.peer.listen(MarkerArray, 'markers')
+    assert wait_until(lambda: depth.get_subscription_count() and info.get_subscription_count())
+    millimetres = np.full(PICTURE.shape[:2], 2000, np.uint16)
+    millimetres[:, :10] = 0
+    k = [50.0, 0, 32, 0, 50, 24, 0, 0, 1]
+    got = camera.peer.got['markers']
+
+    def lifted():
+        info.publish(CameraInfo(height=48, width=64, k=k, header=Header(frame_id='camera')))
+        cdr = image_to_cdr(
+            millimetres, stamp_ns=camera.stamp_ns + SECOND // 10, frame_id='camera', encoding='16UC1'
+        )
+        depth.publish(bytes(cdr))
+        camera.send()
+        wait_until(lambda: got and len(got[-1].markers) > 1, 0.5)
+        return got and len(got[-1].markers) > 1
+
+    assert wait_until(lifted)
+    point = got[-1].markers[1].points[0]
+    assert point.z == pytest.approx(2.0)
+    assert (point.x, point.y) == pytest.approx(((20 - 0.5 - 32) * 2 / 50, (6 - 0.5 - 24) * 2 / 50))
+
+
+needs_data = pytest.mark.skipif(
+    'ISAAC_INFER_TEST_DATA' not in os.environ, reason='ISAAC_INFER_TEST_DATA is not set'
+)
+
+
+@needs_data
+def test_a_real_network_finds_the_persons_of_its_reference(start, camera):
+    data = Path(os.environ['ISAAC_INFER_TEST_DATA'])
+    folder = data / 'models' / 'yolov8n_pose_320'
+    arguments = parameters(model_file_path=folder / 'model.onnx', keypoint_threshold=0.0)
+    start('pose_node', *arguments).wait_for('waiting for pictures')
+    for path in sorted((folder / 'refs').glob('*.json')):
+        expected = json.loads(path.read_text())['detections']
+        picture = cv2.imread(str(data / 'images' / f'{path.stem}.jpg'))
+        keypoints = ask_for(camera, 'keypoints', Detection2DArray, picture)
+        persons = [message for message in camera.peer.got['persons'] if message.header == keypoints.header][0]
+        assert len(persons.detections) == len(expected)
+        for one, person in zip(persons.detections, expected, strict=True):
+            places = {
+                entry.results[0].hypothesis.class_id: entry.bbox.center.position
+                for entry in keypoints.detections
+                if entry.id == one.id
+            }
+            for name, (x, y, _) in zip(NAMES, person['keypoints_xyv'], strict=True):
+                assert (places[name].x, places[name].y) == pytest.approx((x, y), abs=2)
