@@ -23,11 +23,6 @@ def header_of(frame: Frame) -> Header:
     return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
 
 
-def stamp_ns_of(header: Header) -> int:
-    """The stamp of a header, in nanoseconds."""
-    return int(header.stamp.sec * SECOND_NS + header.stamp.nanosec)
-
-
 @dataclass(frozen=True)
 class Entries:
     """What a Detection2DArray holds; row i of everything speaks of the same entry."""

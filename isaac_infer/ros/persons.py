@@ -9,7 +9,8 @@ from isaac_infer.core.errors import FrameError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.params import PoseNodeParams
-from isaac_infer.ros.messages import detections_from_msg, stamp_ns_of
+from isaac_infer.ros.images import stamp_ns_of
+from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.recent import Recent
 
 KEPT = 30  # messages, among which that of a picture is looked for

@@ -18,8 +18,8 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.spec import ImageSpec, ModelSpec
-from isaac_infer.ros.images import image_to_cdr
-from isaac_infer.ros.messages import entries_of_detections, entries_to_msg, stamp_ns_of
+from isaac_infer.ros.images import image_to_cdr, stamp_ns_of
+from isaac_infer.ros.messages import entries_of_detections, entries_to_msg
 from models import save_constant_detector, ultralytics_metadata
 
 NODE = '/pose_node'
@@ -36,7 +36,7 @@ def camera(make_peer):
 
 
 def save_pose(path, persons):
-    """Persons at x, in pixels of the network: a box around 17 points in a column; the last one is not seen."""
+    """Persons at x, in network pixels: a box around 17 points in a column, the last of which is not seen."""
     output = np.zeros((1, 4 + 1 + 17 * 3, CELLS), np.float32)
     output[0, :4] = SIZE / 2
     for row, x in enumerate(persons):
@@ -239,7 +239,7 @@ def test_a_real_network_finds_the_persons_of_its_reference(start, camera):
         expected = json.loads(path.read_text())['detections']
         picture = cv2.imread(str(data / 'images' / f'{path.stem}.jpg'))
         keypoints = ask_for(camera, 'keypoints', Detection2DArray, picture)
-        persons = [message for message in camera.peer.got['persons'] if message.header == keypoints.header][0]
+        persons = newest(camera, 'persons', keypoints)
         assert len(persons.detections) == len(expected)
         for one, person in zip(persons.detections, expected, strict=True):
             places = {

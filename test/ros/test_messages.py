@@ -100,14 +100,14 @@ def test_a_message_read_back_is_what_was_written():
 
 @pytest.mark.parametrize('text', ['4294967296', '9' * 5000, '\u00b2', '-3', ''])
 def test_what_is_no_number_of_a_class_is_class_minus_one(text):
-    message = detections_to_msg(FOUND, FRAME, SPEC)
+    message = message_of(FOUND)
     message.detections[0].results[0].hypothesis.class_id = text
     found, texts = detections_from_msg(message, ['mug', 'ball'])
     assert (found.class_id.tolist(), texts[0]) == ([-1, 2], text)
 
 
 def test_boxes_too_large_for_their_type_are_read_as_infinite():
-    message = detections_to_msg(FOUND, FRAME, SPEC)
+    message = message_of(FOUND)
     message.detections[0].bbox.size_x = 1e300
     message.detections[1].bbox.center.theta = float('inf')
     found, _ = detections_from_msg(message, [])
