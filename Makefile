@@ -9,12 +9,12 @@ TYPED := isaac_infer/core isaac_infer/engine isaac_infer/params.py
 TYPES := $(if $(ROS_DISTRO),echo 'types: not checked where a ROS 2 is sourced',$(BIN)/mypy $(TYPED))
 LINT := $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(TYPES)
 # The shell reads the values from the environment, so that no character in them can break the command.
-export SOURCE MODEL FRAMES RATE OUT
-DEMO := $${SOURCE:+--source "$$SOURCE"} $${MODEL:+--model "$$MODEL"} $${FRAMES:+--frames "$$FRAMES"} \
+export SOURCE MODEL TASK FRAMES RATE OUT
+DEMO := $${SOURCE:+--source "$$SOURCE"} $${MODEL:+--model "$$MODEL"} $${TASK:+--task "$$TASK"} $${FRAMES:+--frames "$$FRAMES"} \
         $${RATE:+--rate "$$RATE"} $${OUT:+--out "$$OUT"}
 
 help:
-	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|rosbag2|/dev/videoN|rtsp://.. MODEL= FRAMES= RATE= OUT=]'
+	@echo 'make demo    detections over ROS 2 [SOURCE=file|folder|video|rosbag2|/dev/videoN|rtsp://.. MODEL= TASK=detection|segmentation|pose FRAMES= RATE= OUT=]'
 	@echo 'make test    lint, types and all tests [ARGS="-k fit"]'
 	@echo 'make bench   measure on this machine [ARGS="..."]'
 	@echo 'make test-gpu, make bench-gpu   the same with TensorRT on a GPU, by PYTHON that has tensorrt and pycuda'

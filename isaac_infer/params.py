@@ -496,6 +496,11 @@ class PoseParams(DetectionParams):
 
 
 @dataclass(frozen=True)
+class TaskParams(SegmentationParams, PoseParams):
+    """A model of any task, and what of its answer counts."""
+
+
+@dataclass(frozen=True)
 class PerceptionNodeParams(Params):
     """What every perception node has, whatever its model: its topics, its overlay, its warnings."""
 
@@ -660,7 +665,7 @@ class ImageSourceParams(Params):
     source: str = param(
         'synthetic',
         'A picture, a folder, a video, a rosbag2 recording (PATH or PATH::/topic), a camera (/dev/video0), a '
-        'stream (rtsp://...), or synthetic: drawn table-top scenes.',
+        'stream (rtsp://...), synthetic: drawn table-top scenes, or synthetic:humanoids: drawn figures.',
     )
     rate: float = param(30.0, 'Pictures per second.', low=0.01, high=1000.0)
     frames: int = param(0, 'Stop after this many pictures; 0: never.', low=0)
@@ -689,3 +694,6 @@ class RecorderParams(Params):
         '', 'Picture file for a sheet of annotated pictures, written at the end; empty: none.'
     )
     samples: int = param(12, 'Pictures on the contact sheet, spread evenly over the run.', low=1, high=100)
+    use_overlay: bool = param(
+        False, 'Take the pictures of the contact sheet from overlay, as the node draws them.'
+    )

@@ -1,4 +1,4 @@
-"""`isaac-infer demo`: image source, detector and recorder as processes over DDS, and what came of it."""
+"""`isaac-infer demo`: image source, model and recorder as processes over DDS, and what came of it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.models import DEFAULT_MODEL, add_model_argument, take_model_argument
+from isaac_infer.cli.models import (
+    DEFAULT_MODEL,
+    add_model_argument,
+    add_task_option,
+    check_task,
+    find_task,
+    model_path,
+    take_model_argument,
+)
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
-from isaac_infer.core.source import SYNTHETIC, is_picture, open_source
+from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, open_source
 from isaac_infer.engine.files import is_report, working_folder, write_whole
-from isaac_infer.params import DetectionParams, ImageSourceParams
+from isaac_infer.params import ImageSourceParams, TaskParams
 
 FRAMES, RATE_HZ = 100, 30.0
 STILLS_RATE_HZ = 5.0  # of picture files: slow enough for most models on most machines to answer each
@@ -35,6 +43,12 @@ START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
 BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
 DROPPED_HERE = 'dropped_busy', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'  # after they came
+# By task: the node, the topic of its answers, the model of this package, and the pictures that it knows.
+NODES = {
+    'detection': ('detector_node', 'detections', DEFAULT_MODEL, SYNTHETIC),
+    'segmentation': ('segmentation_node', 'detections', 'tabletop_instances.onnx', SYNTHETIC),
+    'pose': ('pose_node', 'persons', 'humanoid_pose.onnx', HUMANOIDS),
+}
 CONTACT_SHEET, REPORT = 'contact_sheet.png', 'report.json'  # in the folder for the results
 STOP_TIMEOUT_S = 15.0  # nodes allow themselves ten: how long a node may take to end before it is killed
 
@@ -47,15 +61,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `demo` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'demo',
-        help='run image source and detector over ROS 2 and show what they found',
-        description='Runs the image source, the detector and a recorder as separate ROS 2 processes, then '
-        'prints what came of it and writes a contact sheet of annotated pictures.',
+        help='run image source and model over ROS 2 and show what they found',
+        description='Runs the image source, the node of the task and a recorder as separate ROS 2 processes, '
+        'then prints what came of it and writes a contact sheet of annotated pictures.',
     )
     add_model_argument(parser)
     parser.add_argument(
         '--source',
-        default='synthetic',
-        help='picture, folder, video, rosbag2 recording, camera, stream or synthetic',
+        help='picture, folder, video, rosbag2 recording, camera, stream, synthetic or synthetic:humanoids '
+        '(default: the drawn scenes that the model of the task knows)',
     )
     parser.add_argument(
         '--frames',
@@ -74,7 +88,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--out', type=Path, default=Path('out/demo'), help='folder for the results (%(default)s)'
     )
-    add_options(parser, DetectionParams)
+    add_task_option(parser)
+    add_options(parser, TaskParams)
     parser.set_defaults(run=run)
     return parser
 
@@ -82,12 +97,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered."""
     take_model_argument(args)
+    check_task(args.task)
+    model = given_values(args, TaskParams)
+    task = args.task or ('detection' if not _names_model(model) else find_task(TaskParams(**model))[0])
+    _, _, own_model, own_source = NODES[task]
+    if not _names_model(model):
+        model['model_file_path'] = own_model
+    args.source = args.source or own_source
     _choose_pictures(args)
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
     )
-    model = given_values(args, DetectionParams)
-    model.setdefault('model_file_path', DEFAULT_MODEL)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         _check_replaceable(args.out)
@@ -97,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     console = Console()
     console.print(
-        f'{model["model_file_path"]} on {args.source}: {args.frames} pictures at {args.rate:g} Hz',
+        f'{model_path(TaskParams(**model))} on {args.source}: {args.frames} pictures at {args.rate:g} Hz',
         style='bold',
         markup=False,
         highlight=False,
@@ -105,11 +125,11 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with working_folder('demo') as folder:
         try:
-            report, is_interrupted = _play(args, model, folder, console)
+            report, is_interrupted = _play(args, task, model, folder, console)
         except KeyboardInterrupt:
             console.print('ended before the first picture was answered')
             raise
-        _show(report, console)
+        _show(report, NODES[task][0], console)
         sheet = (folder / CONTACT_SHEET).read_bytes() if (folder / CONTACT_SHEET).exists() else b''
         results = {CONTACT_SHEET: sheet, REPORT: (json.dumps(report, indent=2) + '\n').encode()}
         for name, content in results.items():  # only now: what an earlier run wrote outlives one that fails
@@ -146,7 +166,7 @@ def _choose_pictures(args: argparse.Namespace) -> None:
     if args.frames is not None and args.frames < 1:
         raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     stills = 0
-    if args.source != SYNTHETIC and os.path.exists(os.path.expanduser(args.source)):
+    if args.source not in DRAWN and os.path.exists(os.path.expanduser(args.source)):
         with open_source(args.source) as source:
             stills = len(source.paths) if all(is_picture(path) for path in source.paths) else 0
     if args.frames is None:
@@ -155,8 +175,12 @@ def _choose_pictures(args: argparse.Namespace) -> None:
         args.rate = STILLS_RATE_HZ if stills else RATE_HZ
 
 
+def _names_model(values: dict[str, Any]) -> bool:
+    return bool(values.get('model_file_path') or values.get('engine_file_path'))
+
+
 def _play(
-    args: argparse.Namespace, model: dict[str, Any], folder: Path, console: Console
+    args: argparse.Namespace, task: str, model: dict[str, Any], folder: Path, console: Console
 ) -> tuple[dict[str, Any], bool]:
     """Start the three nodes, follow the recorder until the source has ended or Ctrl-C, stop all.
 
@@ -168,13 +192,15 @@ def _play(
     """
     report_path = folder / REPORT
     picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
+    node, answers, _, _ = NODES[task]
+    recorded = {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)}
     nodes = {
-        'recorder': {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)},
-        'detector_node': {'image_timeout_s': START_TIMEOUT_S, **model},  # what is waited for is said here
+        'recorder': {**recorded, 'use_overlay': task != 'detection'},  # boxes it draws itself, off the clock
+        node: {'image_timeout_s': START_TIMEOUT_S, **model},  # what is waited for is said here
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
-    with _running(nodes, folder) as processes, _progress(console) as bar:
-        task = bar.add_task('starting', total=args.frames)
+    with _running(nodes, folder, {'detections': answers}) as processes, _progress(console) as bar:
+        shown = bar.add_task('starting', total=args.frames)
         report: dict[str, Any] = {}
         last_news = time.monotonic()
         is_interrupted = False
@@ -186,9 +212,9 @@ def _play(
                 if _counts(report) != _counts(before):
                     last_news = time.monotonic()
                 doing = 'answered' if report.get('answered') else _waiting_for(report)
-                bar.update(task, completed=report.get('answered', 0), description=doing)
+                bar.update(shown, completed=report.get('answered', 0), description=doing)
                 quiet_s = time.monotonic() - last_news
-                patience_s = BUSY_TIMEOUT_S if _is_busy(report) else SETTLE_S
+                patience_s = BUSY_TIMEOUT_S if _is_busy(report, node) else SETTLE_S
                 if processes['image_source'].poll() is not None and quiet_s > patience_s:
                     break
                 if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
@@ -219,9 +245,9 @@ def _waiting_for(report: dict[str, Any]) -> str:
     return ', '.join(text for text in said if text.startswith(('opening', 'drawing'))) or 'starting'
 
 
-def _is_busy(report: dict[str, Any]) -> bool:
-    """Tell whether the detector has pictures that it has neither answered nor dropped."""
-    values = report.get('nodes', {}).get('detector_node', {}).get('values', {})
+def _is_busy(report: dict[str, Any], node: str) -> bool:
+    """Tell whether a node has pictures that it has neither answered nor dropped."""
+    values = report.get('nodes', {}).get(node, {}).get('values', {})
     done = sum(int(count) for key, count in values.items() if key == 'answered' or key in DROPPED_HERE)
     return done < int(values.get('received', 0))
 
@@ -263,8 +289,16 @@ def _last_words(folder: Path, lines: int = 8) -> str:
 
 
 @contextlib.contextmanager
-def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end."""
+def _running(
+    nodes: dict[str, dict[str, Any]], folder: Path, remapped: dict[str, str]
+) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end.
+
+    Args:
+        nodes: their parameters by name.
+        folder: for their parameter files and logs.
+        remapped: topics of the recorder, by the names that it knows.
+    """
     is_humble = os.environ.get('ROS_DISTRO') == 'humble'  # later ones replaced its variable, and warn of it
     localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
     environment = {**localhost, **python_environment()}
@@ -276,6 +310,8 @@ def _running(nodes: dict[str, dict[str, Any]], folder: Path) -> Iterator[dict[st
             parameters.write_text(_yaml({'/**': {'ros__parameters': values}}))
             program = main_of(f'isaac_infer.nodes.{name}')
             options = ['--ros-args', '-r', f'__ns:={namespace}', '--params-file', str(parameters)]
+            if name == 'recorder':
+                options += [word for topic, other in remapped.items() for word in ('-r', f'{topic}:={other}')]
             with (folder / f'{name}.log').open('w') as log:
                 processes[name] = subprocess.Popen(
                     python_command(program, *options, at_parents_end=signal.SIGTERM),
@@ -315,10 +351,10 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, console=console)
 
 
-def _show(report: dict[str, Any], console: Console) -> None:
+def _show(report: dict[str, Any], node: str, console: Console) -> None:
     """Print the tables: pictures, objects by class, times by stage."""
     values = {name: status['values'] for name, status in report['nodes'].items()}
-    detector, source = values.get('detector_node', {}), values.get('image_source', {})
+    detector, source = values.get(node, {}), values.get('image_source', {})
     counts = Table('pictures', '', box=SIMPLE_HEAD)
     counts.add_row('sent', source.get('sent', 'unknown'))
     counts.add_row('answered', str(report['answered']))

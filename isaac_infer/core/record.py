@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,11 @@ TIMED = 10_000  # the last so many answers enter the percentiles
 class Sample:
     """One answered picture."""
 
+    stamp_ns: int
     image: np.ndarray  # (H, W, 3) uint8 BGR
     answer: object  # what was said of it
     latency_ms: float  # from the picture's stamp to the arrival of the answer
+    is_drawn: bool = False  # whether the answer is drawn on the picture
 
 
 class Record:
@@ -56,7 +58,7 @@ class Record:
             self.unmatched += 1
         else:
             del self._waiting[stamp_ns]
-            self._keep(Sample(image, answer, latency_ms))
+            self._keep(Sample(stamp_ns, image, answer, latency_ms))
         self.answered += 1
 
     def _keep(self, sample: Sample) -> None:
@@ -66,6 +68,12 @@ class Record:
             self._kept.append(entry)
         elif (place := self._random.randrange(self.answered + 1)) < self._wanted:
             self._kept[place] = entry
+
+    def add_drawn(self, stamp_ns: int, image_bgr: np.ndarray) -> None:
+        """Take the picture with its answer drawn on it, where it is one of the samples."""
+        for at, (number, sample) in enumerate(self._kept):
+            if sample.stamp_ns == stamp_ns:
+                self._kept[at] = number, replace(sample, image=image_bgr, is_drawn=True)
 
     def samples(self) -> list[Sample]:
         """The wanted number of answered pictures, or fewer, oldest first."""

@@ -23,7 +23,8 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.text import printable
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
-SYNTHETIC = 'synthetic'
+SYNTHETIC, HUMANOIDS = 'synthetic', 'synthetic:humanoids'  # drawn scenes: of table tops, of figures on them
+DRAWN = (SYNTHETIC, HUMANOIDS)
 LIVE = re.compile(r'[0-9]{1,4}|/dev/video.*|rtsp.*://.*|.*!.*', re.DOTALL)  # what comes at its own pace
 COUNTED_SUFFIXES = ('.avi', '.mp4', '.m4v', '.mov')  # videos that know how many pictures they have
 COMPLETE = 0.9  # of the pictures that a video says it has
@@ -105,7 +106,7 @@ def open_source(
     Args:
         text: a picture, a folder of pictures, a video, a ROS 2 recording (a folder or file, with `::/topic`
             behind it where it has several of pictures), a camera (`/dev/video0` or `0`), a stream
-            (`rtsp://...`), a GStreamer pipeline (`... ! appsink`), or `synthetic`. A file or folder that
+            (`rtsp://...`), a GStreamer pipeline (`... ! appsink`), or one of DRAWN. A file or folder that
             exists is taken as such, whatever its name looks like; `./synthetic` is one of that name.
         loop: start again at the end of files, folders, videos and recordings.
         size_hw: height and width of drawn pictures.
@@ -114,8 +115,8 @@ def open_source(
     Raises:
         SourceError: it does not exist, is empty, or is nothing of this.
     """
-    if text == SYNTHETIC:
-        return Source(partial(_draw, number, size_hw) for number in count(seed))
+    if text in DRAWN:
+        return Source(partial(_draw, text, number, size_hw) for number in count(seed))
     place, topic = split_topic(text)
     path = Path(os.path.expanduser(place))
     if not place or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
@@ -162,7 +163,7 @@ def open_sources(texts: Sequence[str], *, seed: int = 0) -> Source:
     try:
         for text in texts:
             sources.append(open_source(text, seed=seed))
-            if sources[-1].is_live or text == SYNTHETIC:
+            if sources[-1].is_live or text in DRAWN:
                 raise SourceError(f'{text}: never ends; give it as the only source')
     except SourceError:
         for source in sources:
@@ -261,10 +262,11 @@ def _read_recorded(name: str, load: Callable[[], Frame]) -> Picture:
     return Picture(name, frame.bgr(), frame.stamp_ns)
 
 
-def _draw(seed: int, size_hw: tuple[int, int]) -> Picture:
+def _draw(kind: str, seed: int, size_hw: tuple[int, int]) -> Picture:
     from isaac_infer.core.scenes import draw_scene
 
-    return Picture(f'{SYNTHETIC} {seed}', draw_scene(seed, size_hw=size_hw).image)
+    scene = draw_scene(seed, size_hw=size_hw, humanoids=kind == HUMANOIDS)
+    return Picture(f'{kind} {seed}', scene.image)
 
 
 def _natural_order(name: str) -> list[tuple[int, int, str]]:

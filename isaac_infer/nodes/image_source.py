@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from isaac_infer.core.errors import ParameterError, SourceError
-from isaac_infer.core.source import SYNTHETIC, Source, open_source
+from isaac_infer.core.source import DRAWN, Source, open_source
 from isaac_infer.params import ImageSourceParams
 from isaac_infer.ros.diagnostics import (
     ERROR,
@@ -122,7 +122,7 @@ class ImageSource(Node):
     def _read(self) -> None:
         """Read ahead; None is the end, whatever it came of."""
         try:
-            if self._params.source == SYNTHETIC:
+            if self._params.source in DRAWN:
                 self._draw()
             else:
                 self._read_on()

@@ -61,6 +61,9 @@ class Recorder(Node):
             (DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, False),
         ):
             self.create_subscription(kind, topic, partial(self._hear, topic, callback), qos, raw=is_raw)
+        if self._params.use_overlay:
+            hear = partial(self._hear, 'overlay', self._on_overlay)
+            self.create_subscription(Image, 'overlay', hear, qos_profile_sensor_data, raw=True)
         if self._params.report:
             self.create_timer(PERIOD_S, self._write_report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -86,6 +89,10 @@ class Recorder(Node):
     def _on_image(self, cdr: bytes) -> None:
         frame = frame_from_image_cdr(cdr)
         self._record.add_picture(frame.stamp_ns, frame.bgr())
+
+    def _on_overlay(self, cdr: bytes) -> None:
+        frame = frame_from_image_cdr(cdr)
+        self._record.add_drawn(frame.stamp_ns, frame.bgr())
 
     def _on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = stamp_ns_of(message.header)
@@ -141,7 +148,10 @@ class Recorder(Node):
         """The samples with what was said of them, as a file."""
         samples = self._record.samples()
         images = [
-            draw_detections(sample.image.copy(), sample.answer, self._class_names) for sample in samples
+            sample.image
+            if sample.is_drawn
+            else draw_detections(sample.image.copy(), sample.answer, self._class_names)
+            for sample in samples
         ]
         captions = [
             f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples

@@ -72,12 +72,15 @@ def resolve_spec(
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match))
+    keypoints = _keypoints(match, overrides, says, file_name)
+    # A pose model without names: whoever has shoulders is a person.
+    is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in keypoints)
     return ModelSpec(
         task=task,
         decoder=decoder,
         image=_image_spec(model, family, overrides, file_name),
         outputs=match.outputs,
-        class_names=model.names,
+        class_names=model.names or (('person',) if is_of_persons else ()),
         num_classes=match.num_classes or len(model.names),
         strides=match.strides,
         anchors=match.anchors,
@@ -87,7 +90,7 @@ def resolve_spec(
         score_unit=overrides.score_unit or says.own.get('score_unit', ''),
         size_input=model.size_input,
         size_dtype=size_input.dtype.name if size_input else ModelSpec.size_dtype,
-        keypoints=_keypoints(match, overrides, says, file_name),
+        keypoints=keypoints,
         keypoint_values=match.keypoint_values,
         keypoint_refinement=(
             overrides.keypoint_refinement
