@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
@@ -145,12 +146,23 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
         return FIRST_TASK, UNKNOWN
     others = [task for task in specs if task != FIRST_TASK]
     if FIRST_TASK not in specs:
+        told = {task: _names_with(session, TASKS[task].words) for task in others}
+        told = {task: names for task, names in told.items() if names}
+        if len(told) == 1:
+            ((task, names),) = told.items()
+            return task, f'its outputs are called {", ".join(names)}'
         raise ParameterError(
             f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task'
         )
     if BOXES_ONLY in specs[FIRST_TASK].notes and len(others) == 1:
         return others[0], f'for {FIRST_TASK} {BOXES_ALONE}'
     return FIRST_TASK, f'it can be read for {" and ".join(others)} too; --task says what it is for'
+
+
+def _names_with(session: Session, words: Sequence[str]) -> list[str]:
+    """The names of outputs that have one of these words in them."""
+    names = [output.name for output in session.outputs]
+    return [name for name in names if any(word in name.lower() for word in words)]
 
 
 def _task_by_decoder(decoder: str) -> tuple[str, str] | None:

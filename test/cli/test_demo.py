@@ -77,6 +77,23 @@ def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ('task', 'node', 'model'),
+    [('segmentation', 'segmentation_node', 'tabletop_instances'), ('pose', 'pose_node', 'humanoid_pose')],
+)
+def test_models_of_other_tasks_are_shown_as_their_node_draws_them(environment, tmp_path, task, node, model):
+    done = demo(environment, '--task', task, '--frames', 10, '--rate', 5, '--out', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f'{model}.onnx' in done.stdout
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['answered'] == report['pictures'] == 10
+    assert report['nodes'][node]['values']['answered'] == '10'
+    assert sum(report['classes'].values()) >= 10
+    assert 'overlay_ms_p50' in report['nodes'][node]['values']
+    assert min(cv2.imread(str(tmp_path / 'contact_sheet.png')).shape[:2]) > 500
+    assert not processes_of(environment)
+
+
+@pytest.mark.parametrize(
     ('arguments', 'says'),
     [
         (['--model', 'nowhere.onnx'], 'nowhere.onnx: no such model file'),

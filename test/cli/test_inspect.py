@@ -120,9 +120,9 @@ def test_an_engine_of_names_alone_says_that_it_does_not_tell(capsys: pytest.Capt
 # ---- what a model is for --------------------------------------------------------------------------
 
 
-def save_maps(path: Path, **metadata: str) -> Path:
+def save_maps(path: Path, *, name: str = 'output', **metadata: str) -> Path:
     return save_constant_detector(
-        path, {'output': np.zeros((1, 16, 64, 64), np.float32)}, metadata=dict(metadata)
+        path, {name: np.zeros((1, 16, 64, 64), np.float32)}, metadata=dict(metadata)
     )
 
 
@@ -184,6 +184,14 @@ def test_a_model_of_which_the_task_is_not_clear_shows_its_tensors_and_asks(
     assert 'maps.onnx can be read for segmentation and pose; say what it is for: --task' in said.err
     assert main(['inspect', str(model), '--task', 'segmentation']) == 0
     assert 'semantic' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('name', 'task'), [('heatmaps', 'pose'), ('mask_logits', 'segmentation')])
+def test_names_of_outputs_decide_between_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, task: str
+) -> None:
+    assert main(['inspect', str(save_maps(tmp_path / 'maps.onnx', name=name)), '--json', '-']) == 0
+    assert json.loads(capsys.readouterr().out)['spec']['task'] == task
 
 
 # ---- which model ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_the_report_has_exactly_what_it_promises(model: Path, pictures: Path, tm
     picture = pictures / 'blue.png'
     assert run('--model', model, '--source', picture, '--json', out) == 0
     report = json.loads(out.read_text())
-    assert list(report) == ['model', 'backend', 'decoder', 'images', 'times_ms']
+    assert list(report) == ['model', 'backend', 'task', 'decoder', 'images', 'times_ms']
     assert list(report['times_ms']) == ['prepare', 'run', 'decode']
     assert all(0 < times['p50'] <= times['p95'] <= times['p99'] for times in report['times_ms'].values())
     assert report['model'] == str(model)

@@ -33,6 +33,7 @@ class Task:
     named: tuple[str, ...]  # told by names or by pairs of tensors; tried before the others
     by_metadata: Callable[[Model], tuple[str, ...]]  # the decoders that Ultralytics' metadata leaves open
     says: tuple[str, ...]  # what metadata call tasks whose models give such answers
+    words: tuple[str, ...]  # in names of outputs; they decide between tasks that could all read a model
     probe: Callable[[Mapping[str, np.ndarray], ModelSpec], ModelSpec]  # settles by a first run what is open
 
 
@@ -45,6 +46,7 @@ def _detection() -> Task:
         families.NAMED,
         families.by_metadata,
         ('detect', 'segment', 'pose', 'obb'),
+        ('box', 'det'),
         probe.probe,
     )
 
@@ -58,6 +60,7 @@ def _segmentation() -> Task:
         segmentation_families.NAMED,
         segmentation_families.by_metadata,
         ('segment', 'semantic'),
+        ('seg', 'mask', 'label', 'class'),
         segmentation.probe,
     )
 
@@ -71,6 +74,7 @@ def _pose() -> Task:
         pose_families.NAMED,
         pose_families.by_metadata,
         ('pose',),
+        ('heat', 'keypoint', 'kpt', 'joint', 'pose', 'confs'),  # the last one is of EfficientPose
         pose.probe,
     )
 
