@@ -26,7 +26,6 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.session import Session
-from isaac_infer.core.source import denial
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.cuda import has_nvidia_gpu
@@ -376,6 +375,8 @@ def find_model(path: str | Path) -> Path:
             return place
         if os.path.exists(place):
             raise ModelError(f'{place}: expected an ONNX file, got a folder, pipe or device')
+    from isaac_infer.core.source import denial  # what it needs is slow to import
+
     for place in places:
         if why := denial(place):
             raise ModelError(f'{place}: cannot be read: {why}')
