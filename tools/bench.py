@@ -22,6 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import bench_tasks
 import cv2
 import numpy as np
 import onnx
@@ -186,6 +187,12 @@ def bench_decode(rounds: int, *, target_ms: float | None = None) -> Row:
         raise SystemExit(f'bench: the two ways to decode disagree: {objects} and {usual_objects} objects')
     times = alternate(rounds, decode, lambda: usual_decode(output, fit))
     return row(f'decode {list(OUTPUT.shape)}, {objects} objects', *times, target_ms=target_ms)
+
+
+def bench_pair(rounds: int, pair: bench_tasks.Pair, size_hw: Size, *, target_ms: float | None = None) -> Row:
+    """Read the answer of a network of another task."""
+    times = alternate(rounds, pair.ours, pair.usual)
+    return row(f'{pair.what}, {named(NETWORK_HW)} to {named(size_hw)}', *times, target_ms=target_ms)
 
 
 def bench_message(rounds: int, size_hw: Size) -> Row:
@@ -439,6 +446,13 @@ def main() -> int:
         lambda: bench_prepare(args.rounds, VGA, target_ms=0.35),
         lambda: bench_prepare(args.rounds, FULL_HD, target_ms=0.65),
         lambda: bench_decode(args.rounds, target_ms=0.35),
+        lambda: bench_pair(fewer, bench_tasks.instance_masks(FULL_HD), FULL_HD, target_ms=15.0),
+        lambda: bench_pair(fewer, bench_tasks.class_map(VGA, in_engine=False), VGA, target_ms=12.0),
+        lambda: bench_pair(fewer, bench_tasks.class_map(FULL_HD, in_engine=False), FULL_HD),
+        lambda: bench_pair(
+            args.rounds, bench_tasks.class_map(FULL_HD, in_engine=True), FULL_HD, target_ms=2.0
+        ),
+        lambda: bench_pair(args.rounds, bench_tasks.keypoints(FULL_HD), FULL_HD, target_ms=0.5),
         lambda: bench_message(args.rounds, VGA),
         lambda: bench_message(args.rounds, FULL_HD),
         lambda: bench_session(fewer, share=0.05),
