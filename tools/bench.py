@@ -447,11 +447,9 @@ def main() -> int:
         lambda: bench_prepare(args.rounds, FULL_HD, target_ms=0.65),
         lambda: bench_decode(args.rounds, target_ms=0.35),
         lambda: bench_pair(fewer, bench_tasks.instance_masks(FULL_HD), FULL_HD, target_ms=15.0),
-        lambda: bench_pair(fewer, bench_tasks.class_map(VGA, in_engine=False), VGA, target_ms=12.0),
-        lambda: bench_pair(fewer, bench_tasks.class_map(FULL_HD, in_engine=False), FULL_HD),
-        lambda: bench_pair(
-            args.rounds, bench_tasks.class_map(FULL_HD, in_engine=True), FULL_HD, target_ms=2.0
-        ),
+        lambda: bench_pair(fewer, bench_tasks.class_map(FULL_HD), FULL_HD, target_ms=12.0),
+        lambda: bench_pair(fewer, bench_tasks.class_map(FULL_HD, how='nearest'), FULL_HD, target_ms=12.0),
+        lambda: bench_pair(args.rounds, bench_tasks.class_map(FULL_HD, how='map'), FULL_HD, target_ms=2.0),
         lambda: bench_pair(args.rounds, bench_tasks.keypoints(FULL_HD), FULL_HD, target_ms=0.5),
         lambda: bench_message(args.rounds, VGA),
         lambda: bench_message(args.rounds, FULL_HD),

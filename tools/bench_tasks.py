@@ -121,8 +121,6 @@ def keypoints(source_hw: Size) -> Pair:
         rows[0, 4, at] = 0.5 + 0.4 * rng.random(each)
         points = rng.random((KEYPOINTS, 3, each)) * np.array((640, 640, 1))[:, None]
         rows[0, 5:, at] = points.reshape(-1, each)
-            -1, each
-        )
     output = TensorSpec('output0', rows.shape, rows.dtype)
     spec = resolve_spec((INPUT,), (output,), {'task': 'pose', 'kpt_shape': '[17, 3]'}, task='pose')
     fit = fit_picture(source_hw, NETWORK_HW, resize='letterbox')
