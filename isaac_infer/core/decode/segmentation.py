@@ -29,6 +29,7 @@ from isaac_infer.core.spec import Limits, ModelSpec
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
 MAX_CLASSES = 1 << 16  # a class map has two bytes at most
+COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
 BACKGROUND_NAMES = ('background', '__background__', 'bg', '_background_', 'unlabeled', 'void')
 PROBABILITY = (1 - detection.HIGHEST_SCORE, detection.HIGHEST_SCORE)  # 0..1, and what quantisation adds
@@ -272,7 +273,8 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     part = scores[:, part_y, part_x]  # without the padding
     label, best = best_class(part, _label_dtype(len(scores) - 1, fit))
     _refuse_infinite(best, spec)
-    if limits.interpolate_scores:
+    is_coarse = len(along_y) > COARSE * label.shape[0] or len(along_x) > COARSE * label.shape[1]
+    if limits.interpolate_scores and is_coarse:
         class_map = interpolated_labels(part, label, along_y, along_x)
     else:
         class_map = nearest(label, along_y, along_x)
