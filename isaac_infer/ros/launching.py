@@ -174,7 +174,7 @@ def nodes_of(given: Mapping[str, str], *kinds: Kind) -> Iterator[Any]:
         yield Node(
             executable=kind.executable,
             name=name_of(given, f'{prefix}name'),
-            parameters=[given[f'{prefix}params_file'], *([_typed(overrides)] if overrides else [])],
+            parameters=[file_of(given, f'{prefix}params_file'), *([_typed(overrides)] if overrides else [])],
             remappings=remappings_of(given, kind, *kinds),
             **shared,
         )
@@ -210,6 +210,17 @@ def number_of(given: Mapping[str, str], name: str) -> float:
         return float(given[name])
     except ValueError:
         raise ValueError(f'{name}: expected a number, got {given[name]!r}') from None
+
+
+def file_of(given: Mapping[str, str], name: str) -> str:
+    """Give the file in an argument: without it, launch would start a node with its defaults.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not os.path.isfile(given[name]):
+        raise ValueError(f'{name}: expected a file with parameters, got {given[name]!r}')
+    return given[name]
 
 
 def name_of(given: Mapping[str, str], name: str) -> str:

@@ -18,6 +18,7 @@ from isaac_infer.ros.launching import (
     POSE,
     SEGMENTATION,
     arguments_of,
+    file_of,
     name_of,
     nodes_of,
     number_of,
@@ -180,6 +181,11 @@ def test_arguments_that_are_given_win_over_the_parameter_file():
         'persons_topic': 'detector/detections',
         **shared,
     }
+
+
+def test_a_parameter_file_that_is_not_there_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match='params_file: expected a file with parameters, got'):
+        file_of({'params_file': str(tmp_path / 'no.yaml')}, 'params_file')
 
 
 def test_a_rate_that_is_no_number_is_refused_by_name():
