@@ -27,6 +27,7 @@ from isaac_infer.ros.launching import (
 )
 
 FOLDER = Path(__file__).parents[2] / 'launch'
+CONFIG = FOLDER.parent / 'config'
 FILES = {'detector': (DETECTOR,), 'segmentation': (SEGMENTATION,), 'pose': (POSE,), 'perception': KINDS}
 NODES = {node.name: node for node in (DETECTOR_NODE, SEGMENTATION_NODE, POSE_NODE)}
 WORDS = {'autostart': 'maybe', 'use_image_source': '1', 'transport': 'shared', 'log_level': 'loud'}
@@ -271,7 +272,8 @@ def test_a_profile_of_the_user_stays(unset, monkeypatch):
     ],
 )
 def test_what_is_switched_off_is_not_started(given, executables):
-    nodes = nodes_of(values_of(*KINDS, **given), *KINDS)
+    files = {f'{kind.noun}_params_file': str(CONFIG / f'{kind.noun}.yaml') for kind in KINDS}
+    nodes = nodes_of(values_of(*KINDS, **files, **given), *KINDS)
     assert [node.node_executable for node in nodes] == executables
 
 
