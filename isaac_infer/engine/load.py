@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -385,7 +385,13 @@ def find_model(path: str | Path) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash a file, so that two robots can be compared."""
+    """Hash a file, so that two robots can be compared; once, as long as it does not change."""
+    facts = path.stat()
+    return _sha256(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -213,3 +214,20 @@ def test_a_report_does_not_harm_the_model(
     assert complaint in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ['copy.onnx']
     assert model.read_bytes() == MODEL.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('model', 'measured', 'least'),
+    [
+        ('tabletop_detector', 'mAP50', 0.95),
+        ('tabletop_segmentation', 'mIoU', 0.8),
+        ('tabletop_instances', 'mask mAP50', 0.85),
+        ('humanoid_pose', 'OKS mAP50', 0.6),
+    ],
+)
+def test_the_models_of_this_package_know_the_scenes_that_it_draws(
+    capsys: pytest.CaptureFixture[str], model: str, measured: str, least: float
+) -> None:
+    assert main(['evaluate', str(MODEL.with_name(f'{model}.onnx')), '--scenes', '20']) == 0
+    (score,) = re.findall(rf'(?:^|, ){measured} ([01]\.[0-9]+)', capsys.readouterr().out, re.MULTILINE)
+    assert float(score) >= least
