@@ -142,7 +142,7 @@ def show_model(pipeline: Pipeline, out: Console) -> None:
     out.print(
         f'{spec.decoder}, {spec.num_classes} classes, input {width}x{height}, {pipeline.session.backend}'
     )
-    for fallback in pipeline.session.fallbacks:
+    for fallback in pipeline.fallbacks:
         print(f'isaac-infer: warning: {fallback}', file=sys.stderr)
     for note in spec.notes:
         show_note(note, out)

@@ -89,6 +89,11 @@ class Pipeline:
         self.times = StageTimes(self._prepare_ms, (ran - self._prepared_ns) / 1e6, (decoded - ran) / 1e6)
         return found
 
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What was asked for and is not in use, and why, one sentence each."""
+        return self.session.fallbacks
+
     def warm_up(self) -> Any:
         """Run once on a grey picture of the network's own size."""
         height, width = self.spec.image.size_hw

@@ -145,6 +145,9 @@ class Persons(Protocol):
 
     def end(self) -> Detections: ...
 
+    @property
+    def fallbacks(self) -> tuple[str, ...]: ...
+
     def close(self) -> None: ...
 
 
@@ -174,6 +177,11 @@ class TopDownPipeline:
         """Find the persons in a frame and their key points; see `TopDown`."""
         self.begin(frame)
         return self.end()
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What was asked for and is not in use, of both networks."""
+        return (*self._pose.fallbacks, *(f'persons: {text}' for text in self._persons.fallbacks))
 
     def begin(self, frame: Frame) -> None:
         """Begin to look for persons."""

@@ -22,6 +22,7 @@ from isaac_infer.core.results import Poses
 from isaac_infer.core.skeleton import SKELETONS, Skeleton, fit_skeleton, read_skeleton, skeleton_for
 from isaac_infer.core.smooth import Smoother
 from isaac_infer.core.space import on_plane
+from isaac_infer.core.text import class_number
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import PoseNodeParams
@@ -121,7 +122,8 @@ def _person_classes(params: PoseNodeParams, names: Sequence[str]) -> list[int]:
         ModelError: none is.
     """
     found = [index for index, name in enumerate(names) if name in params.person_classes]
-    found += [int(text) for text in params.person_classes if text.isdecimal()]
+    numbers = map(class_number, params.person_classes)
+    found += [number for number in numbers if number is not None]
     if not found:
         raise ModelError(
             f'{params.person_model_file_path}: expected a class called {" or ".join(params.person_classes)}, '

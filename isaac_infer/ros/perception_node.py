@@ -285,7 +285,7 @@ class PerceptionNode(LifecycleNode):
         )
         for note in spec.notes:
             log.info(note)
-        for fallback in session.fallbacks:
+        for fallback in self._pipeline.fallbacks:
             log.warning(fallback)
         if not self._is_starting:
             log.info('configured; activate it (lifecycle) to begin')
@@ -621,7 +621,7 @@ class PerceptionNode(LifecycleNode):
             backend = session.backend
             values |= {
                 'backend': backend,
-                'fallbacks': ' '.join(session.fallbacks),
+                'fallbacks': ' '.join(self._pipeline.fallbacks),
                 'decoder': self._pipeline.spec.decoder,
             }
         answer = self._last_answer
@@ -663,8 +663,8 @@ class PerceptionNode(LifecycleNode):
         slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0
         if slow_ms > params.slow_frame_ms:
             return WARN, f'slow: one frame of twenty takes {slow_ms:.0f} ms or more'
-        if self._pipeline is not None and self._pipeline.session.fallbacks:
-            return WARN, ' '.join(self._pipeline.session.fallbacks)
+        if self._pipeline is not None and self._pipeline.fallbacks:
+            return WARN, ' '.join(self._pipeline.fallbacks)
         return OK, rate
 
     def _why_no_image(self) -> str:

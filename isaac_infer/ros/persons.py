@@ -54,5 +54,10 @@ class PersonsOfTopic:
             )
         return found
 
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """None: whoever finds them tells its own."""
+        return ()
+
     def close(self) -> None:
         """Nothing to release."""

@@ -27,7 +27,7 @@ class PretendedPipeline:
 
     def __init__(self):
         self.spec, self.limits, self.closed_by = SPEC, Limits(), []
-        self.session = SimpleNamespace(backend='pretended', fallbacks=())
+        self.session, self.fallbacks = SimpleNamespace(backend='pretended'), ()
         self.times, self.twins = StageTimes(), ()
         self.begun, self.proceed = threading.Semaphore(0), threading.Semaphore(0)
 
