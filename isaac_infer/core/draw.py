@@ -179,8 +179,12 @@ def colour_segmentation(
 def _colour_classes(
     image: np.ndarray, class_map: np.ndarray, hidden: Collection[int], palette: Palette
 ) -> None:
-    """Give every pixel the colour of its class, in place, but for those of hidden classes."""
-    numbers = int(class_map.max(initial=0)) + 1
+    """Give every pixel the colour of its class, in place, but for those of hidden classes and of none."""
+    none = np.iinfo(class_map.dtype).max  # see maps.class_map_of
+    highest = int(class_map.max(initial=0))
+    if highest == none:
+        highest = int(class_map[class_map < none].max(initial=0))
+    numbers = highest + 1
     colours = np.array([class_colour(class_id, palette) for class_id in range(numbers)], np.uint8)
     shown = np.ones(numbers, np.uint8)
     shown[[class_id for class_id in hidden if 0 <= class_id < numbers]] = 0
@@ -190,15 +194,19 @@ def _colour_classes(
         coloured = cv2.LUT(cv2.cvtColor(class_map, cv2.COLOR_GRAY2BGR), table)
         is_shown = cv2.LUT(class_map, np.pad(shown, (0, fill)))
     else:
-        coloured, is_shown = colours[class_map], shown[class_map]
+        # What has no class is shown as little as what is hidden.
+        index = np.minimum(class_map, numbers)
+        coloured, is_shown = np.pad(colours, ((0, 1), (0, 0)))[index], np.pad(shown, (0, 1))[index]
     cv2.copyTo(coloured, is_shown, image)
 
 
-@cache
 def class_colour(class_id: int, palette: Palette = ()) -> Colour:
     """The colour of a class: that of the palette or, beyond its end, one unlike those of its neighbours."""
-    if 0 <= class_id < len(palette):
-        return palette[class_id]
+    return palette[class_id] if 0 <= class_id < len(palette) else _own_colour(class_id)
+
+
+@cache
+def _own_colour(class_id: int) -> Colour:
     hue = (0.58 + class_id * GOLDEN_RATIO) % 1.0
     lightness = (0.55, 0.66, 0.47)[class_id // 5 % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)

@@ -10,6 +10,7 @@ from typing import Any
 
 from isaac_infer.core.decode.document import read_document
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.text import printable
 
 Colour = tuple[int, int, int]  # blue, green, red
 
@@ -144,6 +145,8 @@ def skeleton_from(mapping: Mapping[str, Any], *, name: str = 'own') -> Skeleton:
     if not _is_list(keypoints) or not 1 <= len(keypoints) <= MAX_KEYPOINTS:
         raise ParameterError(f'skeleton {name}: expected keypoints as a list of 1 to {MAX_KEYPOINTS} names')
     names = tuple(str(keypoint) for keypoint in keypoints)
+    if not all(text.isprintable() for text in (name, *names)):  # half a character is not, either
+        raise ParameterError(f'skeleton {printable(name)}: expected names of printable characters')
     pairs = mapping.get('links') or []
     if not _is_list(pairs) or not all(_is_list(pair) and len(pair) == 2 for pair in pairs):
         raise ParameterError(f'skeleton {name}: expected links as a list of pairs of names or indices')
@@ -170,7 +173,7 @@ def _colours(said: Any, skeleton: Skeleton, sides: Sequence[frozenset[int]]) -> 
     for keypoint, value in said.items():
         try:
             red, green, blue = (int(part) for part in value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             red = green = blue = -1
         if not all(0 <= part <= 255 for part in (red, green, blue)):
             raise ParameterError(

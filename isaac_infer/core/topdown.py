@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Protocol
 
 import cv2
 import numpy as np
 
-from isaac_infer.core.decode.pose import DECODERS, no_poses, tensors_of
+from isaac_infer.core.boxes import clip_boxes
+from isaac_infer.core.decode.pose import DECODERS, PIXEL_CENTRE, no_poses, tensors_of
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.frame import Frame
@@ -16,13 +18,15 @@ from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.session import Session
-from isaac_infer.core.spec import ImageSpec, ModelSpec
+from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 
 PADDING = 1.25  # of a box, before it is cropped: what mmpose trains with
 
 
 def crop_matrices(xyxy: np.ndarray, size_hw: Size, *, padding: float = PADDING) -> np.ndarray:
     """The maps from source pixels to the pixels of a crop around each box: (N, 2, 3) float64, as mmpose's.
+
+    Both are counted from the corner of the first pixel, whose centre is at 0.5, 0.5.
 
     The centre of a box becomes that of the crop; its width and height, times the padding, are widened to
     the aspect ratio of the crop (`bbox_xyxy2cs`, `TopdownAffine._fix_aspect_ratio` and `get_warp_matrix` of
@@ -60,7 +64,9 @@ class Cropper:
 
     def __call__(self, frame: Frame, matrices: np.ndarray, into: np.ndarray) -> None:
         """Write a crop per matrix (N, 2, 3) into a buffer of N pictures; black beyond the source."""
-        for at, matrix in enumerate(matrices):
+        centred = matrices.copy()  # OpenCV counts from the centre of the first pixel
+        centred[:, :, 2] += PIXEL_CENTRE * (matrices[:, [0, 1], [0, 1]] - 1)
+        for at, matrix in enumerate(centred):
             cv2.warpAffine(frame.image, matrix, self._wh, dst=self._crop, flags=cv2.INTER_LINEAR)
             self._preparer(Frame(self._crop, frame.channel_order), into=into[at : at + 1])
 
@@ -74,7 +80,6 @@ class TopDown:
         spec: ModelSpec,
         *,
         max_batch: int = 8,
-        max_persons: int = 100,
         padding: float = PADDING,
     ) -> None:
         """See that the network can do it.
@@ -83,7 +88,6 @@ class TopDown:
             session: of the pose network.
             spec: of the pose network, its decoder one for one person per picture.
             max_batch: crops in one run, where the network takes more than one.
-            max_persons: the best-scored that are looked at.
             padding: how much larger than its box a crop is.
 
         Raises:
@@ -98,7 +102,7 @@ class TopDown:
             )
         self._points = points
         self.session, self.spec = session, spec
-        self.max_persons, self.padding = max_persons, padding
+        self.padding = padding
         image = next((one for one in session.inputs if one.name == spec.image.name), None)
         if image is None:
             raise TensorError(f'{spec.image.name}: expected among the inputs, got {list(session.inputs)}')
@@ -107,13 +111,12 @@ class TopDown:
         self._crop = Cropper(spec.image)
 
     def __call__(self, frame: Frame, persons: Detections) -> Poses:
-        """Find the key points of persons, best-scored first; in a run for every batch.
+        """Find the key points of persons, whose boxes are not empty; in a run for every batch.
 
         Raises:
             SessionError: the network failed, or answered with something that is not finite.
             TensorError: the outputs do not have the shape that the decoder asks for.
         """
-        persons = persons[: self.max_persons]
         if not len(persons):
             return no_poses(self.spec)
         matrices = crop_matrices(persons.xyxy, self.spec.image.size_hw, padding=self.padding)
@@ -122,7 +125,7 @@ class TopDown:
             for first in range(0, len(matrices), self.batch)
         ]
         xy, score = (np.concatenate(arrays) for arrays in zip(*found))
-        return Poses(persons, crops_to_source(xy, matrices), score)
+        return Poses(persons, crops_to_source(xy + PIXEL_CENTRE, matrices), score)
 
     def _run(self, frame: Frame, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points in the pixels of each crop, and their scores."""
@@ -136,6 +139,20 @@ class TopDown:
                 'the model with a dynamic batch, or with batch size 1'
             )
         return xy[: len(matrices)], score[: len(matrices)]
+
+
+def usable(persons: Detections, size_hw: Size, limits: Limits) -> Detections:
+    """The persons that can be looked at and count, best-scored first, within the picture, all of class 0."""
+    is_finite = np.isfinite(persons.xyxy).all(axis=1) & np.isfinite(persons.score)
+    persons = persons[is_finite]
+    xyxy = clip_boxes(persons.xyxy, size_hw)
+    score = np.clip(persons.score, 0, 1)
+    counts = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1) & (score >= limits.confidence_threshold)
+    if limits.class_ids and 0 not in limits.class_ids:
+        counts[:] = False
+    rows = np.flatnonzero(counts)
+    rows = rows[np.argsort(-score[rows], kind='stable')][: limits.max_detections]
+    return Detections(xyxy[rows], score[rows], np.zeros(len(rows), np.int32))
 
 
 class Persons(Protocol):
@@ -157,7 +174,7 @@ class TopDownPipeline:
     twins: tuple[Pipeline, ...] = ()  # crops wait for the persons: nothing can be begun beforehand
 
     def __init__(
-        self, persons: Persons, pose: Pipeline, *, max_batch: int, max_persons: int, padding: float
+        self, persons: Persons, pose: Pipeline, *, max_batch: int = 8, padding: float = PADDING
     ) -> None:
         """Put the two together; both are closed with it.
 
@@ -165,10 +182,11 @@ class TopDownPipeline:
             ModelError: the pose network finds persons by itself.
         """
         self._persons, self._pose = persons, pose
-        self._top_down = TopDown(
-            pose.session, pose.spec, max_batch=max_batch, max_persons=max_persons, padding=padding
-        )
-        self.session, self.spec, self.limits = pose.session, pose.spec, pose.limits
+        self._top_down = TopDown(pose.session, pose.spec, max_batch=max_batch, padding=padding)
+        # Whatever the detector calls them, what is found here is one class: that of the pose network.
+        names = pose.spec.class_names or ('person',)
+        self.spec = replace(pose.spec, class_names=names, num_classes=len(names))
+        self.session, self.limits = pose.session, pose.limits
         self.times = StageTimes()
         self._frame: Frame
         self._begun_ns = 0
@@ -192,7 +210,7 @@ class TopDownPipeline:
         """Give the persons of the frame that was begun, and their key points."""
         persons = self._persons.end()
         persons_ns = perf_counter_ns()
-        found = self._top_down(self._frame, persons)
+        found = self._top_down(self._frame, usable(persons, self._frame.size_hw, self.limits))
         done_ns = perf_counter_ns()
         # As if the persons were what is prepared for the network.
         self.times = StageTimes((persons_ns - self._begun_ns) / 1e6, (done_ns - persons_ns) / 1e6, 0.0)

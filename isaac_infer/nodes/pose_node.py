@@ -11,18 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray
 from visualization_msgs.msg import MarkerArray
 
 from isaac_infer.core.draw import draw_poses
-from isaac_infer.core.errors import ModelError
+from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Poses
 from isaac_infer.core.skeleton import SKELETONS, Skeleton, fit_skeleton, read_skeleton, skeleton_for
 from isaac_infer.core.smooth import Smoother
 from isaac_infer.core.space import on_plane
-from isaac_infer.core.text import class_number
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import PoseNodeParams
@@ -71,24 +72,24 @@ def _with_persons(
     pose, facts, companions = loaded.pipeline, dict(loaded.facts), []
     skeleton = _skeleton(params.skeleton, pose.spec.keypoints)
     facts['skeleton'] = skeleton.name
-    options = {
-        'max_batch': params.max_batch,
-        'max_persons': params.max_persons,
-        'padding': params.person_padding,
-    }
+    options = {'max_batch': params.max_batch, 'padding': params.person_padding}
     pipeline = pose
     if params.person_model_file_path:
-        finder = open_model('detection', _detector_params(params), say, is_cancelled)
         try:
-            limits = finder.pipeline.limits
-            wanted = frozenset(_person_classes(params, finder.pipeline.spec.class_names))
-            finder.pipeline.limits = replace(limits, class_ids=wanted)
+            finder = open_model('detection', _detector_params(params), say, is_cancelled)
+        except ParameterError as error:  # of classes that it does not have
+            raise ParameterError(str(error).replace('class_filter', 'person_classes')) from error
+        try:
             pipeline = TopDownPipeline(finder.pipeline, pose, **options)
         except BaseException:
             finder.pipeline.close()
             raise
         facts |= {'person_model': finder.facts['model'], 'person_backend': finder.pipeline.session.backend}
     elif params.persons_topic:
+        try:
+            validate_topic_name(params.persons_topic)
+        except InvalidTopicNameException as error:
+            raise ParameterError(f'persons_topic: {error}') from error
         persons = PersonsOfTopic(params)
         pipeline = TopDownPipeline(persons, pose, **options)
         companions.append(Companion(params.persons_topic, Detection2DArray, persons.take))
@@ -105,6 +106,7 @@ def _detector_params(params: PoseNodeParams) -> PoseNodeParams:
     own = PoseNodeParams(
         model_file_path=params.person_model_file_path,
         confidence_threshold=params.person_threshold,
+        class_filter=params.person_classes,
         build_only=params.build_only,
     )
     shared = (
@@ -113,23 +115,6 @@ def _detector_params(params: PoseNodeParams) -> PoseNodeParams:
         'version_compatible', 'hardware_compatible', 'uint8_input', 'best_class', 'prepare', 'device',
     )  # fmt: skip
     return own.changed(**{name: getattr(params, name) for name in shared})
-
-
-def _person_classes(params: PoseNodeParams, names: Sequence[str]) -> list[int]:
-    """Which classes of the detector are persons.
-
-    Raises:
-        ModelError: none is.
-    """
-    found = [index for index, name in enumerate(names) if name in params.person_classes]
-    numbers = map(class_number, params.person_classes)
-    found += [number for number in numbers if number is not None]
-    if not found:
-        raise ModelError(
-            f'{params.person_model_file_path}: expected a class called {" or ".join(params.person_classes)}, '
-            f'got {", ".join(names) or "no names"}; set person_classes, by name or number'
-        )
-    return found
 
 
 def _skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:

@@ -129,10 +129,15 @@ def report_values(report: Report) -> dict[str, str]:
 def diagnostics_msg(
     name: str, level: bytes, message: str, values: Mapping[str, str], *, stamp: Time, hardware_id: str = ''
 ) -> DiagnosticArray:
-    """Give one status as a message."""
-    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    """Give one status as a message; half characters, which no message can carry, are replaced."""
+    pairs = [KeyValue(key=_whole(key), value=_whole(value)) for key, value in values.items()]
+    message, hardware_id = _whole(message), _whole(hardware_id)
     status = DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
     return DiagnosticArray(header=Header(stamp=stamp), status=[status])
+
+
+def _whole(text: str) -> str:
+    return text.encode('utf-8', 'replace').decode()
 
 
 def clock_problem(clock: ROSClock) -> str:

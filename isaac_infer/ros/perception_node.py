@@ -194,6 +194,7 @@ class PerceptionNode(LifecycleNode):
         self._companion_subscriptions: list[Any] = []
         self._facts: Mapping[str, str] = {}
         self._last_answer: Answer | None = None
+        self._problem = ''  # with an output of the last answer
         self._loading: Future[Loaded] | None = None
         self._is_unwanted = threading.Event()  # what is being opened
         self._progress = ''  # of that
@@ -391,6 +392,7 @@ class PerceptionNode(LifecycleNode):
         self._is_unwanted.set()
         loading, self._loading = self._loading, None
         pipeline, self._pipeline, self._facts, self._last_answer = self._pipeline, None, {}, None
+        self._refine, self._companions, self._extra, self._problem = _as_it_is, (), None, ''
 
         def close_model() -> None:
             self._end_begun()
@@ -519,11 +521,14 @@ class PerceptionNode(LifecycleNode):
                 f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms',
                 throttle_duration_sec=REPEAT_S,
             )
+        problem = ''
         for number in range(1, len(perception.outputs)):
             try:
                 self._show(arrival, number, answer)
             except Exception as error:  # the picture has its answer: it is not a dropped one
                 self._note_error(error)
+                problem = f'{perception.outputs[number].topic} is not published: {error}'
+        self._problem = problem
         self._last_answer = answer
 
     def _show(self, arrival: _Arrival, number: int, answer: Answer) -> None:
@@ -658,6 +663,8 @@ class PerceptionNode(LifecycleNode):
         if problem := clock_problem(self.get_clock()):
             self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
             return WARN, problem
+        if self._problem:
+            return WARN, self._problem
         if recent.dropped[LOST]:
             return WARN, f'{recent.dropped[LOST]} pictures were lost in transport'
         slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0

@@ -24,12 +24,14 @@ class PersonsOfTopic:
         self._classes, self._threshold = frozenset(params.person_classes), params.person_threshold
         self._recent: Recent[Detections] = Recent(KEPT)
         self._stamp_ns = 0
+        self._newest_ns: int | None = None
 
     def take(self, message: Detection2DArray) -> None:
         """Keep a message."""
         found, classes = detections_from_msg(message, [])
         is_person = np.array([text in self._classes for text in classes], bool)
-        self._recent.add(stamp_ns_of(message.header), found[is_person & (found.score >= self._threshold)])
+        self._newest_ns = stamp_ns_of(message.header)
+        self._recent.add(self._newest_ns, found[is_person & (found.score >= self._threshold)])
 
     def begin(self, frame: Frame) -> None:
         self._stamp_ns = frame.stamp_ns
@@ -40,9 +42,9 @@ class PersonsOfTopic:
         Raises:
             FrameError: they do not come.
         """
-        found = self._recent.wait(self._stamp_ns, self._timeout_s)
+        found = self._recent.take(self._stamp_ns, self._timeout_s)
         if found is None:
-            newest_ns = self._recent.newest_ns
+            newest_ns = self._newest_ns
             came = 'nothing came there at all'
             if newest_ns is not None:
                 apart_s = (newest_ns - self._stamp_ns) / 1e9

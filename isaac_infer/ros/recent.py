@@ -27,24 +27,18 @@ class Recent(Generic[T]):
                 self._values.popitem(last=False)
             self._came.notify_all()
 
-    def wait(self, stamp_ns: int, timeout_s: float) -> T | None:
-        """Give the value of a stamp; None where it does not come in time."""
+    def take(self, stamp_ns: int, timeout_s: float) -> T | None:
+        """Give the value of a stamp, once, as another picture may have the same; None where none comes."""
         end = monotonic() + timeout_s
         with self._came:
             while stamp_ns not in self._values:
                 left = end - monotonic()
                 if left <= 0 or not self._came.wait(left):
-                    return self._values.get(stamp_ns)
-            return self._values[stamp_ns]
+                    return self._values.pop(stamp_ns, None)
+            return self._values.pop(stamp_ns)
 
     def nearest(self, stamp_ns: int, tolerance_ns: int) -> T | None:
         """Give the value whose stamp differs least, or None where it differs more than that."""
         with self._came:
             stamp = min(self._values, key=lambda stamp: abs(stamp - stamp_ns), default=None)
             return None if stamp is None or abs(stamp - stamp_ns) > tolerance_ns else self._values[stamp]
-
-    @property
-    def newest_ns(self) -> int | None:
-        """The stamp that came last; None where none came yet."""
-        with self._came:
-            return next(reversed(self._values), None)

@@ -76,10 +76,11 @@ def test_boxes_and_labels_are_drawn_over_masks():
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
 def test_every_class_of_a_map_has_its_colour_but_the_hidden_ones(dtype):
     class_map = np.zeros((120, 160), dtype)
-    class_map[:40, :50], class_map[40:80, :50] = 3, np.iinfo(dtype).max % 1000
+    class_map[:40, :50], class_map[40:80, :50] = 3, np.iinfo(dtype).max % 1000 - 1
+    class_map[100:] = np.iinfo(dtype).max  # what has no class
     image = draw_segmentation(canvas(), classes(class_map), [], opacity=1.0, hidden=(0, 77, 100_000))
     assert (image[:40, :50] == class_colour(3)).all()
     assert (image[40:80, :50] == class_colour(int(class_map[40, 0]))).all()
     assert (image[80:] == GREY).all() and (image[:, 50:] == GREY).all()
     everything = draw_segmentation(canvas(), classes(class_map), [], opacity=1.0)
-    assert (everything[80:] == class_colour(0)).all()
+    assert (everything[80:100] == class_colour(0)).all() and (everything[100:] == GREY).all()

@@ -107,3 +107,17 @@ def test_a_skeleton_is_put_into_the_order_of_the_model():
 def test_a_skeleton_that_names_what_the_model_does_not_have_is_an_error():
     with pytest.raises(ParameterError, match='has no key point left_hand, right_hand; it has shoulder, nose'):
         fit_skeleton(skeleton_from(ARM), ('shoulder', 'nose'))
+
+
+@pytest.mark.parametrize(
+    'mapping',
+    [
+        {'name': '\ud800', 'keypoints': ['nose']},
+        {'keypoints': ['\ud800']},
+        {'keypoints': ['a\nb']},
+        {'keypoints': ['nose'], 'colours': {'nose': [float('inf'), 1, 1]}},
+    ],
+)
+def test_names_that_no_message_can_carry_and_endless_colours_are_refused(mapping):
+    with pytest.raises(ParameterError):
+        skeleton_from(mapping)

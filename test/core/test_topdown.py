@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.results import Detections, Poses, no_detections
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.core.tensor import TensorSpec
-from isaac_infer.core.topdown import PADDING, TopDown, TopDownPipeline, crop_matrices, crops_to_source
+from isaac_infer.core.topdown import TopDown, TopDownPipeline, crop_matrices, crops_to_source, usable
 
 SIZE_HW = (64, 48)
 SPEC = ModelSpec(
@@ -34,8 +35,10 @@ SPEC = ModelSpec(
 class DotSession:
     """A network that finds the brightest pixel of each picture of its batch."""
 
-    def __init__(self, batch: int = -1, answers: int | None = None) -> None:
-        self.inputs = (TensorSpec('input', (batch, 3, *SIZE_HW), np.dtype(np.float32)),)
+    def __init__(
+        self, batch: int = -1, answers: int | None = None, size_hw: tuple[int, int] = SIZE_HW
+    ) -> None:
+        self.inputs = (TensorSpec('input', (batch, 3, *size_hw), np.dtype(np.float32)),)
         self.outputs = ()
         self.metadata: Mapping[str, str] = {}
         self.backend, self.fallbacks = 'fake', ()
@@ -108,10 +111,29 @@ def test_key_points_are_found_in_the_crop_of_their_person(batch, max_batch, runs
     assert (found.score > 0.5).all()
 
 
-def test_no_more_than_max_persons_are_looked_at():
-    session = DotSession()
-    assert len(make(session, persons(*BOXES), max_persons=2)(dotted())) == 2
-    assert session.runs == [2]
+def test_the_surest_persons_that_lie_in_the_picture_are_looked_at():
+    nan, huge = (float('nan'), 0, 1, 1), (0, 0, 1e30, 1e30)
+    boxes = persons(*BOXES, nan, (5, 5, 5, 90), (9, 9, 5, 5), (900, 900, 990, 990), huge)
+    score = np.array([0.5, 0.9, 0.45, 0.99, 0.2, 1, 1, 1, 1, 7], np.float32)
+    found = usable(
+        Detections(boxes.xyxy, score, np.full(10, 3, np.int32)), (240, 320), Limits(max_detections=3)
+    )
+    assert found.score.tolist() == pytest.approx([1, 0.99, 0.9])
+    assert found.xyxy.tolist() == [[0, 0, 320, 240], list(BOXES[3]), list(BOXES[1])]
+    assert found.class_id.tolist() == [0, 0, 0]
+    nobody = usable(boxes, (240, 320), Limits(class_ids=frozenset({1})))
+    assert len(nobody) == 0
+
+
+@pytest.mark.parametrize('box', [(0, 0, 64, 64), (10, 5, 50, 45), (17.5, 9.25, 44.5, 36.25)])
+def test_a_point_is_found_where_its_pixel_is_whatever_the_crop(box):
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[20, 30] = 255
+
+    spec = replace(SPEC, image=ImageSpec('input', (256, 256)))
+    found = TopDown(DotSession(size_hw=(256, 256)), spec, padding=1.0)(Frame(image), persons(box))
+    # Of the pixels of the crop that are brightest, the first is found.
+    np.testing.assert_allclose(found.xy[0, 0], (30.5, 20.5), atol=0.5 * (box[2] - box[0]) / 256 + 0.02)
 
 
 class KnownPersons:
@@ -131,9 +153,8 @@ class KnownPersons:
 
 def test_persons_of_one_network_get_key_points_of_another():
     known, session = KnownPersons(persons(*BOXES)), DotSession()
-    pipeline = TopDownPipeline(
-        known, Pipeline(session, SPEC, Limits()), max_batch=8, max_persons=3, padding=PADDING
-    )
+    pipeline = TopDownPipeline(known, Pipeline(session, SPEC, Limits(max_detections=3)))
+    assert pipeline.spec.class_names == ('person',)
     found = pipeline(dotted())
     np.testing.assert_allclose(found.xy, np.repeat(DOTS[:3, None], 2, axis=1), atol=3.5)
     assert pipeline.times.run_ms > 0 and pipeline.fallbacks == ('persons: slow',)
@@ -152,8 +173,6 @@ def test_fewer_answers_than_crops_are_an_error():
 
 
 def test_a_decoder_for_whole_pictures_is_refused():
-    from dataclasses import replace
-
     with pytest.raises(ModelError, match='leave the person detector out'):
         TopDown(DotSession(), replace(SPEC, decoder='ultralytics_pose'))
 

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from camera import PICTURE, SECOND, Camera, stamp_of, values_of
+from diagnostic_msgs.msg import DiagnosticStatus
 from processes import parameters, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -20,7 +21,7 @@ from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.spec import ImageSpec, ModelSpec
 from isaac_infer.ros.images import image_to_cdr, stamp_ns_of
 from isaac_infer.ros.messages import entries_of_detections, entries_to_msg
-from models import save_constant_detector, ultralytics_metadata
+from models import save_constant_detector, ultralytics_metadata, ultralytics_output
 
 NODE = '/pose_node'
 NAMES = SKELETONS['coco17'].keypoints
@@ -119,6 +120,41 @@ def test_a_skeleton_that_names_joints_the_model_does_not_have_is_refused(start, 
     assert node.is_alive and 'Traceback' not in node.log
 
 
+@pytest.mark.parametrize(
+    ('values', 'says'),
+    [
+        ({'persons_topic': '"bad topic!"'}, 'persons_topic: Invalid topic name'),
+        ({'person_classes': '[person, cat]'}, 'person_classes: expected classes of the model'),
+        ({'person_classes': '["99"]'}, 'person_classes: expected classes of the model'),
+    ],
+)
+def test_what_top_down_cannot_use_is_said_when_the_model_is_opened(start, tmp_path, values, says):
+    model = save_single(tmp_path / 'single.onnx')
+    if 'persons_topic' not in values:
+        finder = save_constant_detector(
+            tmp_path / 'finder.onnx',
+            {'output0': ultralytics_output([], classes=2)},
+            metadata=ultralytics_metadata(['dog', 'person']),
+        )
+        values = {**values, 'person_model_file_path': finder}
+    node = start('pose_node', *parameters(model_file_path=model, **values))
+    node.wait_for(says)
+    assert node.is_alive and 'Traceback' not in node.log
+
+
+def test_markers_that_fail_are_a_warning_of_the_node(start, tmp_path, camera):
+    model = save_pose(tmp_path / 'pose.onnx', [20])
+    start('pose_node', *parameters(model_file_path=model, use_depth=True)).wait_for('waiting for pictures')
+    camera.peer.listen(MarkerArray, 'markers')
+
+    def warned():
+        camera.ask()
+        statuses = [message.status[0] for message in camera.peer.got['/diagnostics']]
+        return any(one.level != DiagnosticStatus.OK and 'camera_info' in one.message for one in statuses)
+
+    assert wait_until(warned)
+
+
 def save_single(path):
     """A network for the picture of one person: every point in its middle."""
     maps = np.zeros((1, 16, 16, 16), np.float32)
@@ -152,6 +188,7 @@ def test_persons_of_another_node_are_taken_by_the_stamp_of_the_picture(start, tm
         if wait_until(lambda: keypoints and stamp_of(keypoints[-1]) == stamp_ns, 2):  # noqa: B023
             break
     assert len(answers[-1].detections) == 2 and len(keypoints[-1].detections) == 2 * 16
+    assert {entry.results[0].hypothesis.class_id for entry in answers[-1].detections} == {'person'}
     x = [entry.bbox.center.position.x for entry in keypoints[-1].detections if entry.id == '2']
     assert np.allclose(x, 50, atol=3)
     stamp_ns = camera.send()
@@ -179,8 +216,6 @@ def test_persons_that_never_match_a_picture_are_said_in_diagnostics(start, tmp_p
 
 
 def test_a_detector_of_ones_own_finds_the_persons(start, tmp_path, camera):
-    from models import ultralytics_output
-
     boxes = ultralytics_output([(20, 32, 20, 40, 1, 0.9), (44, 32, 20, 40, 0, 0.9)], classes=2)
     finder = save_constant_detector(
         tmp_path / 'finder.onnx', {'output0': boxes}, metadata=ultralytics_metadata(['dog', 'person'])
@@ -191,6 +226,10 @@ def test_a_detector_of_ones_own_finds_the_persons(start, tmp_path, camera):
     )
     (person,) = camera.ask().detections
     assert person.bbox.center.position.x == pytest.approx(20)
+    assert person.results[0].hypothesis.class_id == 'person'
+    (done,) = camera.peer.set(NODE, confidence_threshold=0.95)
+    assert done.successful and len(camera.ask().detections) == 0
+    (done,) = camera.peer.set(NODE, confidence_threshold=0.25)
     keypoints = ask_for(camera, 'keypoints', Detection2DArray).detections
     assert len(keypoints) == 16
     assert np.allclose([entry.bbox.center.position.x for entry in keypoints], 20, atol=3)
