@@ -484,6 +484,29 @@ class PoseParams(DetectionParams):
         choices=('', *KEYPOINT_REFINEMENTS),
     )
 
+    skeleton: str = param(
+        '',
+        'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
+        'key points of the model.',
+    )
+    person_model_file_path: str = param(
+        '',
+        'Top-down: the detector that finds the persons, for pose models that expect the picture of one; '
+        'it runs on the same backend.',
+    )
+    person_classes: list[str] = param(
+        ['person'], 'Top-down: the classes of the detector, or of the topic, that are persons.'
+    )
+    person_threshold: float = param(
+        0.4, 'Top-down: persons that the detector is less sure of are left out.', low=0.0, high=1.0
+    )
+    person_padding: float = param(
+        1.25, 'Top-down: how much larger than its box the crop of a person is.', low=1.0, high=4.0
+    )
+    max_batch: int = param(
+        8, 'Top-down: crops in one run, where the model takes more than one.', low=1, high=256
+    )
+
     def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
         return replace(super().limits(class_names, num_classes), keypoint_threshold=self.keypoint_threshold)
 
@@ -492,6 +515,20 @@ class PoseParams(DetectionParams):
             super().overrides(class_names),
             keypoints=tuple(self.keypoints),
             keypoint_refinement=self.keypoint_refinement,
+        )
+
+    def person_params(self) -> PoseParams:
+        """The same backend and engine options, for the model that finds the persons."""
+        shared = (
+            'backend', 'providers', 'num_threads', 'precision', 'calibration_path', 'calibration',
+            'engine_cache_path', 'workspace_mib', 'optimization_level', 'tactic_sources', 'dla_core',
+            'version_compatible', 'hardware_compatible', 'uint8_input', 'best_class', 'prepare', 'device',
+        )  # fmt: skip
+        return PoseParams(
+            model_file_path=self.person_model_file_path,
+            confidence_threshold=self.person_threshold,
+            class_filter=self.person_classes,
+            **{name: getattr(self, name) for name in shared},
         )
 
 
@@ -582,36 +619,14 @@ def _colour(text: str) -> tuple[int, int, int]:
 class PoseNodeParams(PerceptionParams, PoseParams):
     """Parameters of pose_node."""
 
-    skeleton: str = param(
-        '',
-        'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
-        'key points of the model.',
-    )
     max_persons: int = param(20, 'Persons per picture at most, the surest ones.', low=1, high=1000)
-    person_model_file_path: str = param(
-        '',
-        'Top-down: the detector that finds the persons, for pose models that expect the picture of one; '
-        'it runs on the same backend.',
-    )
     persons_topic: str = param(
         '',
         'Top-down: a topic of vision_msgs/Detection2DArray that has the persons of every picture, with its '
         'stamp, such as detections.',
     )
-    person_classes: list[str] = param(
-        ['person'], 'Top-down: the classes of the detector, or of the topic, that are persons.'
-    )
-    person_threshold: float = param(
-        0.4, 'Top-down: persons that the detector is less sure of are left out.', low=0.0, high=1.0
-    )
-    person_padding: float = param(
-        1.25, 'Top-down: how much larger than its box the crop of a person is.', low=1.0, high=4.0
-    )
     persons_timeout_ms: float = param(
         200.0, 'Top-down: how long a picture waits for its persons from the topic.', low=1.0, high=10000.0
-    )
-    max_batch: int = param(
-        8, 'Top-down: crops in one run, where the model takes more than one.', low=1, high=256
     )
     track: bool = param(True, 'Give persons a number that they keep from picture to picture.', live=True)
     smooth: bool = param(False, 'Smooth the key points of each person over time; needs track.', live=True)

@@ -20,7 +20,7 @@ from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.maps import class_map_of, instance_map_of
 from isaac_infer.core.results import Detections, Poses, Segmentation
-from isaac_infer.core.skeleton import skeleton_for
+from isaac_infer.core.skeleton import Skeleton
 from isaac_infer.core.source import Picture
 from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.text import without_commands
@@ -126,7 +126,12 @@ def answer_table(answer: dict[str, Any], limits: Limits) -> Table:
 
 
 def save_answer(
-    picture: Picture, found: Found, spec: ModelSpec, limits: Limits, places: Places
+    picture: Picture,
+    found: Found,
+    spec: ModelSpec,
+    limits: Limits,
+    places: Places,
+    skeleton: Skeleton,
 ) -> dict[str, str]:
     """Write the annotated picture and, of a segmentation, its maps; give where the maps are.
 
@@ -135,7 +140,7 @@ def save_answer(
         cv2.error: OpenCV cannot encode it.
         ParameterError: a file that is read would be overwritten.
     """
-    _write(places(picture.name), _drawn(picture.image, found, spec, limits))
+    _write(places(picture.name), _drawn(picture.image, found, spec, limits, skeleton))
     return {
         key: str(_write(places(picture.name, kind), image))
         for key, kind, image in _maps(found, spec, (picture.image.shape[0], picture.image.shape[1]))
@@ -151,12 +156,14 @@ def _maps(found: Found, spec: ModelSpec, size_hw: Size) -> list[tuple[str, str, 
     ]
 
 
-def _drawn(image: np.ndarray, found: Found, spec: ModelSpec, limits: Limits) -> np.ndarray:
+def _drawn(
+    image: np.ndarray, found: Found, spec: ModelSpec, limits: Limits, skeleton: Skeleton
+) -> np.ndarray:
     if isinstance(found, Segmentation):
         hidden = background_classes(spec.class_names) if found.class_map is not None else ()
         return draw_segmentation(image, found, spec.class_names, hidden=hidden)
     if isinstance(found, Poses):
-        return draw_poses(image, found, skeleton_for(spec.keypoints), threshold=limits.keypoint_threshold)
+        return draw_poses(image, found, skeleton, threshold=limits.keypoint_threshold)
     return draw_detections(image, found, spec.class_names)
 
 

@@ -21,7 +21,11 @@ from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import (
+    FIRST_TASK,
     add_model_argument,
+    add_task_option,
+    check_task,
+    find_task,
     model_file,
     open_network,
     take_model_argument,
@@ -55,8 +59,9 @@ from isaac_infer.engine.load import (
     runs_on_tensorrt,
     unused_precision,
 )
-from isaac_infer.params import DetectionParams, ImageSourceParams
+from isaac_infer.params import ImageSourceParams, TaskParams
 
+ANSWERS = {'detection': 'detections', 'segmentation': 'masks', 'pose': 'key points'}  # by task
 MOST_PICTURES = 32  # of a source, which are held in memory and measured in turn
 LONGEST_S = 3600.0
 MOST_AT_ONCE = 1024  # pictures of a batch
@@ -150,33 +155,36 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_build_only_option(parser)
     add_json_option(parser)
-    add_options(parser, DetectionParams)
+    add_task_option(parser)
+    add_options(parser, TaskParams)
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure a network, and the pipeline around it where it is a detector."""
+    """Measure a network, and the pipeline around it where it is understood."""
     take_model_argument(args)
-    params = params_from(args, DetectionParams)
+    check_task(args.task)
+    params = params_from(args, TaskParams)
     plan = _plan(args)
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     ImageSourceParams(width=args.width, height=args.height)
     out = Console(stderr=args.json == STANDARD_OUTPUT)
     path = model_file(params)
     _check_batches(args.batch, path, params)
+    task = args.task or _task(params)
     if args.build_only:
-        return build_only([params], args.json)
+        return build_only([params], args.json, task=task)
     frames = _frames(args, params)
     with contextlib.ExitStack() as stack:
-        session = stack.enter_context(open_network(params))
+        session = stack.enter_context(open_network(params, task=task))
         _check_open_batch(session, args.batch)
-        pipeline, notes = _pipeline(session, params)
+        pipeline, notes = _pipeline(session, params, task)
         if pipeline:
             stack.callback(pipeline.close)  # its twins too
             show_model(pipeline, out)
             pipeline(frames[0])  # so that the network is measured on a picture
-            whole = {'way': 'picture to detections'}
+            whole = {'way': f'picture to {ANSWERS[task]}'}
         else:
             out.print(session.backend, highlight=False)
             _feed_noise(session)
@@ -250,7 +258,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     return Plan(args.warm_up, args.duration, args.iterations)
 
 
-def _frames(args: argparse.Namespace, params: DetectionParams) -> list[Frame]:
+def _frames(args: argparse.Namespace, params: TaskParams) -> list[Frame]:
     """Read the pictures that are measured.
 
     Raises:
@@ -267,15 +275,23 @@ def _frames(args: argparse.Namespace, params: DetectionParams) -> list[Frame]:
     return frames
 
 
-def _pipeline(session: Session, params: DetectionParams) -> tuple[Pipeline | None, list[str]]:
-    """Make the pipeline of a detector; or None, and a note that says why it is not understood."""
+def _task(params: TaskParams) -> str:
+    """What a model is for; where that is not clear, it is looked at as a detector."""
+    try:
+        return find_task(params)[0]
+    except ParameterError:
+        return FIRST_TASK
+
+
+def _pipeline(session: Session, params: TaskParams, task: str) -> tuple[Pipeline | None, list[str]]:
+    """Make the pipeline around a network; or None, and a note that says why it is not understood."""
     path = model_file(params)
     overrides = params.overrides(read_class_names(params.class_names))
     try:
-        spec = find_spec(session, path, overrides)
+        spec = find_spec(session, path, overrides, task=task)
     except (ModelError, SessionError) as error:
         return None, [
-            f'the network alone is measured, it is not understood as a detector: {_first_line(error)}'
+            f'the network alone is measured, it is not understood (task {task}): {_first_line(error)}'
         ]
     limits = params.limits(spec.class_names, spec.num_classes)
     return make_pipeline(session, spec, limits, params.engine_options()), []
@@ -305,7 +321,7 @@ def _feed_noise(session: Session) -> None:
 # ---- batches -------------------------------------------------------------------------------------
 
 
-def _check_batches(batches: Sequence[int], path: Path, params: DetectionParams) -> None:
+def _check_batches(batches: Sequence[int], path: Path, params: TaskParams) -> None:
     """See before an engine is built that it can take these batches.
 
     Raises:

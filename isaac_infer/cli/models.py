@@ -17,6 +17,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
+from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
     ENGINE_SUFFIXES,
     find_model,
@@ -25,7 +26,7 @@ from isaac_infer.engine.load import (
     open_pipeline,
     open_session,
 )
-from isaac_infer.params import DetectionParams, ModelParams
+from isaac_infer.params import DetectionParams, ModelParams, PoseParams
 
 FIRST_TASK = next(iter(TASKS))
 BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
@@ -53,10 +54,13 @@ def take_model_argument(args: argparse.Namespace) -> None:
     args.model_file_path = args.model_file_path or args.model
 
 
-def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeline:
-    """Load, understand and warm up the model that the parameters describe; see `open_pipeline`."""
+def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeline | TopDownPipeline:
+    """Load, understand and warm up the model that the parameters describe; see `open_pipeline`.
+
+    Top-down where they name a model that finds persons for a pose model.
+    """
     with BuildProgress() as say:
-        return open_pipeline(
+        pipeline = open_pipeline(
             model_path(params),
             task=task,
             limits=lambda spec: params.limits(spec.class_names, spec.num_classes),
@@ -64,6 +68,15 @@ def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeli
             say=say,
             **params.run_options(),
         )
+    if task != 'pose' or not isinstance(params, PoseParams) or not params.person_model_file_path:
+        return pipeline
+    with contextlib.ExitStack() as stack:
+        stack.callback(pipeline.close)
+        persons = open_detector(params.person_params())
+        stack.callback(persons.close)
+        both = TopDownPipeline(persons, pipeline, max_batch=params.max_batch, padding=params.person_padding)
+        stack.pop_all()
+        return both
 
 
 def open_network(params: ModelParams, *, task: str = 'detection') -> Session:

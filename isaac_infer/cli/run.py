@@ -35,6 +35,7 @@ from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
+from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, Source, open_sources
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
@@ -108,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
             raise ParameterError(f'--json {args.json}: is a name of pictures, as --save writes; give another')
         task = args.task or find_task(params)[0]
         pipeline = stack.enter_context(contextlib.closing(open_detector(params, task=task)))
+        skeleton = choose_skeleton(params.skeleton, pipeline.spec.keypoints)
         show_model(pipeline, out)
         if note := unused_precision(args.precision, pipeline.session):
             show_note(note, out)
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
             'images': [],
         }
         saved: list[str] = []
-        code = _detect(source, pipeline, args, places, report['images'], saved, windows, out)
+        code = _detect(source, pipeline, args, places, skeleton, report['images'], saved, windows, out)
     report['times_ms'] = {
         stage.removesuffix('_ms'): dict(zip(('p50', 'p95', 'p99'), window.percentiles()))
         for stage, window in windows.items()
@@ -158,6 +160,7 @@ def _detect(
     pipeline: Pipeline,
     args: argparse.Namespace,
     places: Places | None,
+    skeleton: Skeleton,
     answers: list[dict[str, Any]],
     saved: list[str],
     windows: Mapping[str, Window],
@@ -192,7 +195,7 @@ def _detect(
                 out.print(answer_table(answers[-1], limits))
             if places:
                 try:
-                    answers[-1] |= save_answer(picture, found, spec, limits, places)
+                    answers[-1] |= save_answer(picture, found, spec, limits, places, skeleton)
                     saved.append(picture.name)
                 except (OSError, cv2.error, ParameterError) as error:  # a full disk, a size no format has
                     why = getattr(error, 'strerror', None) or str(error).strip()

@@ -80,6 +80,24 @@ def skeleton_for(keypoints: Sequence[str]) -> Skeleton:
     return _with_sides(best.name if _common(best, names) else 'unknown', names, _links_among(best, names))
 
 
+def choose_skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:
+    """The skeleton that is wanted, for a model with these key points.
+
+    Args:
+        wanted: the name of a known one, or a file; empty: see `skeleton_for`.
+        keypoints: in the order in which the model answers.
+
+    Raises:
+        ParameterError: there is no such skeleton, or it names key points that the model does not have.
+    """
+    if not wanted:
+        return skeleton_for(keypoints)
+    file = Path(wanted).expanduser()
+    if wanted not in SKELETONS and not file.exists():
+        raise ParameterError(f'skeleton: expected a file, or one of {", ".join(SKELETONS)}, got {wanted!r}')
+    return fit_skeleton(SKELETONS.get(wanted) or read_skeleton(file), keypoints)
+
+
 def fit_skeleton(skeleton: Skeleton, keypoints: Sequence[str]) -> Skeleton:
     """Put the user's skeleton into the order of a model's key points; those it leaves out have no links.
 

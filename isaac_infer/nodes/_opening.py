@@ -20,6 +20,18 @@ def limits_of(params: DetectionParams, spec: ModelSpec) -> Limits:
 def open_model(
     task: str, params: PerceptionParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]
 ) -> Loaded:
+    """Open the model of a node for a task; see `open_any`."""
+    return open_any(task, params, say, is_cancelled, build_only=params.build_only)
+
+
+def open_any(
+    task: str,
+    params: DetectionParams,
+    say: Callable[[str], None],
+    is_cancelled: Callable[[], bool],
+    *,
+    build_only: bool,
+) -> Loaded:
     """Open a model for a task.
 
     Args:
@@ -27,6 +39,7 @@ def open_model(
         params: name the model and how it is run.
         say: takes a sentence about how far it is.
         is_cancelled: tells that the model is not wanted any more.
+        build_only: whether nothing but its engine is wanted.
     """
     path = find_model(params.engine_file_path or params.model_file_path)
     pipeline = open_pipeline(
@@ -38,7 +51,7 @@ def open_model(
         is_cancelled=is_cancelled,
         **params.run_options(),
     )
-    if params.build_only:
+    if build_only:
         check_built(pipeline.session, params.backend)
     is_asked_for = params.precision != type(params)().precision
     if is_asked_for and (note := unused_precision(params.precision, pipeline.session)):

@@ -6,9 +6,8 @@ import isaac_infer.engine.wake  # noqa: F401 - it works while the rest is import
 
 # isort: split
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from rclpy.exceptions import InvalidTopicNameException
@@ -21,11 +20,11 @@ from isaac_infer.core.draw import draw_poses
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Poses
-from isaac_infer.core.skeleton import SKELETONS, Skeleton, fit_skeleton, read_skeleton, skeleton_for
+from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.smooth import Smoother
 from isaac_infer.core.space import on_plane
 from isaac_infer.core.topdown import TopDownPipeline
-from isaac_infer.nodes._opening import limits_of, open_model
+from isaac_infer.nodes._opening import limits_of, open_any, open_model
 from isaac_infer.params import PoseNodeParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.depths import Depths
@@ -70,13 +69,15 @@ def _with_persons(
     loaded: Loaded, params: PoseNodeParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]
 ) -> Loaded:
     pose, facts, companions = loaded.pipeline, dict(loaded.facts), []
-    skeleton = _skeleton(params.skeleton, pose.spec.keypoints)
+    skeleton = choose_skeleton(params.skeleton, pose.spec.keypoints)
     facts['skeleton'] = skeleton.name
     options = {'max_batch': params.max_batch, 'padding': params.person_padding}
     pipeline = pose
     if params.person_model_file_path:
         try:
-            finder = open_model('detection', _detector_params(params), say, is_cancelled)
+            finder = open_any(
+                'detection', params.person_params(), say, is_cancelled, build_only=params.build_only
+            )
         except ParameterError as error:  # of classes that it does not have
             raise ParameterError(str(error).replace('class_filter', 'person_classes')) from error
         try:
@@ -84,7 +85,9 @@ def _with_persons(
         except BaseException:
             finder.pipeline.close()
             raise
-        facts |= {'person_model': finder.facts['model'], 'person_backend': finder.pipeline.session.backend}
+        backend = finder.pipeline.session.backend
+        facts |= {'person_model': finder.facts['model'], 'person_backend': backend}
+        say(f'persons are found by {finder.facts["model"]}, {backend}')
     elif params.persons_topic:
         try:
             validate_topic_name(params.persons_topic)
@@ -99,28 +102,6 @@ def _with_persons(
         companions.append(Companion('camera_info', CameraInfo, depths.take_camera_info))
     messages = PoseMessages(skeleton, depths)
     return Loaded(pipeline, facts, messages.refine, tuple(companions), messages)
-
-
-def _detector_params(params: PoseNodeParams) -> PoseNodeParams:
-    """The same backend and engine options, for the model that finds the persons."""
-    own = PoseNodeParams(
-        model_file_path=params.person_model_file_path,
-        confidence_threshold=params.person_threshold,
-        class_filter=params.person_classes,
-        build_only=params.build_only,
-    )
-    shared = (
-        'backend', 'providers', 'num_threads', 'precision', 'calibration_path', 'calibration',
-        'engine_cache_path', 'workspace_mib', 'optimization_level', 'tactic_sources', 'dla_core',
-        'version_compatible', 'hardware_compatible', 'uint8_input', 'best_class', 'prepare', 'device',
-    )  # fmt: skip
-    return own.changed(**{name: getattr(params, name) for name in shared})
-
-
-def _skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:
-    if not wanted:
-        return skeleton_for(keypoints)
-    return fit_skeleton(SKELETONS.get(wanted) or read_skeleton(Path(wanted).expanduser()), keypoints)
 
 
 # ---- what is published -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from vision_msgs.msg import Detection2DArray
 
-from isaac_infer.core.errors import FrameError
+from isaac_infer.core.errors import SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections
 from isaac_infer.params import PoseNodeParams
@@ -13,6 +13,7 @@ from isaac_infer.ros.images import stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.recent import Recent
 
+MOST_TOLD = 10  # classes in a message
 KEPT = 30  # messages, among which that of a picture is looked for
 
 
@@ -25,10 +26,13 @@ class PersonsOfTopic:
         self._recent: Recent[Detections] = Recent(KEPT)
         self._stamp_ns = 0
         self._newest_ns: int | None = None
+        self._has_matched, self._others = False, set[str]()
 
     def take(self, message: Detection2DArray) -> None:
         """Keep a message."""
         found, classes = detections_from_msg(message, [])
+        self._others.update(classes[: MOST_TOLD - len(self._others)])
+        self._has_matched |= not self._classes.isdisjoint(classes)
         is_person = np.array([text in self._classes for text in classes], bool)
         self._newest_ns = stamp_ns_of(message.header)
         self._recent.add(self._newest_ns, found[is_person & (found.score >= self._threshold)])
@@ -40,7 +44,7 @@ class PersonsOfTopic:
         """Give the persons of the picture.
 
         Raises:
-            FrameError: they do not come.
+            SessionError: they do not come.
         """
         found = self._recent.take(self._stamp_ns, self._timeout_s)
         if found is None:
@@ -49,7 +53,7 @@ class PersonsOfTopic:
             if newest_ns is not None:
                 apart_s = (newest_ns - self._stamp_ns) / 1e9
                 came = f'the newest there is {abs(apart_s):.3f} s {"younger" if apart_s > 0 else "older"}'
-            raise FrameError(
+            raise SessionError(
                 f'{self._topic}: expected detections with the stamp of the picture within '
                 f'{self._timeout_s * 1e3:g} ms, but {came}; have them made of the same pictures, or raise '
                 'persons_timeout_ms'
@@ -58,8 +62,11 @@ class PersonsOfTopic:
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """None: whoever finds them tells its own."""
-        return ()
+        """That nobody there is a person, as far as is known; whoever finds them tells its own."""
+        if self._has_matched or not self._others:
+            return ()
+        there, wanted = (', '.join(sorted(names)) for names in (self._others, self._classes))
+        return (f'{self._topic} has objects of {there} only, and none of person_classes, {wanted}',)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -78,7 +78,7 @@ class DeviceSession(OrtSession):
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch, model: Path) -> type[DeviceSession]:
     @contextmanager
-    def open_network(params: object) -> Iterator[DeviceSession]:
+    def open_network(params: object, *, task: str) -> Iterator[DeviceSession]:
         with DeviceSession(model) as session:
             yield session  # type: ignore[misc]
 
@@ -151,7 +151,7 @@ def test_a_network_that_is_no_detector_is_measured_alone(tmp_path: Path) -> None
     report = report_of(path)
     assert report['network_ms']['latency']['count'] == 12
     assert report['pipeline'] is None
-    assert 'not understood as a detector' in report['notes'][0]
+    assert 'it is not understood (task detection)' in report['notes'][0]
 
 
 def test_it_runs_for_the_duration_and_not_only_for_the_iterations(model: Path) -> None:

@@ -556,3 +556,23 @@ def test_a_notebook_is_not_overwritten_by_a_report(
     assert run('--model', model, '--source', pictures, '--json', notebook) == 2
     assert 'exists and is no report' in capsys.readouterr().err
     assert notebook.read_text() == '{"cells": []}'
+
+
+def test_persons_of_one_model_get_key_points_of_another(tmp_path: Path, pictures: Path) -> None:
+    maps = np.zeros((1, 16, 16, 16), np.float32)
+    maps[0, :, 8, 8] = 0.9  # every key point in the middle of the crop
+    pose = save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': maps})
+    boxes = ultralytics_output([(16, 32, 16, 24, 1, 0.9), (44, 32, 16, 24, 0, 0.9)], classes=2)
+    finder = save_constant_detector(
+        tmp_path / 'finder.onnx', {'output0': boxes}, metadata=ultralytics_metadata(['dog', 'person'])
+    )
+    out = tmp_path / 'out.json'
+    picture = pictures / 'blue.png'  # 32 x 16: half the size of the network
+    options = ['--person-model-file-path', finder, '--json', out, '--save', tmp_path / 'saved']
+    assert run('--model', pose, '--source', picture, *options) == 0
+    (person,) = json.loads(out.read_text())['images'][0]['detections']
+    assert person['class_name'] == 'person' and len(person['keypoints']) == 16
+    assert np.abs(np.array(person['keypoints'])[:, :2] - (8, 8)).max() < 1
+    assert (tmp_path / 'saved' / 'blue.png').is_file()
+    wrong = ['--person-classes', 'cat']
+    assert run('--model', pose, '--source', picture, *options, *wrong) == 2

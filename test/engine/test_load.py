@@ -79,7 +79,7 @@ BAD_MODELS = {
     'tensorrt operator': (lambda path: with_relu(path, operator='EfficientNMS_TRT'), 'only TensorRT has'),
     'zero': (lambda path: with_relu(path, shape=(1, 3, 0, 64)), r'\[1, 3, 0, 64\]: expected at least 1'),
     'weights': (without_weights, 'keep the weights file'),
-    'no decoder': (with_relu, r'no decoder fits .*: set --task seg(.|\n)*y float32\[1, 3, 64, 64\]'),
+    'no decoder': (with_relu, r'no decoder fits .*set --task seg(.|\n)*y float32\[1, 3, 64, 64\]'),
     'open size': (
         lambda path: save_constant_detector(
             path, {'output0': NOTHING}, image_shape=(1, 3, 'height', 'width')

@@ -75,13 +75,14 @@ def resolve_spec(
     keypoints = _keypoints(match, overrides, says, file_name)
     # A pose model without names: whoever has shoulders is a person.
     is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in keypoints)
+    names = model.names or (('person',) if is_of_persons else ())
     return ModelSpec(
         task=task,
         decoder=decoder,
         image=_image_spec(model, family, overrides, file_name),
         outputs=match.outputs,
-        class_names=model.names or (('person',) if is_of_persons else ()),
-        num_classes=match.num_classes or len(model.names),
+        class_names=names,
+        num_classes=match.num_classes or len(names),
         strides=match.strides,
         anchors=match.anchors,
         row_length=match.row_length,
@@ -287,7 +288,8 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
 
 
 def _elsewhere(tasks: Iterable[str]) -> str:
-    return f'set --task {" or ".join(tasks)}, or take the node for that'
+    nodes = ' or '.join('detector_node' if task == 'detection' else f'{task}_node' for task in tasks)
+    return f'take {nodes}; on the command line set --task {" or ".join(tasks)}'
 
 
 def _way_out(model: Model, task: str) -> str:

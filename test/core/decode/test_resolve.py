@@ -586,7 +586,7 @@ def test_a_model_that_another_task_can_read_is_told_as_one():
     with pytest.raises(ModelError) as error:
         resolve(tensor('logits', 1, 21, 257, 257))
     said = str(error.value)
-    assert 'for detection, but for segmentation (semantic): set --task segmentation' in said
+    assert 'for detection, but for segmentation (semantic): take segmentation_node; on the command' in said
     assert 'logits' in said and 'yolov5' not in said
 
 
@@ -596,5 +596,5 @@ def test_a_decoder_of_another_task_is_told_as_one():
 
 
 def test_a_model_made_for_another_task_is_told_which():
-    with pytest.raises(ModelError, match="made for the task 'semantic', .* set --task segmentation, or"):
+    with pytest.raises(ModelError, match="made for the task 'semantic', .* take segmentation_node"):
         resolve(tensor('output0', 1, 84, 8400), metadata={'task': 'semantic'})
