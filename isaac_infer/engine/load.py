@@ -310,7 +310,7 @@ def find_spec(
         spec = spec_of(session.path, overrides)
         if spec and spec.task == task:
             return spec
-    metadata, notes = _metadata(path, session.metadata, overrides)
+    metadata, notes = metadata_of(path, session.metadata, overrides)
     with _naming(path):
         spec = _find_spec(session, path.name, metadata, overrides, task)
     return replace(spec, notes=(*spec.notes, *notes))
@@ -422,7 +422,7 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _metadata(
+def metadata_of(
     path: Path, own: Mapping[str, str], overrides: Overrides
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Give what a model says of itself, over what `<model>.json` or `.yaml` beside it says; and notes."""

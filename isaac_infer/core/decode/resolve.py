@@ -299,7 +299,7 @@ def _listed(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
-    says, expected = model.says.task, TASKS[task].says
+    says, expected = model.says.task or model.says.purpose, TASKS[task].says
     if says and says not in expected:
         others = [name for name, other in TASKS.items() if says in other.says]
         way = f', or {_elsewhere(others)}' if others else ''
