@@ -28,6 +28,7 @@ from isaac_infer.core.spec import Limits, ModelSpec
 
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
+MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
 MAX_CLASSES = 1 << 16  # a class map has two bytes at most
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
@@ -386,7 +387,7 @@ def regions(
     the background count only where `limits.class_ids` asks for them.
 
     Raises:
-        SessionError: the picture is too large for it.
+        SessionError: the picture is too large for it, or has too many classes that are all over it.
     """
     class_map = found.class_map
     if class_map.size > MAX_REGION_PIXELS:
@@ -410,10 +411,19 @@ def regions(
     scores: list[float] = []
     classes: list[int] = []
     masks: list[np.ndarray] = []
+    work = 0
     for class_id in of_class.tolist():
+        if probability is None and len(scores) >= limits.max_detections:
+            break  # all score the same: no further one is among the best
         is_class = (class_map == class_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(is_class)
         part = is_class[top : top + height, left : left + width]
+        work += part.size
+        if work > MAX_REGION_WORK:
+            raise SessionError(
+                f'regions: {len(of_class)} classes have {limits.min_region_area} pixels or more, and are too '
+                'scattered for all to be looked at; raise min_region_area, or set class_filter'
+            )
         count, labels, stats = _connected(part)
         number = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= limits.min_region_area)
         number = number[number > 0]
