@@ -94,7 +94,7 @@ class InstanceDecoder:
 
 def _masks(objects: Detections, grids: Grids, fit: Fit, limits: Limits, name: str) -> tuple[np.ndarray, ...]:
     boxes = [mask_box(xyxy) for xyxy in objects.xyxy]
-    _refuse_too_large(boxes)
+    _refuse_too_large(len(boxes), sum((right - left) * (bottom - top) for left, top, right, bottom in boxes))
     rows, columns = taps(fit, grids.size_hw)
     masks = []
     for at, (left, top, right, bottom) in enumerate(boxes):
@@ -137,11 +137,10 @@ def _box_taps(
     return taps_at(rows, grid_hw[0]), taps_at(columns, grid_hw[1])
 
 
-def _refuse_too_large(boxes: Sequence[tuple[int, int, int, int]]) -> None:
-    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+def _refuse_too_large(count: int, pixels: int) -> None:
     if pixels > MAX_MASK_PIXELS:
         raise SessionError(
-            f'masks: {len(boxes)} objects of {pixels} pixels together are more than the limit of '
+            f'masks: {count} objects of {pixels} pixels together are more than the limit of '
             f'{MAX_MASK_PIXELS}; raise confidence_threshold, lower max_detections, or send smaller pictures'
         )
 
@@ -411,7 +410,7 @@ def regions(
     scores: list[float] = []
     classes: list[int] = []
     masks: list[np.ndarray] = []
-    work = 0
+    work = mask_pixels = 0
     for class_id in of_class.tolist():
         if probability is None and len(scores) >= limits.max_detections:
             break  # all score the same: no further one is among the best
@@ -432,10 +431,12 @@ def regions(
             score = _means(labels, probability, sample_y - top, sample_x - left, count)
         number = number[score[number] >= limits.confidence_threshold]
         number = number[np.argsort(-score[number], kind='stable')[: limits.max_detections]]
+        sides = stats[number][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].astype(np.int64)
+        mask_pixels += int(sides.prod(axis=1).sum())
+        _refuse_too_large(len(boxes) + len(number), mask_pixels)
         for at in number.tolist():
             x, y, wide, high, _ = stats[at].tolist()
             boxes.append((left + x, top + y, left + x + wide, top + y + high))
-            _refuse_too_large(boxes)
             scores.append(float(score[at]))
             classes.append(class_id)
             masks.append(labels[y : y + high, x : x + wide] == at)
