@@ -24,8 +24,9 @@ from isaac_infer.core.skeleton import Skeleton
 from isaac_infer.core.source import Picture
 from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.text import without_commands
-from isaac_infer.engine.files import write_whole
+from isaac_infer.engine.files import replace_file, write_whole
 
+MAPS = {'label_map': 'labels', 'instance_masks': 'instances'}  # of a segmentation: key in JSON, kind of file
 WRITTEN_SUFFIXES = ('.jpg', '.jpeg', '.png')
 Found = Detections | Segmentation | Poses
 
@@ -33,17 +34,21 @@ Found = Detections | Segmentation | Poses
 class Places:
     """Where pictures are written: in a folder, each under a name of its own, none over one that is read."""
 
-    def __init__(self, folder: Path, read: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, read: Sequence[Path], *, maps: Sequence[str] = ()) -> None:
         """Make the folder, and settle the names of the files that are read.
+
+        Args:
+            maps: the kinds of maps that are made of every picture, which are named as it is.
 
         Raises:
             ParameterError: one would be written over a file that is read.
             OSError: the folder cannot be made.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder, self._kinds = folder, ('', *maps)
         self._read = {_identity(path): path for path in read if path.exists()}
-        self._taken: dict[tuple[str, str], Path] = {}
+        self._places: dict[str, dict[str, Path]] = {}  # by picture and kind
+        self._taken: set[Path] = set()
         for path in read:
             self(str(path))
 
@@ -53,22 +58,25 @@ class Places:
         Raises:
             ParameterError: it would be written over a file that is read.
         """
-        key = picture, kind
-        if key not in self._taken:
+        if picture not in self._places:
             own = self._folder / _file_name(Path(picture).name)
-            own = own.with_name(f'{own.stem}.{kind}.png') if kind else own
-            place, taken = own, set(self._taken.values())
-            for number in count(2):
-                if place not in taken:
+            for number in count(1):
+                stem = own.stem if number == 1 else f'{own.stem}-{number}'
+                places = {
+                    kind: own.with_name(f'{stem}.{kind}.png' if kind else stem + own.suffix)
+                    for kind in self._kinds
+                }
+                if self._taken.isdisjoint(places.values()):
                     break
-                place = own.with_name(f'{own.stem}-{number}{own.suffix}')
-            if place.exists() and _identity(place) in self._read:
-                overwritten = self._read[_identity(place)]
-                raise ParameterError(
-                    f'--save {self._folder}: would overwrite {overwritten}; give another folder'
-                )
-            self._taken[key] = place
-        return self._taken[key]
+            for place in places.values():
+                if place.exists() and _identity(place) in self._read:
+                    overwritten = self._read[_identity(place)]
+                    raise ParameterError(
+                        f'--save {self._folder}: would overwrite {overwritten}; give another folder'
+                    )
+            self._taken.update(places.values())
+            self._places[picture] = places
+        return self._places[picture][kind]
 
 
 def answer_of(picture: Picture, found: Found, spec: ModelSpec) -> dict[str, Any]:
@@ -142,17 +150,17 @@ def save_answer(
     """
     _write(places(picture.name), _drawn(picture.image, found, spec, limits, skeleton))
     return {
-        key: str(_write(places(picture.name, kind), image))
-        for key, kind, image in _maps(found, spec, (picture.image.shape[0], picture.image.shape[1]))
+        key: str(_write(places(picture.name, MAPS[key]), image))
+        for key, image in _maps(found, spec, (picture.image.shape[0], picture.image.shape[1]))
     }
 
 
-def _maps(found: Found, spec: ModelSpec, size_hw: Size) -> list[tuple[str, str, np.ndarray]]:
+def _maps(found: Found, spec: ModelSpec, size_hw: Size) -> list[tuple[str, np.ndarray]]:
     if not isinstance(found, Segmentation):
         return []
     return [
-        ('label_map', 'labels', class_map_of(found, size_hw, spec.num_classes)),
-        ('instance_masks', 'instances', instance_map_of(found, size_hw)),
+        ('label_map', class_map_of(found, size_hw, spec.num_classes)),
+        ('instance_masks', instance_map_of(found, size_hw)),
     ]
 
 
@@ -172,7 +180,8 @@ def _write(place: Path, image: np.ndarray) -> Path:
     is_encoded, data = cv2.imencode(place.suffix, image)
     if not is_encoded:
         raise OSError(f'{place.suffix} files cannot hold {image.shape[1]} x {image.shape[0]} pixels')
-    write_whole(place, data.tobytes(), sync=False)
+    # What a link points to is not in the folder, and nobody has asked for it to be written.
+    (replace_file if place.is_symlink() else write_whole)(place, data.tobytes(), sync=False)
     return place
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
 from isaac_infer.core.decode.families import BOXES_ONLY
+from isaac_infer.core.decode.metadata import read_metadata
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
@@ -23,6 +24,7 @@ from isaac_infer.engine.load import (
     find_model,
     find_spec,
     is_engine,
+    metadata_of,
     open_pipeline,
     open_session,
 )
@@ -145,13 +147,15 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
     """
     if by_decoder := _task_by_decoder(overrides.decoder):
         return by_decoder
-    said = str(session.metadata.get('task', '')).strip().lower()
+    says = read_metadata(metadata_of(path, session.metadata, overrides)[0], file_name=path.name)
     # Such models can be read as detectors too: what only one task says comes first.
     for task in reversed(tuple(TASKS)):
-        if said in TASKS[task].says:
-            is_detector_too = task != FIRST_TASK and said in TASKS[FIRST_TASK].says
+        if says.task in TASKS[task].says:
+            is_detector_too = task != FIRST_TASK and says.task in TASKS[FIRST_TASK].says
             boxes = f'; for {FIRST_TASK} {BOXES_ALONE}' if is_detector_too else ''
-            return task, f'its metadata say {said!r}{boxes}'
+            return task, f'its metadata say {says.task!r}{boxes}'
+        if says.purpose in TASKS[task].says:
+            return task, 'its metadata or its sidecar say so'
     specs = {task: spec for task in TASKS if (spec := _spec_for(task, session, path, overrides))}
     if len(specs) == 1:
         return next(iter(specs)), 'no other one can read it'

@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from isaac_infer.cli.answers import WRITTEN_SUFFIXES, Places, answer_of, answer_table, save_answer
+from isaac_infer.cli.answers import MAPS, WRITTEN_SUFFIXES, Places, answer_of, answer_table, save_answer
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import (
     add_model_argument,
@@ -102,12 +102,13 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
-        places = Places(args.save, source.paths) if args.save else None
+        task = args.task or find_task(params)[0]
+        maps = tuple(MAPS.values()) if task == 'segmentation' else ()
+        places = Places(args.save, source.paths, maps=maps) if args.save else None
         if args.save:
             _check_save(args.save, args.source, source.paths)
         if args.save and args.json.lower().endswith(WRITTEN_SUFFIXES):
             raise ParameterError(f'--json {args.json}: is a name of pictures, as --save writes; give another')
-        task = args.task or find_task(params)[0]
         pipeline = stack.enter_context(contextlib.closing(open_detector(params, task=task)))
         skeleton = choose_skeleton(params.skeleton, pipeline.spec.keypoints)
         show_model(pipeline, out)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 REACH = 2  # pixels around a key point whose depths count
+FOCAL = (0.01, 10_000)  # of cameras, in sides of the picture, which may be a small part of what they see
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,19 @@ class Intrinsics:
     @property
     def is_calibrated(self) -> bool:
         """Whether these are numbers of a camera; drivers without a calibration publish zeros."""
-        return bool(self.fx > 0 and self.fy > 0 and min(self.size_hw) > 0)
+        (low, high), (height, width) = FOCAL, self.size_hw
+        sides = ((self.fx, self.cx, width), (self.fy, self.cy, height))
+        # Written so that NaN fails too.
+        return all(
+            low * side <= f <= high * side and abs(c) <= high * side and side > 0 for f, c, side in sides
+        )
 
     def for_size(self, size_hw: tuple[int, int]) -> Intrinsics:
         """The same camera, for its picture in another size."""
         by_y, by_x = size_hw[0] / self.size_hw[0], size_hw[1] / self.size_hw[1]
-        return Intrinsics(self.fx * by_x, self.fy * by_y, self.cx * by_x, self.cy * by_y, size_hw)
+        # Pixel centres are at integers here: the edge of a picture, which stays where it is, is at -0.5.
+        cx, cy = (self.cx + 0.5) * by_x - 0.5, (self.cy + 0.5) * by_y - 0.5
+        return Intrinsics(self.fx * by_x, self.fy * by_y, cx, cy, size_hw)
 
 
 def on_plane(xy: np.ndarray, size_hw: tuple[int, int], pixel_m: float) -> np.ndarray:

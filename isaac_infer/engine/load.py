@@ -310,7 +310,7 @@ def find_spec(
         spec = spec_of(session.path, overrides)
         if spec and spec.task == task:
             return spec
-    metadata, notes = _metadata(path, session.metadata, overrides)
+    metadata, notes = metadata_of(path, session.metadata, overrides)
     with _naming(path):
         spec = _find_spec(session, path.name, metadata, overrides, task)
     return replace(spec, notes=(*spec.notes, *notes))
@@ -387,7 +387,7 @@ def find_model(path: str | Path) -> Path:
 def file_sha256(path: Path) -> str:
     """Hash a file, so that two robots can be compared; once, as long as it does not change."""
     facts = path.stat()
-    return _sha256(path, facts.st_size, facts.st_mtime_ns)
+    return _sha256(path, facts.st_size, facts.st_ctime_ns)  # which "cp -p" does not set back
 
 
 @lru_cache(maxsize=64)
@@ -422,7 +422,7 @@ def _refuse_other_files(path: Path) -> None:
             raise ModelError(f'{path}: expected an ONNX model, got {what}')
 
 
-def _metadata(
+def metadata_of(
     path: Path, own: Mapping[str, str], overrides: Overrides
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Give what a model says of itself, over what `<model>.json` or `.yaml` beside it says; and notes."""

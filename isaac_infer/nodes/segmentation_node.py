@@ -6,6 +6,7 @@ import isaac_infer.engine.wake  # noqa: F401 - it works while the rest is import
 
 # isort: split
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
@@ -67,12 +68,21 @@ def overlay(answer: Answer) -> bytearray:
 
 
 def shares(answer: Answer) -> Mapping[str, str]:
-    """How much of the picture each class has; `share_none` of what has no class, or was not seen."""
-    class_map = _class_map(answer)
-    none = np.iinfo(class_map.dtype).max
-    found = class_shares(class_map)
-    names = {class_id: 'none' if class_id == none else answer.spec.class_name(class_id) for class_id in found}
-    return {f'share_{names[class_id]}': f'{share:.1%}' for class_id, share in found.items()}
+    """How much of the picture each class has; `share_none` of what has no class, or was not seen.
+
+    Classes whose names do not tell them apart have their numbers behind them.
+    """
+    class_map, spec = _class_map(answer), answer.spec
+    highest = np.iinfo(class_map.dtype).max
+    named = Counter(('none', *spec.class_names))
+
+    def name(class_id: int) -> str:
+        if class_id == highest >= spec.num_classes:
+            return 'none'
+        name = spec.class_name(class_id)
+        return f'{name}_{class_id}' if named[name] > 1 else name
+
+    return {f'share_{name(class_id)}': f'{share:.1%}' for class_id, share in class_shares(class_map).items()}
 
 
 def _class_map(answer: Answer) -> np.ndarray:

@@ -29,12 +29,26 @@ class Depths:
         self._images.add(view.stamp_ns, cdr)
 
     def take_camera_info(self, message: CameraInfo) -> None:
-        """Keep what the camera says."""
-        k = message.k
-        camera = Intrinsics(k[0], k[4], k[2], k[5], (message.height, message.width))
+        """Keep what the camera says of the part of its sensor that is in its pictures.
+
+        Raises:
+            FrameError: these are not the numbers of a camera.
+        """
+        k, roi = message.k, message.roi
+        # All of it where no region is given; binning leaves over what does not fill a pixel.
+        height, width = (
+            side // max(binned, 1) * max(binned, 1)
+            for side, binned in (
+                (roi.height or message.height - roi.y_offset, message.binning_y),
+                (roi.width or message.width - roi.x_offset, message.binning_x),
+            )
+        )
+        camera = Intrinsics(k[0], k[4], k[2] - roi.x_offset, k[5] - roi.y_offset, (height, width))
         if not camera.is_calibrated:
             raise FrameError(
-                'camera_info: expected focal lengths and a size above 0, got an uncalibrated camera'
+                'camera_info: expected focal lengths, principal point and size of a calibrated camera, got '
+                f'fx {k[0]:g}, fy {k[4]:g}, cx {k[2]:g}, cy {k[5]:g} for {message.width} x {message.height} '
+                'pixels; calibrate it, or set use_depth to false'
             )
         self._camera = camera
 

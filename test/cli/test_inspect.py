@@ -194,6 +194,59 @@ def test_names_of_outputs_decide_between_tasks(
     assert json.loads(capsys.readouterr().out)['spec']['task'] == task
 
 
+@pytest.mark.parametrize(
+    ('word', 'task', 'decoder'),
+    [
+        ('segmentation', 'segmentation', 'semantic'),
+        ('segment', 'segmentation', 'semantic'),
+        ('semantic', 'segmentation', 'semantic'),
+        ('pose', 'pose', 'heatmaps'),
+    ],
+)
+def test_a_sidecar_says_what_a_model_is_for_without_making_it_one_of_ultralytics(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str, task: str, decoder: str
+) -> None:
+    model = save_maps(tmp_path / 'maps.onnx')
+    model.with_suffix('.yaml').write_text(f'task: {word}\n')
+    spec = inspected(model, capsys)['spec']
+    assert (spec['task'], spec['decoder']) == (task, decoder)
+    assert spec['notes'][0] == f'task {task}: its metadata or its sidecar say so'
+    assert 'maps.yaml: task taken from it' in spec['notes']
+
+
+@pytest.mark.parametrize('word', ['detect', 'detection'])
+def test_a_task_in_a_sidecar_leaves_a_detector_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    rows = np.zeros((1, 84, 5 + 3), np.float32)
+    model = save_constant_detector(tmp_path / 'rows.onnx', {'output': rows})
+    alone = inspected(model, capsys)['spec']
+    model.with_suffix('.yaml').write_text(f'task: {word}\n')
+    beside = inspected(model, capsys)['spec']
+    assert beside['decoder'] == alone['decoder'] == 'yolox'
+    assert {**beside, 'notes': ()} == {**alone, 'notes': ()}
+
+
+def test_a_sidecar_tells_the_key_points_of_a_model_that_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = np.zeros((1, 4 + 1 + 4 * 3, 84), np.float32)
+    model = save_constant_detector(tmp_path / 'pallet.onnx', {'output0': output})
+    model.with_suffix('.yaml').write_text('task: pose\nnames: [pallet]\nkpt_shape: [4, 3]\n')
+    for arguments, decoder in (((), 'ultralytics_pose'), (('--task', 'detection'), 'ultralytics')):
+        assert main(['inspect', str(model), *arguments, '--json', '-']) == 0
+        assert json.loads(capsys.readouterr().out)['spec']['decoder'] == decoder
+
+
+def test_a_sidecar_that_says_another_task_than_the_one_that_is_asked_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_maps(tmp_path / 'maps.onnx')
+    model.with_suffix('.yaml').write_text('task: pose\n')
+    assert main(['inspect', str(model), '--task', 'segmentation']) == 1
+    assert "it was made for the task 'pose', which gives no segmentation" in capsys.readouterr().err
+
+
 # ---- which model ----------------------------------------------------------------------------------
 
 

@@ -240,6 +240,35 @@ def test_pictures_whose_names_look_alike_are_all_saved(model: Path, tmp_path: Pa
     assert sorted(int(image[0, 0, 0]) for image in saved) == sorted(colours.values())
 
 
+def test_a_picture_and_its_maps_have_one_number(tmp_path: Path) -> None:
+    pictures, folder = tmp_path / 'pictures', tmp_path / 'saved'
+    pictures.mkdir()
+    names = ('a.bmp', 'a.instances.png', 'a.jpg', 'a.png')
+    for name in names:
+        assert cv2.imwrite(str(pictures / name), np.zeros((16, 16, 3), np.uint8))
+    logits = np.zeros((1, 16, 64, 64), np.float32)
+    model = save_constant_detector(tmp_path / 'maps.onnx', {'mask_logits': logits})
+    out = tmp_path / 'out.json'
+    assert run('--model', model, '--source', pictures, '--save', folder, '--json', out) == 0
+    images = json.loads(out.read_text())['images']
+    maps = [[Path(image[key]).name for key in ('label_map', 'instance_masks')] for image in images]
+    stems = ['a.bmp', 'a.instances', 'a-2', 'a-3']
+    assert maps == [[f'{stem}.labels.png', f'{stem}.instances.png'] for stem in stems]
+    drawn = {'a.bmp.png', 'a.instances.png', 'a-2.jpg', 'a-3.png'}
+    assert {path.name for path in folder.iterdir()} == drawn.union(*maps)
+
+
+def test_nothing_is_written_through_a_link_in_the_folder(model: Path, pictures: Path, tmp_path: Path) -> None:
+    own, folder = tmp_path / 'own.png', tmp_path / 'saved'
+    own.write_bytes(b'my own')
+    folder.mkdir()
+    (folder / 'blue.png').symlink_to(own)
+    (folder / 'red.png').symlink_to(tmp_path / 'nowhere.png')
+    assert run('--model', model, '--source', pictures, '--save', folder) == 0
+    assert own.read_bytes() == b'my own' and not (tmp_path / 'nowhere.png').exists()
+    assert all(path.is_file() and not path.is_symlink() for path in folder.iterdir())
+
+
 @pytest.mark.parametrize(
     ('report', 'complaint'),
     [

@@ -148,7 +148,7 @@ def _grid_rows(model: Model) -> Iterator[tuple[TensorSpec, int, tuple[int, ...],
 def _further_values(model: Model, values: int) -> int:
     """How many values of a box follow its class scores: mask coefficients or key points."""
     says = model.says
-    if says.task == 'pose':
+    if 'pose' in (says.task, says.purpose):
         return says.keypoint_values or COCO_KEYPOINT_VALUES
     if says.task in ('', 'segment') and model.prototype_channels:
         return model.prototype_channels

@@ -35,7 +35,8 @@ MAX_SHOWN = 120  # characters of what somebody wrote, in a message
 class Metadata:
     """What is said of a model; empty or None where nothing is, or nothing that can be understood."""
 
-    task: str = ''  # Ultralytics' word: detect, segment, pose, obb, classify, ...
+    task: str = ''  # of a model that Ultralytics made: detect, segment, pose, obb, classify, ...
+    purpose: str = ''  # of any other: what somebody says that it is for, in these words too
     head: str = ''  # class of Ultralytics' head
     version: tuple[int, ...] = ()  # of Ultralytics
     end2end: bool | None = None
@@ -76,9 +77,13 @@ def read_metadata(metadata: Mapping[str, Any], *, file_name: str) -> Metadata:
             return otherwise
 
     own = {key: _own(key, values[key], file_name) for key in _OWN if values.get(key) not in (None, '')}
+    task, purpose = (str(values.get(key) or '').strip().lower() for key in ('task', _PURPOSE))
+    if task in _TASK_WORDS:
+        task, purpose = '', task
     keypoints = understood('kpt_shape', lambda shape: (_whole(shape[0]), _whole(shape[1])), (0, 0))
     return Metadata(
-        task=str(values.get('task') or '').strip().lower(),
+        task=task,
+        purpose=_TASK_WORDS.get(purpose, purpose),
         head=str(values.get('head') or '').strip(),
         version=understood('version', _version, ()) if 'task' in values else (),
         end2end=understood('end2end', _boolean, None),
@@ -237,6 +242,8 @@ _OWN: dict[str, Any] = {
     'keypoints': _texts,
     'keypoint_refinement': _choice(*KEYPOINT_REFINEMENTS),
 }
+_PURPOSE = 'isaac_infer_purpose'  # the task in a sidecar, which need not be that of a model of Ultralytics
+_TASK_WORDS = {'detection': 'detect', 'segmentation': 'segment'}  # this package's own -> Ultralytics'
 # What Ultralytics writes: the keys that are read above, and those that are not.
 _ULTRALYTICS = (
     *('task', 'head', 'version', 'end2end', 'args', 'names', 'imgsz', 'stride', 'kpt_shape'),
@@ -293,6 +300,11 @@ def over_sidecar(
                 notes.append(f'{said} is not used, the model itself says otherwise; set the parameter {key}')
     if taken := [key for key in merged if key not in metadata and _counts(key, merged, overrides)]:
         notes.insert(0, f'{", ".join(taken)} taken from it')
+    if 'task' not in metadata and merged.get('task') not in (
+        None,
+        'obb',
+    ):  # which only Ultralytics' models give
+        merged[_PURPOSE] = merged.pop('task')
     return merged, tuple(f'{sidecar_name}: {note}' for note in notes)
 
 

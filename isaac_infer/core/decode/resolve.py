@@ -301,7 +301,7 @@ def _listed(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
-    says, expected = model.says.task, TASKS[task].says
+    says, expected = model.says.task or model.says.purpose, TASKS[task].says
     if says and says not in expected:
         others = [name for name, other in TASKS.items() if says in other.says]
         way = f', or {_elsewhere(others)}' if others else ''
@@ -347,6 +347,11 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
 def _keypoints(match: Match, overrides: Overrides, says: Metadata, file_name: str) -> tuple[str, ...]:
     """Their names, as the user, the model or its family says."""
     names = overrides.keypoints or says.keypoints
+    if match.keypoints and (twice := sorted({name for name in names if names.count(name) > 1})):
+        raise ModelError(
+            f'{file_name}: expected a name of its own for every key point, got {", ".join(twice)} more than '
+            'once; set keypoints'
+        )
     if match.keypoints and names and len(names) != len(match.keypoints):
         raise ModelError(
             f'{file_name}: expected {len(match.keypoints)} names of key points, as the model has key points, '

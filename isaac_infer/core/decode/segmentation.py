@@ -28,6 +28,7 @@ from isaac_infer.core.spec import Limits, ModelSpec
 
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
+MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
 MAX_CLASSES = 1 << 16  # a class map has two bytes at most
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
@@ -93,7 +94,7 @@ class InstanceDecoder:
 
 def _masks(objects: Detections, grids: Grids, fit: Fit, limits: Limits, name: str) -> tuple[np.ndarray, ...]:
     boxes = [mask_box(xyxy) for xyxy in objects.xyxy]
-    _refuse_too_large(boxes)
+    _refuse_too_large(len(boxes), sum((right - left) * (bottom - top) for left, top, right, bottom in boxes))
     rows, columns = taps(fit, grids.size_hw)
     masks = []
     for at, (left, top, right, bottom) in enumerate(boxes):
@@ -136,11 +137,10 @@ def _box_taps(
     return taps_at(rows, grid_hw[0]), taps_at(columns, grid_hw[1])
 
 
-def _refuse_too_large(boxes: Sequence[tuple[int, int, int, int]]) -> None:
-    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+def _refuse_too_large(count: int, pixels: int) -> None:
     if pixels > MAX_MASK_PIXELS:
         raise SessionError(
-            f'masks: {len(boxes)} objects of {pixels} pixels together are more than the limit of '
+            f'masks: {count} objects of {pixels} pixels together are more than the limit of '
             f'{MAX_MASK_PIXELS}; raise confidence_threshold, lower max_detections, or send smaller pictures'
         )
 
@@ -386,7 +386,7 @@ def regions(
     the background count only where `limits.class_ids` asks for them.
 
     Raises:
-        SessionError: the picture is too large for it.
+        SessionError: the picture is too large for it, or has too many classes that are all over it.
     """
     class_map = found.class_map
     if class_map.size > MAX_REGION_PIXELS:
@@ -410,10 +410,19 @@ def regions(
     scores: list[float] = []
     classes: list[int] = []
     masks: list[np.ndarray] = []
+    work = mask_pixels = 0
     for class_id in of_class.tolist():
+        if probability is None and len(scores) >= limits.max_detections:
+            break  # all score the same: no further one is among the best
         is_class = (class_map == class_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(is_class)
         part = is_class[top : top + height, left : left + width]
+        work += part.size
+        if work > MAX_REGION_WORK:
+            raise SessionError(
+                f'regions: {len(of_class)} classes have {limits.min_region_area} pixels or more, and are too '
+                'scattered for all to be looked at; raise min_region_area, or set class_filter'
+            )
         count, labels, stats = _connected(part)
         number = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= limits.min_region_area)
         number = number[number > 0]
@@ -422,10 +431,12 @@ def regions(
             score = _means(labels, probability, sample_y - top, sample_x - left, count)
         number = number[score[number] >= limits.confidence_threshold]
         number = number[np.argsort(-score[number], kind='stable')[: limits.max_detections]]
+        sides = stats[number][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].astype(np.int64)
+        mask_pixels += int(sides.prod(axis=1).sum())
+        _refuse_too_large(len(boxes) + len(number), mask_pixels)
         for at in number.tolist():
             x, y, wide, high, _ = stats[at].tolist()
             boxes.append((left + x, top + y, left + x + wide, top + y + high))
-            _refuse_too_large(boxes)
             scores.append(float(score[at]))
             classes.append(class_id)
             masks.append(labels[y : y + high, x : x + wide] == at)

@@ -368,6 +368,11 @@ def test_a_wrong_number_of_names_is_an_error():
         resolve({'output0': (1, 56, 2016)}, overrides=Overrides(keypoints=('a', 'b')))
 
 
+def test_two_key_points_of_one_name_are_refused_before_anything_is_found():
+    with pytest.raises(ModelError, match='for every key point, got a, b more than once'):
+        resolve({'output0': (1, 56, 2016)}, overrides=Overrides(keypoints=(*'aabbcdefghijklmno',)))
+
+
 def test_a_number_of_values_that_is_two_kinds_of_key_points_needs_to_be_told():
     with pytest.raises(ModelError, match='no decoder fits'):
         resolve({'output0': (1, 5 + 12, 2016)})

@@ -562,6 +562,35 @@ def test_regions_of_pictures_larger_than_memory_are_refused(monkeypatch):
         decode_pixels(blobs(), semantic_spec(blobs()), limits=REGIONS)
 
 
+def scattered(classes: int) -> np.ndarray:
+    """Many classes all over the picture, and the background at the top."""
+    labels = np.random.default_rng(0).integers(1, classes, (1, *SIZE_HW))
+    labels[0, :4] = 0
+    return labels
+
+
+def test_where_all_regions_score_the_same_no_more_are_looked_for_than_are_wanted(monkeypatch):
+    labels = scattered(500)
+    limits = replace(REGIONS, max_detections=3)
+    expected = decode_pixels(labels, semantic_spec(labels), limits=REGIONS).objects[:3]
+    looked = []
+    connected = segmentation._connected
+    monkeypatch.setattr(segmentation, '_connected', lambda part: looked.append(part) or connected(part))
+    found = decode_pixels(labels, semantic_spec(labels), limits=limits).objects
+    assert found.xyxy.tolist() == expected.xyxy.tolist()
+    assert found.class_id.tolist() == expected.class_id.tolist()
+    assert len(looked) <= 3
+
+
+def test_more_scattered_classes_than_there_is_time_for_are_refused(monkeypatch):
+    labels = scattered(500)
+    spec = semantic_spec(labels)
+    monkeypatch.setattr(segmentation, 'MAX_REGION_WORK', 100_000)
+    with pytest.raises(SessionError, match='499 classes have 1 pixels or more, .*; raise min_region_area'):
+        decode_pixels(labels, spec, limits=replace(REGIONS, max_detections=10_000))
+    decode_pixels(labels, spec, limits=replace(REGIONS, min_region_area=100))
+
+
 # ---- whatever a network answers ------------------------------------------------------------------
 
 PIXELS: dict[str, Outputs] = {

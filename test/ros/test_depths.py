@@ -1,0 +1,64 @@
+import math
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, RegionOfInterest
+
+from isaac_infer.core.errors import FrameError
+from isaac_infer.core.frame import Frame
+from isaac_infer.ros.depths import Depths
+from isaac_infer.ros.images import image_to_cdr
+
+
+def matrix(fx: float, fy: float, cx: float, cy: float) -> list[float]:
+    return [fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0]
+
+
+OWN = {'width': 64, 'height': 48, 'k': matrix(50.0, 55.0, 31.5, 23.5)}
+
+
+def sensor(*numbers: float, **more: object) -> dict[str, object]:
+    return {'width': 128, 'height': 96, 'k': matrix(*numbers), **more}
+
+
+@pytest.mark.parametrize(
+    'camera',
+    [
+        OWN,
+        sensor(100.0, 110.0, 63.5, 47.5),
+        sensor(100.0, 110.0, 63.5, 47.5, binning_x=2, binning_y=2),
+        sensor(
+            *(50.0, 55.0, 63.5, 33.5), roi=RegionOfInterest(x_offset=32, y_offset=10, width=64, height=48)
+        ),
+        sensor(*(50.0, 55.0, 95.5, 71.5), roi=RegionOfInterest(x_offset=64, y_offset=48)),
+        {
+            **sensor(100.0, 110.0, 73.5, 53.5, binning_x=2, binning_y=2),
+            **{'width': 200, 'height': 150},
+            'roi': RegionOfInterest(x_offset=10, y_offset=6, width=129, height=97),
+        },
+    ],
+    ids=['whole', 'larger', 'binned', 'region', 'region to the corner', 'region, binned with a rest'],
+)
+def test_a_camera_that_gives_a_part_of_its_sensor_sees_the_same_points(camera) -> None:
+    depths = Depths()
+    depths.take_camera_info(CameraInfo(**camera))
+    depth = np.full((48, 64), 2000, np.uint16)
+    depths.take_depth(bytes(image_to_cdr(depth, stamp_ns=1, frame_id='camera', encoding='16UC1')))
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=1)
+    (point,) = depths.positions(np.array([[20.25, 6.0]]), frame, 1.0)
+    assert point == pytest.approx(((20.25 - 32) * 2 / 50, (6 - 24) * 2 / 55, 2))
+
+
+@pytest.mark.parametrize(
+    'camera',
+    [
+        {**OWN, 'k': [0.0] * 9},
+        {**OWN, 'k': matrix(50.0, 55.0, math.nan, math.nan)},
+        {**OWN, 'width': 0, 'height': 0},
+        {**OWN, 'roi': RegionOfInterest(x_offset=100, y_offset=100)},
+    ],
+)
+def test_what_is_no_calibration_is_told(camera) -> None:
+    depths = Depths()
+    with pytest.raises(FrameError, match='calibrated camera, got fx'):
+        depths.take_camera_info(CameraInfo(**camera))
