@@ -77,7 +77,7 @@ def shares(answer: Answer) -> Mapping[str, str]:
     named = Counter(('none', *spec.class_names))
 
     def name(class_id: int) -> str:
-        if class_id == highest >= spec.num_classes:
+        if class_id == highest:
             return 'none'
         name = spec.class_name(class_id)
         return f'{name}_{class_id}' if named[name] > 1 else name

@@ -32,7 +32,6 @@ NAMES = [f'c{number}' for number in range(256)]
     ('names', 'dtype', 'pixels', 'expected'),
     [
         (NAMES[:3], np.uint8, [0, 1, 1, 255], {'c0': '25.0%', 'c1': '50.0%', 'none': '25.0%'}),
-        (NAMES, np.uint8, [3, 255, 255, 255], {'c3': '25.0%', 'c255': '75.0%'}),
         (NAMES, np.uint16, [3, 255, 255, 65535], {'c3': '25.0%', 'c255': '50.0%', 'none': '25.0%'}),
         (
             ['none', 'bin', 'bin'],

@@ -271,7 +271,7 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     part_y, along_y = rows.within()
     part_x, along_x = columns.within()
     part = scores[:, part_y, part_x]  # without the padding
-    label, best = best_class(part, _label_dtype(len(scores) - 1, fit))
+    label, best = best_class(part, _label_dtype(len(scores) - 1))
     _refuse_infinite(best, spec)
     is_coarse = len(along_y) > COARSE * label.shape[0] or len(along_x) > COARSE * label.shape[1]
     if limits.interpolate_scores and is_coarse:
@@ -322,7 +322,7 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
             f'{spec.outputs[0]}: expected class numbers from 0 to {MAX_CLASSES - 1}, '
             f'got {lowest} to {highest}'
         )
-    label = plane.astype(_label_dtype(max(int(highest), spec.num_classes - 1), fit))
+    label = plane.astype(_label_dtype(max(int(highest), spec.num_classes - 1)))
     if plane.dtype.kind == 'f' and (label != plane).any():
         raise SessionError(
             f'{spec.outputs[0]}: expected whole numbers as classes, got numbers between them; '
@@ -347,8 +347,9 @@ def _refuse_infinite(values: np.ndarray, spec: ModelSpec) -> None:
         )
 
 
-def _label_dtype(highest: int, fit: Fit) -> type[np.unsignedinteger]:
-    return np.uint8 if highest + _hides(fit) <= np.iinfo(np.uint8).max else np.uint16
+def _label_dtype(highest: int) -> type[np.unsignedinteger]:
+    """A byte where that leaves a number for what has no class."""
+    return np.uint8 if highest < np.iinfo(np.uint8).max else np.uint16
 
 
 def _hides(fit: Fit) -> bool:
