@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
+from queue import SimpleQueue
 from typing import Protocol
 
 import cv2
@@ -54,9 +55,10 @@ def run_node(
     """
     # rclpy's own handlers tear the context down at once, and whatever still publishes dies of it. With ours
     # the node is closed first. The executor has its own thread because only a wait in Python sees a signal.
-    stop = threading.Event()
+    # A queue, not an event: a handler that sets an event can wait for a lock that this very thread holds.
+    stop: SimpleQueue[None] = SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: stop.put(None))
         # Python gives signals their default back while it ends: a second Ctrl-C, as launch files send it,
         # would make a crash of a clean end.
         atexit.register(signal.signal, number, signal.SIG_IGN)
@@ -115,9 +117,9 @@ def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:
     )
 
 
-def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: threading.Event) -> int:
+def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: SimpleQueue[None]) -> int:
     try:
-        node = make_node(stop.set)
+        node = make_node(lambda: stop.put(None))
     except IsaacInferError as error:
         get_logger(name).fatal(str(error))
         return 1
@@ -133,13 +135,13 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
         except BaseException as error:  # handed to the main thread
             failures.append(error)
         finally:
-            stop.set()
+            stop.put(None)
 
     thread = threading.Thread(target=spin, name='executor', daemon=True)
     is_stuck = False
     thread.start()
     try:
-        stop.wait()
+        stop.get()
     finally:
         executor.shutdown(timeout_sec=0)
         thread.join(STOP_TIMEOUT_S)
