@@ -204,9 +204,8 @@ class ImageSource(Node):
             except Exception as error:
                 self._fail(error)
             self._publish_diagnostics()
-            if (
-                self._sent
-            ):  # a reader takes the last one out of this process' shared memory, and needs a moment
+            if self._sent:
+                # A reader takes the last one out of this process' shared memory, and needs a moment.
                 sleep(LINGER_S)
         finally:
             self._stop()
