@@ -35,9 +35,7 @@ class Answer(NamedTuple):
 
     boxes: Tensor | None = None  # (B, 4 * BINS, A) distributions
     scores: Tensor | None = None  # (B, classes, A) logits
-    further: Tensor | None = (
-        None  # (B, K, A): of masks their coefficients, of poses three numbers per key point
-    )
+    further: Tensor | None = None  # (B, K, A): coefficients of masks, or three numbers per key point
     prototypes: Tensor | None = None  # (B, K, S / 4, S / 4)
     pixels: Tensor | None = None  # (B, 1 + classes, S / 2, S / 2) logits
 
