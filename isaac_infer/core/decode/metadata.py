@@ -300,10 +300,8 @@ def over_sidecar(
                 notes.append(f'{said} is not used, the model itself says otherwise; set the parameter {key}')
     if taken := [key for key in merged if key not in metadata and _counts(key, merged, overrides)]:
         notes.insert(0, f'{", ".join(taken)} taken from it')
-    if 'task' not in metadata and merged.get('task') not in (
-        None,
-        'obb',
-    ):  # which only Ultralytics' models give
+    # Only Ultralytics' models have obb, and it stays theirs.
+    if 'task' not in metadata and merged.get('task') not in (None, 'obb'):
         merged[_PURPOSE] = merged.pop('task')
     return merged, tuple(f'{sidecar_name}: {note}' for note in notes)
 
