@@ -46,6 +46,17 @@ class Camera:
                 return answers[-1]
         raise AssertionError('no picture was answered')
 
+    def beside(self, topic, answer):
+        """The message of another topic, which the peer listens to, with the stamp of an answer."""
+        found = []
+
+        def came():
+            found[:] = [m for m in list(self.peer.got[topic]) if stamp_of(m) == stamp_of(answer)]
+            return found
+
+        assert wait_until(came), f'{topic}: no message with the stamp of the answer'
+        return found[0]
+
     def status(self, condition, timeout_s=10):
         """Wait for a status that meets a condition, and give it."""
         found = []

@@ -3,20 +3,23 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gpu.conftest import MODEL
 
 from isaac_infer.cli.models import find_task
 from isaac_infer.cli.scores import measure_of
 from isaac_infer.core.frame import Frame
+from isaac_infer.core.matching import match_detections
+from isaac_infer.core.scenes import draw_scene
+from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.source import is_picture, read_picture
 from isaac_infer.core.spec import Limits
 from isaac_infer.engine.load import open_pipeline
 from isaac_infer.params import DetectionParams
 
 DATA = Path(os.environ.get('ISAAC_INFER_TEST_DATA', ''))
-pytestmark = pytest.mark.skipif(
-    not DATA.name or not DATA.is_dir(), reason='ISAAC_INFER_TEST_DATA names no folder with real networks'
-)
+SCENES = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 20)
 NETWORKS = {
     'yolox_nano_coco': 'detection',
     'yolov8n_320_coco': 'detection',
@@ -27,6 +30,9 @@ NETWORKS = {
 }
 
 
+@pytest.mark.skipif(
+    not DATA.name or not DATA.is_dir(), reason='ISAAC_INFER_TEST_DATA names no folder with real networks'
+)
 @pytest.mark.parametrize(('precision', 'share', 'overlap'), [('fp32', 0.999, 0.995), ('fp16', 0.94, 0.95)])
 @pytest.mark.parametrize('name', NETWORKS)
 def test_every_task_answers_as_on_onnx_runtime(detector, name, precision, share, overlap):
@@ -42,3 +48,44 @@ def test_every_task_answers_as_on_onnx_runtime(detector, name, precision, share,
     found = agreeing.agreement()
     assert found.expected and found.share >= share and found.mean_iou >= overlap, found
     assert find_task(DetectionParams(model_file_path=str(pipeline.session.path)))[0] == task
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+@pytest.mark.parametrize('name', ['tabletop_segmentation', 'tabletop_instances'])
+def test_our_masks_are_those_of_onnx_runtime(detector, name, precision):
+    reference, pipeline = both(detector, name, 'segmentation', precision)
+    agreeing = measure_of(reference.spec).agreeing(reference, pipeline, 0.5)
+    for frame in map(scene, SCENES):
+        agreeing.add(reference(frame), pipeline(frame))
+    reference.close()
+    found = agreeing.agreement()
+    print(name, precision, found)
+    assert found.expected and found.share >= 0.97 and found.mean_iou >= 0.98, found
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_our_key_points_are_within_a_pixel_of_those_of_onnx_runtime(detector, precision):
+    reference, pipeline = both(detector, 'humanoid_pose', 'pose', precision)
+    apart = []
+    for seed in SCENES:
+        frame = scene(seed, humanoids=True)
+        one, two = reference(frame), pipeline(frame)
+        pairs = match_detections(one.persons, two.persons, iou_threshold=0.5)
+        assert len(pairs) >= np.count_nonzero(one.persons.score > 0.35), 'a person is missing'
+        is_found = one.score[pairs.reference] >= reference.limits.keypoint_threshold
+        apart.append(np.linalg.norm(one.xy[pairs.reference] - two.xy[pairs.other], axis=2)[is_found])
+    reference.close()
+    apart = np.concatenate(apart)
+    print(f'{precision}: pixels apart: mean {apart.mean():.3f}, worst {apart.max():.3f}, of {len(apart)}')
+    assert len(apart) > 100 and apart.max() <= 1.0
+
+
+def both(detector, name, task, precision):
+    """Open one of our models on ONNX Runtime and on TensorRT."""
+    path = MODEL.with_name(f'{name}.onnx')
+    reference = open_pipeline(path, task=task, backend='onnxruntime', limits=lambda spec: Limits())
+    return reference, detector(path, task=task, precision=precision)[0]
+
+
+def scene(seed, **kind):
+    return Frame(draw_scene(seed, **kind).image)

@@ -10,10 +10,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from training.network import BINS, PROTOTYPE_STRIDE, Answer, Network
-from training.scenes import INPUT_SIZE, PADDING, Scenes
+from training.scenes import PADDING, Scenes
 
 CANDIDATES = 10  # cells that answer an object, at most
 IGNORED = -100  # class of a pixel that does not count
+FIGURE_SHARE = 0.5  # of its box that a figure covers: OKS measures by the area of the figure
 # How much each part counts.
 WEIGHTS = {
     'box': 7.5,
@@ -171,15 +172,11 @@ def _mask_loss(answer: Answer, scenes: Scenes, given: Given) -> Tensor:
 
 
 def _pixel_losses(logits: Tensor, scenes: Scenes) -> dict[str, Tensor]:
-    """Cross-entropy, and one minus the (soft) overlap of each class over the batch, as mIoU counts it.
-
-    Scores are interpolated to the pixels of the input before they are compared, as the decoder does.
-    """
+    """Cross-entropy, and one minus the (soft) overlap of each class over the batch, as mIoU counts it."""
     table = logits.new_zeros((len(logits), PADDING + 1), dtype=torch.long)
     table[:, 1 : 1 + scenes.objects.shape[1]] = scenes.objects[..., 0].long() + 1
     table[:, PADDING] = IGNORED
     target = table.gather(1, scenes.labels.flatten(1).long()).view_as(scenes.labels)
-    logits = functional.interpolate(logits, size=(INPUT_SIZE, INPUT_SIZE), mode='bilinear')
     logs = logits.log_softmax(1)
     pixel = functional.nll_loss(logs, target, ignore_index=IGNORED)
     counts = (target != IGNORED)[:, None]
@@ -205,7 +202,7 @@ def _keypoint_losses(network: Network, further: Tensor, keypoints: Tensor, given
     owner = given.owner[..., None].expand(-1, -1, 3 * count)
     wanted = keypoints.flatten(2).gather(1, owner).view(*given.owner.shape, count, 3)
     is_there = (wanted[..., 2] > 0).float()
-    area = (given.truth[..., 2:] - given.truth[..., :2]).clamp(1).prod(-1)[..., None]
+    area = FIGURE_SHARE * (given.truth[..., 2:] - given.truth[..., :2]).clamp(1).prod(-1)[..., None]
     off = (xy - wanted[..., :2]).square().sum(-1) / area  # in units of the object's size, squared
     unlike = 1 - torch.exp(-off / (8 * network.sigmas.square())) + 0.5 * (off + 1e-6).sqrt()
     weight = given.weight / given.weight.sum().clamp(1)

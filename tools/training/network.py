@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     scores: Tensor | None = None  # (B, classes, A) logits
     further: Tensor | None = None  # (B, K, A): coefficients of masks, or three numbers per key point
     prototypes: Tensor | None = None  # (B, K, S / 4, S / 4)
-    pixels: Tensor | None = None  # (B, 1 + classes, S / 2, S / 2) logits
+    pixels: Tensor | None = None  # (B, 1 + classes, S, S) logits
 
 
 # ---- blocks --------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Boxes(nn.Module):
         # Each level has its own head: a shared one would need batch statistics of its own for each of them.
         self.boxes = nn.ModuleList(_head(2, 4 * BINS) for _ in STRIDES)
         self.scores = nn.ModuleList(_head(1, classes) for _ in STRIDES)
-        self.further = nn.ModuleList(_head(2, further) for _ in STRIDES if further)
+        self.further = nn.ModuleList(_head(3, further) for _ in STRIDES if further)
         for box, score, stride in zip(self.boxes, self.scores, STRIDES, strict=True):
             nn.init.constant_(box[-1].bias, 1.0)
             nn.init.constant_(score[-1].bias, math.log(5 / classes / (INPUT_SIZE / stride) ** 2))
@@ -192,18 +192,22 @@ class Fine(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Fine features to a score for every class of pixels of stride 2; the first class is the background."""
+    """Fine features to a score for every class of every pixel; the first class is the background.
+
+    Features of stride 2 give the scores of four pixels each: finer features would cost four times as much.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        width = 24
-        self.deepen, self.shrink = Separable(Fine.width), Conv(Fine.width, width)
+        width = 32
+        self.deepen = nn.Sequential(Separable(Fine.width), Separable(Fine.width))
+        self.shrink = Conv(Fine.width, width)
         self.mix = nn.Sequential(Conv(width + Pyramid.half, width), Separable(width))
-        self.out = nn.Conv2d(width, 1 + classes, 1)
+        self.out = nn.Conv2d(width, 4 * (1 + classes), 1)
 
     def forward(self, fine: Tensor, features: Features) -> Tensor:
         coarse = functional.interpolate(self.shrink(self.deepen(fine)), scale_factor=2.0)
-        return self.out(self.mix(torch.cat([coarse, features.half], 1)))
+        return functional.pixel_shuffle(self.out(self.mix(torch.cat([coarse, features.half], 1))), 2)
 
 
 class Network(nn.Module):
