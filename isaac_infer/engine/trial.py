@@ -19,20 +19,21 @@ from typing import Any
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError
 from isaac_infer.core.text import signal_name
-from isaac_infer.engine.cache import default_folder
+from isaac_infer.engine.cache import default_folder, model_digest
 
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
 POLL_S = 0.2
 MOST_REMEMBERED = 1000  # models that were tried, on disk
 HARMLESS = (signal.SIGINT, signal.SIGTERM)  # sent by people, not caused by the model
 
-_tried_here: set[tuple[Path, int, int]] = set()  # in this process: path, bytes, time of change
+_tried_here: set[Path] = set()  # in this process, also what cannot be remembered on disk
 
 
 def try_model(path: Path, *, is_cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Load and run a model in a child process; what is tried once is not tried again until the file changes.
+    """Load and run a model in a child process; what is tried once is not tried again until it changes.
 
     That is remembered in the user's cache too, because a trial takes longer than all the rest of a start.
+    Weights in files of their own are a part of the model.
 
     An ordinary error of the child says nothing here: it will come again, in words, where the model is opened.
 
@@ -43,12 +44,11 @@ def try_model(path: Path, *, is_cancelled: Callable[[], bool] = lambda: False) -
         ModelError: a signal ended the child, as a crash or too little memory does, or it did not come back.
         SessionError: cancelled.
     """
-    facts = path.stat()
-    tried = path, facts.st_size, facts.st_mtime_ns
-    if tried in _tried_here:
-        return
     remembered = _remembered(path)
-    if not os.path.exists(remembered):  # unlike Path.exists, no error where it may not be looked for
+    if remembered in _tried_here:
+        return
+    # Unlike Path.exists, no error where it may not be looked for.
+    if not (remembered and os.path.exists(remembered)):
         code = _run_child(path, is_cancelled)
         if code < 0 and -code not in HARMLESS:
             raise ModelError(
@@ -56,9 +56,10 @@ def try_model(path: Path, *, is_cancelled: Callable[[], bool] = lambda: False) -
                 'memory than there is, or meets a fault of the backend; export it again, or try another '
                 'version of the backend'
             )
-        if code == 0:
+        if code == 0 and remembered:
             _remember(remembered)
-    _tried_here.add(tried)
+    if remembered:
+        _tried_here.add(remembered)
 
 
 def _run_child(path: Path, is_cancelled: Callable[[], bool]) -> int:
@@ -82,12 +83,16 @@ def _run_child(path: Path, is_cancelled: Callable[[], bool]) -> int:
             child.kill()
 
 
-def _remembered(path: Path) -> Path:
-    """The empty file that says that this model was tried with this ONNX Runtime, wherever it lies."""
-    from isaac_infer.engine.load import file_sha256
+def _remembered(path: Path) -> Path | None:
+    """The empty file that says that this model was tried with this ONNX Runtime, wherever it lies.
 
+    None where nobody knows when the model changes: it is none, lacks its weights, or they cannot be found.
+    """
     backend = importlib.util.find_spec('onnxruntime')
-    facts: list[Any] = [file_sha256(path)]
+    try:
+        facts: list[Any] = [model_digest(path)]
+    except IsaacInferError:
+        return None
     if backend and backend.origin:
         facts += [backend.origin, os.stat(backend.origin).st_mtime_ns]
     digest = hashlib.sha256(json.dumps(facts).encode('utf-8', 'surrogateescape')).hexdigest()

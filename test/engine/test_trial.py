@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -58,6 +59,36 @@ def test_a_model_is_tried_again_only_when_its_file_changed(
     model.write_bytes(model.read_bytes() + b'\x00')
     trial.try_model(model)
     assert log.read_text().count('tried') == 2
+
+
+def test_a_model_whose_weights_file_changed_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    onnx.save(onnx.load(model), model, save_as_external_data=True, location='weights', size_threshold=0)
+    log, weights = tmp_path / 'log', tmp_path / 'weights'
+    replace_child(monkeypatch, tmp_path, f'print("tried", file=open({str(log)!r}, "a"))')
+    for times in (1, 2):
+        for _ in range(2):
+            trial.try_model(model)
+            trial._tried_here.clear()  # as in another process
+            trial.try_model(model)
+        assert log.read_text().count('tried') == times
+        weights.write_bytes(weights.read_bytes()[::-1])
+
+
+def test_a_model_that_lacks_its_weights_is_tried_every_time(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_colour_detector(tmp_path / 'model.onnx')
+    onnx.save(onnx.load(model), model, save_as_external_data=True, location='weights', size_threshold=0)
+    (tmp_path / 'weights').unlink()
+    log = tmp_path / 'log'
+    replace_child(monkeypatch, tmp_path, f'print("tried", file=open({str(log)!r}, "a"))')
+    for _ in range(2):
+        trial.try_model(model)
+    assert log.read_text().count('tried') == 2
+    assert not (cache / 'tried').exists()
 
 
 def test_another_process_does_not_try_again_what_went_well(
