@@ -301,7 +301,7 @@ def _show_layers(layers: list[dict[str, Any]], title: str) -> None:
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {'name': spec.name, 'shape': list(spec.shape), 'dtype': str(spec.dtype)}
+    return {'name': spec.name, 'shape': list(spec.shape), 'dtype': spec.type_name}
 
 
 def _show(facts: dict[str, Any], session: Session) -> None:

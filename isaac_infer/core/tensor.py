@@ -15,7 +15,12 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]  # -1 = any length
-    dtype: np.dtype
+    dtype: np.dtype  # object where NumPy has no such type
+    other_type: str = ''  # what the file calls it there: bfloat16, string, ...
+
+    @property
+    def type_name(self) -> str:
+        return self.other_type or str(self.dtype)
 
     @property
     def is_dynamic(self) -> bool:
@@ -32,7 +37,7 @@ class TensorSpec:
     def layout(self) -> str:
         """Dtype and shape as people write them: `float32[1, 3, ?, ?]`."""
         lengths = ', '.join('?' if length < 0 else str(length) for length in self.shape)
-        return f'{self.dtype}[{lengths}]'
+        return f'{self.type_name}[{lengths}]'
 
     def __str__(self) -> str:
         return f'{self.name} {self.layout}'

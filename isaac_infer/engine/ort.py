@@ -287,7 +287,10 @@ def _tensor_spec(node: Any) -> TensorSpec:
     """What the file says of an input or output; of dtype object where it is no tensor of numbers."""
     # ONNX names or leaves open a length that is not fixed.
     shape = tuple(length if isinstance(length, int) and length >= 0 else -1 for length in node.shape)
-    return TensorSpec(node.name, shape, np.dtype(_DTYPES.get(node.type, object)))
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        return TensorSpec(node.name, shape, np.dtype(object), re.sub(r'^tensor\((\w+)\)$', r'\1', node.type))
+    return TensorSpec(node.name, shape, np.dtype(dtype))
 
 
 def _refusal(path: Path, error: Exception) -> ModelError:

@@ -288,9 +288,13 @@ def test_an_unused_output_of_an_odd_type_blocks_no_model(tmp_path: Path) -> None
     model.graph.output.insert(0, helper.make_tensor_value_info('labels', TensorProto.STRING, [1]))
     model.graph.output.insert(0, helper.make_tensor_value_info('nothing', TensorProto.FLOAT, [1, 0, 4]))
     model.graph.output.insert(0, helper.make_tensor_sequence_value_info('sequence', TensorProto.FLOAT, None))
+    model.graph.node.append(helper.make_node('Cast', ['boxes'], ['half'], to=TensorProto.BFLOAT16))
+    model.graph.output.append(helper.make_tensor_value_info('half', TensorProto.BFLOAT16, [1, 4]))
     save(model, tmp_path / 'colours.onnx')
     pipeline = open_detector(tmp_path / 'colours.onnx')
     assert len(pipeline(picture((255, 0, 0)))) == 1
+    (note,) = [note for note in pipeline.spec.notes if 'left out' in note]
+    assert all(text in note for text in ('sequence seq(tensor(float))', 'labels string[1]', 'half bfloat16['))
     with pytest.raises(ModelError, match='no output named labels; those that hold numbers are .*output0'):
         open_detector(tmp_path / 'colours.onnx', output_names=('labels',))
 

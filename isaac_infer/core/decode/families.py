@@ -50,6 +50,7 @@ class Model:
     anchors: tuple[float, ...]
     output_names: tuple[str, ...]  # given by the user, in the decoder's order
     asked: bool  # whether this decoder was asked for by name: then only what it cannot do without is checked
+    left_out: tuple[TensorSpec, ...] = ()  # outputs that hold no numbers that NumPy knows
 
     def stride_sets(self) -> tuple[tuple[int, ...], ...]:
         if self.strides:
@@ -74,7 +75,8 @@ class Model:
     @property
     def prototype_channels(self) -> int:
         """Channels of a segmentation head's prototype masks: each box has so many coefficients; or 0."""
-        masks = [output.shape for output in self.outputs if len(output.shape) == 4]
+        outputs = *self.outputs, *self.left_out
+        masks = [output.shape for output in outputs if len(output.shape) == 4]
         height, width = self.size_hw
         fitting = [shape[1] for shape in masks if shape[2] * 4 == height and shape[3] * 4 == width]
         return fitting[0] if len(fitting) == 1 and len(masks) == 1 else 0

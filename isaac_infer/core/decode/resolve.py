@@ -51,7 +51,7 @@ def resolve_spec(
     image, size_input = _image_input(inputs, overrides, says, file_name)
     layout = _layout(image, overrides, says, file_name)
     model = Model(
-        outputs=tuple(output for output in outputs if output.dtype != object),  # texts, sequences, ...
+        outputs=tuple(output for output in outputs if output.dtype != object),
         image=image,
         size_hw=_size(image, layout, overrides, says, file_name),
         layout=layout,
@@ -62,6 +62,7 @@ def resolve_spec(
         anchors=overrides.anchors or says.own.get('anchors', ()),
         output_names=overrides.output_names or says.own.get('output_tensor_names', ()),
         asked=False,
+        left_out=tuple(output for output in outputs if output.dtype == object),  # texts, sequences, ...
     )
     _check_output_names(model, file_name)
     families = TASKS[task].families
@@ -71,7 +72,7 @@ def resolve_spec(
     _check_names(model, family, match, file_name)
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
-    notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match))
+    notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match), *_left_out(model))
     keypoints = _keypoints(match, overrides, says, file_name)
     # A pose model without names: whoever has shoulders is a person.
     is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in keypoints)
@@ -256,11 +257,14 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
         who = 'parameter' if overrides.decoder else 'metadata'
         return asked, match, f'decoder {asked}, by {who}', True
     _refuse_other_tasks(model, task, file_name)
-    matches: dict[str, Match] = {}
-    named = TASKS[task].named
-    shaped = tuple(name for name in families if name not in named)
-    for names in (TASKS[task].by_metadata(model),) if model.says.task else (named, shaped):
-        matches = matches or {name: match for name in names if (match := families[name].match(model))}
+    matches = _matches(model, task)
+    # Without an output that it lacks, a model may look like another one.
+    complete = replace(model, outputs=(*model.outputs, *model.left_out), left_out=())
+    if lacking := [name for name in _matches(complete, task) if name not in matches]:
+        raise ModelError(
+            f'{file_name}: its outputs are those of {" or ".join(lacking)}, of which one is left out; '
+            f'set decoder if one of these does without.\n{_way_out(model, task)}'
+        )
     if len(matches) == 1:
         ((name, match),) = matches.items()
         how = "Ultralytics' metadata" if model.says.task else 'names and shapes of its outputs'
@@ -279,12 +283,21 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
         read = ' or '.join(f'{name} ({", ".join(fitting[name])})' for name in others)
         raise ModelError(
             f'{file_name}: no decoder fits its outputs for {task}, but for {read}: {_elsewhere(others)}, or '
-            f'set decoder\n  outputs: {_listed(model.outputs)}'
+            f'set decoder\n  outputs: {_outputs_of(model)}'
         )
     raise ModelError(
         f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
         + _way_out(model, task)
     )
+
+
+def _matches(model: Model, task: str) -> dict[str, Match]:
+    families, named = TASKS[task].families, TASKS[task].named
+    shaped = tuple(name for name in families if name not in named)
+    matches: dict[str, Match] = {}
+    for names in (TASKS[task].by_metadata(model),) if model.says.task else (named, shaped):
+        matches = matches or {name: match for name in names if (match := families[name].match(model))}
+    return matches
 
 
 def _elsewhere(tasks: Iterable[str]) -> str:
@@ -293,7 +306,19 @@ def _elsewhere(tasks: Iterable[str]) -> str:
 
 
 def _way_out(model: Model, task: str) -> str:
-    return f'  outputs: {_listed(model.outputs)}\n  decoders:\n{describe_decoders(TASKS[task].decoders)}'
+    return f'  outputs: {_outputs_of(model)}\n  decoders:\n{describe_decoders(TASKS[task].decoders)}'
+
+
+def _outputs_of(model: Model) -> str:
+    return '\n  '.join([_listed(model.outputs), *_left_out(model)])
+
+
+def _left_out(model: Model) -> tuple[str, ...]:
+    """Say which outputs nobody can read, and why; nothing where there are none."""
+    if not model.left_out:
+        return ()
+    names = _listed(model.left_out)
+    return (f'left out, no numbers that NumPy knows: {names}; if needed, export it with float32 outputs',)
 
 
 def _listed(tensors: Sequence[TensorSpec]) -> str:
@@ -317,7 +342,7 @@ def _check_output_names(model: Model, file_name: str) -> None:
     if unknown:
         raise ModelError(
             f'{file_name}: no output named {", ".join(unknown)}; those that hold numbers are '
-            f'{_listed(model.outputs)}'
+            f'{_outputs_of(model)}'
         )
 
 

@@ -290,10 +290,24 @@ def test_class_names_tell_which_of_two_outputs_is_read():
 
 
 def test_outputs_that_hold_no_numbers_are_in_nobody_s_way():
-    odd = tensor('labels', -1, dtype=np.dtype(object))
-    assert resolve(odd, tensor('output0', 1, 84, 8400)).outputs == ('output0',)
+    odd = TensorSpec('labels', (-1,), np.dtype(object), 'string')
+    spec = resolve(odd, tensor('output0', 1, 84, 8400))
+    assert spec.outputs == ('output0',)
+    assert [note for note in spec.notes if 'left out' in note and 'labels string[?];' in note]
     with pytest.raises(ModelError, match='no output named labels; those that hold numbers are output0'):
         resolve(odd, tensor('output0', 1, 84, 8400), output_names=('labels',))
+
+
+@pytest.mark.parametrize('said', [{}, {'decoder': 'yolo_nas_raw'}, {'output_names': ('boxes', 'scores')}])
+def test_an_output_that_a_decoder_lacks_because_of_its_type_is_named(said: dict[str, Any]):
+    boxes = TensorSpec('boxes', (1, 8400, 4), np.dtype(object), 'bfloat16')
+    with pytest.raises(ModelError, match=r'left out, .*: boxes bfloat16\[1, 8400, 4\]; if'):
+        resolve(boxes, tensor('scores', 1, 8400, 80), **said)
+
+
+def test_coefficients_are_no_classes_although_the_masks_are_of_an_odd_type():
+    masks = replace(PROTOS, dtype=np.dtype(object), other_type='bfloat16')
+    assert resolve(tensor('output0', 1, 116, 8400), masks).num_classes == 80
 
 
 def test_a_sidecar_names_tensors_as_the_parameters_do():
