@@ -45,7 +45,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import Agreement
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
-from isaac_infer.core.source import SYNTHETIC, Source, open_source
+from isaac_infer.core.source import HUMANOIDS, SYNTHETIC, Source, open_source, open_sources
 from isaac_infer.core.text import without_commands
 from isaac_infer.core.timing import Timings, summarise
 from isaac_infer.engine.engines import calibration_frames
@@ -164,7 +164,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='the first is the reference, usually ONNX in float32; that of --model comes before them',
     )
     parser.add_argument(
-        '--source', metavar='FOLDER', help=f'folder of pictures, picture, video or {SYNTHETIC}'
+        '--source',
+        nargs='+',
+        action='extend',
+        help=f'pictures, folders, videos, rosbag2 recordings; or {SYNTHETIC}',
     )
     parser.add_argument(
         '--precisions',
@@ -268,10 +271,11 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError('source: expected pictures, got none; give --source')
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     out = Console(stderr=args.json == STANDARD_OUTPUT)
+    sources = ', '.join(args.source)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(args.source))
-        if source.is_live:
-            raise ParameterError(f'source: expected pictures that come to an end, got {args.source}')
+        source = stack.enter_context(open_sources(args.source))
+        if source.is_live or HUMANOIDS in args.source:
+            raise ParameterError(f'source: expected pictures that come to an end, got {sources}')
         truth = _truth(args, params, task, source)
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
         read += truth.maps.values() if truth and truth.maps else []
@@ -296,7 +300,7 @@ def run(args: argparse.Namespace) -> int:
         'backend': rows[0].backend,
         'task': task,
         'measured': measure.kind,
-        'source': args.source,
+        'source': sources,
         'pictures': pictures.count,
         'unread': pictures.unread,
         'truth': args.truth or (SYNTHETIC if truth else None),
@@ -333,7 +337,7 @@ def _wanted(args: argparse.Namespace, params: DetectionParams) -> list[Wanted]:
     """
     first = [model_path(params)] if params.model_file_path or params.engine_file_path else []
     if not (first or args.models):
-        raise ParameterError('MODEL: expected at least one model, got none')
+        raise ParameterError('MODEL: expected at least one model, got none; name them first, before --source')
     models = [params.changed(model_file_path=model, engine_file_path='') for model in (*first, *args.models)]
     paths = [model_file(model) for model in models]
     if not (args.precisions or args.backends):
@@ -377,9 +381,10 @@ def _check_precision(wanted: Wanted) -> None:
             f'precisions: expected some of {", ".join(ONNX_PRECISIONS)} on ONNX Runtime, got {precision}; '
             'leave it out, or give --backends tensorrt'
         )
+    path = params.calibration_path
     # TensorRT may find an engine although its pictures are gone.
-    if precision == 'int8' and (is_on_onnxruntime or not params.calibration_path):
-        calibration_frames(params.engine_options())
+    if precision == 'int8' and (is_on_onnxruntime or not path or os.path.isdir(os.path.expanduser(path))):
+        next(calibration_frames(params.engine_options()))  # one that can be read is enough
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -403,7 +408,7 @@ def _check_numbers(args: argparse.Namespace) -> None:
     check_task(args.task)
 
 
-def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> None:
+def _check_plot(plot: Path, sources: Sequence[str], read: Sequence[Path], report: str) -> None:
     """See before the work that the plot can and may be written, and will be nobody's picture.
 
     Raises:
@@ -418,7 +423,7 @@ def _check_plot(plot: Path, source: str, read: Sequence[Path], report: str) -> N
     if report and os.path.realpath(plot) == os.path.realpath(report):
         raise ParameterError(f'--plot {plot}: is the file of --json, too; give another')
     is_read = any(plot.exists() and path.exists() and plot.samefile(path) for path in read)
-    if is_read or plot.parent.resolve() == Path(source).resolve():
+    if is_read or plot.parent.resolve() in [Path(source).resolve() for source in sources]:
         raise ParameterError(
             f'--plot {plot}: would be one of the pictures that are compared; give another folder'
         )
@@ -446,11 +451,12 @@ def _to_build(
 
 def _truth(args: argparse.Namespace, params: DetectionParams, task: str, source: Source) -> Truth | None:
     """Find out what is known of the pictures; of drawn scenes it is known when they are drawn."""
-    if args.source != SYNTHETIC and not args.truth:
+    is_drawn = _is_drawn(args)
+    if not is_drawn and not args.truth:
         if args.max_map_loss is not None:
             raise ParameterError('max-map-loss: nobody knows what is in the pictures; give --truth')
         return None
-    if args.source == SYNTHETIC and args.truth:
+    if is_drawn and args.truth:
         raise ParameterError('truth: drawn scenes bring their own; give no --truth with --source synthetic')
     if params.class_filter:
         raise ParameterError('class_filter: expected none where truth is known, which holds all classes')
@@ -462,8 +468,15 @@ def _truth(args: argparse.Namespace, params: DetectionParams, task: str, source:
     path = Path(args.truth)
     truth = read_maps(path, source.paths) if has_maps else read_truth(path, task=task)
     if not any(truth.names(picture.name) for picture in source.paths):
-        raise ParameterError(f'truth {path}: names none of the pictures of {args.source}')
+        raise ParameterError(f'truth {path}: names none of the pictures of {", ".join(args.source)}')
+    names = [picture.name for picture in source.paths]
+    if len(set(names)) < len(names):
+        raise ParameterError(f'truth {path}: expected pictures of different names, got one of them twice')
     return truth
+
+
+def _is_drawn(args: argparse.Namespace) -> bool:
+    return bool(args.source == [SYNTHETIC])
 
 
 # ---- the work ------------------------------------------------------------------------------------
@@ -515,7 +528,7 @@ def _begin(
     reference = variants[0].pipeline
     assert reference is not None  # or it would not be there
     measure = measure_of(reference.spec)
-    if truth and args.source == SYNTHETIC:
+    if truth and _is_drawn(args):
         truth = scenes_truth(measure.kind)
     elif truth:
         check_kinds(truth, measure, args.truth)
@@ -569,7 +582,7 @@ def _work(
                 variants[index].agreeing.add(found[0], result)
             pictures.count += 1
     if not pictures.count:
-        raise SourceError(f'{args.source}: expected pictures, got none that can be read')
+        raise SourceError(f'{", ".join(args.source)}: expected pictures, got none that can be read')
     return pictures
 
 
@@ -577,7 +590,7 @@ def _samples(
     args: argparse.Namespace, source: Source, truth: Truth | None, measure: Measure, pictures: Pictures
 ) -> Iterator[Sample]:
     """Give the pictures one by one, with what is in them; those that cannot be read are reported."""
-    if args.source == SYNTHETIC:
+    if _is_drawn(args):
         for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + args.scenes):
             image, known = draw_known(seed, pictures.count, measure.kind)
             yield Sample(f'{SYNTHETIC} {seed}', Frame(image), known if truth else None)
@@ -802,8 +815,8 @@ def _notes_of_precision(
     seen = _calibrated_on(params, source) if quantised else 0
     if seen:
         notes.append(
-            f'int8 is calibrated on {seen} of the {len(source.paths)} files of {args.source}: of pictures '
-            'that it has not seen it may be worse'
+            f'int8 is calibrated on {seen} of the {len(source.paths)} files of {", ".join(args.source)}: '
+            'of pictures that it has not seen it may be worse'
         )
     return notes
 

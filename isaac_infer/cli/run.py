@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--source',
         nargs='+',
+        action='extend',
         help='pictures, folders, videos, rosbag2 recordings; or one of /dev/video0, rtsp://..., http://..., '
         'a GStreamer pipeline, synthetic',
     )

@@ -133,6 +133,26 @@ def test_a_near_variant_holds_and_a_broken_one_does_not(
         assert text in shown
 
 
+def test_several_sources_are_compared_one_after_the_other(scenes: Path, tmp_path: Path) -> None:
+    pictures = [scenes / f'{number}.png' for number in range(FEW)]
+    truth = '--truth', scenes.parent / 'truth.json'
+    sources = '--source', pictures[2], pictures[0], '--source', pictures[1]
+    several, whole = (
+        report_of(0, tmp_path, MODEL, *source, *truth) for source in (sources, ('--source', scenes))
+    )
+    assert several['pictures'] == several['pictures_with_truth'] == FEW
+    assert several['variants'][0]['score'] == pytest.approx(whole['variants'][0]['score'])
+    assert several['source'] == f'{pictures[2]}, {pictures[0]}, {pictures[1]}'
+
+
+def test_pictures_of_one_name_are_refused_where_truth_goes_by_names(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copy(scenes / '1.png', tmp_path)
+    assert compare(MODEL, '--source', scenes, other, '--truth', scenes.parent / 'truth.json') == 2
+    assert 'expected pictures of different names, got one of them twice' in capsys.readouterr().err
+
+
 def test_a_near_variant_alone_holds(near: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(MODEL, near, '--source', scenes) == 0
     assert 'verdict: all thresholds hold' in capsys.readouterr().out
@@ -340,6 +360,7 @@ def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest
             'class_filter: expected none where truth is known',
         ),
         ([], 'source: expected pictures, got none'),
+        (['--source', 'synthetic:humanoids'], 'source: expected pictures that come to an end'),
         (
             ['--precisions', 'fp32,fp61', '--source', 'synthetic'],
             'precisions: expected some of fp32, fp16, bf16',
@@ -550,13 +571,29 @@ def test_int8_that_is_calibrated_on_other_pictures_is_not_flattered(scenes: Path
         (('--precisions', 'fp16,int8'), 'int8 needs'),
         (('--precisions', 'int8', '--calibration-path', 'nowhere'), "got 'nowhere'"),
         (('--precisions', 'fp32,bf16'), 'expected some of fp32, fp16, int8 on ONNX Runtime, got bf16'),
+        (
+            ('--precisions', 'int8', '--calibration-path', 'broken'),
+            'got 2 that cannot be read; first: broken/',
+        ),
+        (
+            ('--precisions', 'int8', '--backends', 'tensorrt', '--calibration-path', 'broken'),
+            'got 2 that cannot be read; first: broken/',
+        ),
         (('--precisions', 'fp8', '--backends', 'tensorrt,onnxruntime'), 'on ONNX Runtime, got fp8'),
         (('--precisions', 'int8', '--backends', 'tensorrt'), 'int8 needs'),
     ],
 )
 def test_a_precision_that_cannot_be_had_is_refused_before_any_picture_is_looked_at(
-    arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / 'broken').mkdir()
+    for name in ('a.png', 'b.png'):
+        (tmp_path / 'broken' / name).write_text('no picture')
+    monkeypatch.chdir(tmp_path)
     backend = () if '--backends' in arguments else ('--backends', 'onnxruntime')
     assert compare(MODEL, *arguments, *backend, '--source', 'nowhere') == 2
     said = capsys.readouterr()

@@ -563,6 +563,8 @@ def test_several_pictures_are_answered_in_their_order(model: Path, pictures: Pat
     names = [str(pictures / name) for name in ('red.png', 'blue.png')]
     assert run('--model', model, '--source', *names, '--json', out) == 0
     assert [image['source'] for image in json.loads(out.read_text())['images']] == names
+    assert run('--model', model, '--source', names[1], '--source', names[0], '--json', out) == 0
+    assert [image['source'] for image in json.loads(out.read_text())['images']] == names[::-1]
 
 
 def test_frames_of_videos_of_one_name_do_not_replace_one_another(model: Path, tmp_path: Path) -> None:
