@@ -708,7 +708,9 @@ class RecorderParams(Params):
     contact_sheet: str = param(
         '', 'Picture file for a sheet of annotated pictures, written at the end; empty: none.'
     )
-    samples: int = param(12, 'Pictures on the contact sheet, spread evenly over the run.', low=1, high=100)
+    samples: int = param(
+        12, 'Pictures on the contact sheet, spread evenly over the run, each once.', low=1, high=100
+    )
     use_overlay: bool = param(
         False, 'Take the pictures of the contact sheet from overlay, as the node draws them.'
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ class Sample:
     image: np.ndarray  # (H, W, 3) uint8 BGR
     answer: object  # what was said of it
     latency_ms: float  # from the picture's stamp to the arrival of the answer
+    checksum: int  # of the picture as it came
     is_drawn: bool = False  # whether the answer is drawn on the picture
 
 
@@ -58,16 +60,18 @@ class Record:
             self.unmatched += 1
         else:
             del self._waiting[stamp_ns]
-            self._keep(Sample(stamp_ns, image, answer, latency_ms))
+            self._keep(stamp_ns, image, answer, latency_ms)
         self.answered += 1
 
-    def _keep(self, sample: Sample) -> None:
-        """Keep each of the answered pictures with the same probability (reservoir sampling)."""
-        entry = self.answered, sample
-        if len(self._kept) < self._wanted:
-            self._kept.append(entry)
-        elif (place := self._random.randrange(self.answered + 1)) < self._wanted:
-            self._kept[place] = entry
+    def _keep(self, stamp_ns: int, image: np.ndarray, answer: object, latency_ms: float) -> None:
+        """Keep each of the answered pictures with the same probability (reservoir sampling), none twice."""
+        place = len(self._kept)
+        if place == self._wanted and (place := self._random.randrange(self.answered + 1)) >= self._wanted:
+            return
+        checksum = zlib.crc32(np.ascontiguousarray(image).data)
+        if all(checksum != sample.checksum for _, sample in self._kept):  # what repeats shows nothing new
+            sample = Sample(stamp_ns, image, answer, latency_ms, checksum)
+            self._kept[place : place + 1] = [(self.answered, sample)]
 
     def add_drawn(self, stamp_ns: int, image_bgr: np.ndarray) -> None:
         """Take the picture with its answer drawn on it, where it is one of the samples."""

@@ -81,3 +81,15 @@ def test_samples_spread_over_the_whole_run():
 def test_a_circle_of_pictures_is_not_always_met_at_the_same_one():
     stamps = [int(sample.latency_ms) for sample in run(200, samples=12).samples()]
     assert {stamp % 4 for stamp in stamps} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(('length', 'expected'), [(1, 1), (3, 3), (13, 12), (40, 12)])
+def test_a_picture_that_comes_again_is_shown_once(length, expected):
+    record = Record(samples=12)
+    for stamp in range(100):
+        record.add_picture(stamp, picture(stamp % length))
+        record.add_answer(stamp, 'answer', [], latency_ms=1.0)
+        record.add_drawn(stamp, picture(100 + stamp))
+    numbers = [sample.stamp_ns % length for sample in record.samples()]
+    assert len(numbers) == len(set(numbers)) == expected
+    assert record.answered == 100
