@@ -63,7 +63,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_model_argument(parser)
     add_task_option(parser)
     parser.add_argument(
-        '--layers', action='store_true', help='list all layers; those of engines with what they compute in'
+        '--layers',
+        action='store_true',
+        help='list all layers: of engines with what they compute in, of ONNX models with the type of their '
+        'weights',
     )
     add_json_option(parser)
     add_options(parser, ModelParams)
@@ -236,7 +239,8 @@ def _show_network(network: dict[str, Any], *, with_layers: bool) -> None:
         },
     )
     if with_layers:
-        _show_layers(network['layers'], 'layers of the file; what they compute in, only an engine tells')
+        title = 'layers of the file; what they compute in, only an engine tells'
+        _show_layers(network['layers'], title, precision='weights')
 
 
 def _show_engine(inside: dict[str, Any], asked: str, *, with_layers: bool) -> None:
@@ -280,13 +284,18 @@ def _counted(counts: dict[str, int]) -> str:
     return ', '.join(f'{name or "-"} {number}' for name, number in counts.items())
 
 
-def _show_layers(layers: list[dict[str, Any]], title: str) -> None:
-    """List layers, in columns of what is told of any of them."""
+def _show_layers(layers: list[dict[str, Any]], title: str, *, precision: str = 'precision') -> None:
+    """List layers, in columns of what is told of any of them.
+
+    Args:
+        precision: what theirs is that of.
+    """
     columns = {
         heading: [' '.join(type_in(text) or '?' for text in layer[key]) for layer in layers]
         for heading, key in (('takes', 'inputs'), ('gives', 'outputs'))
     }
-    columns = {key: [layer[key] for layer in layers] for key in ('name', 'kind', 'precision')} | columns
+    told = {'name': 'name', 'kind': 'kind', precision: 'precision'}
+    columns = {heading: [layer[key] for layer in layers] for heading, key in told.items()} | columns
     columns = {heading: texts for heading, texts in columns.items() if any(texts)}
     table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('', justify='right')

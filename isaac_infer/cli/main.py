@@ -78,6 +78,8 @@ class _Parser(argparse.ArgumentParser):
             known = list(self._option_string_actions)
             alike = [near for each in unknown for near in get_close_matches(each.split('=')[0], known, n=1)]
             hint = f'; did you mean {", ".join(alike)}?' if alike else ''
+            if not unknown[0].startswith('-') and any(not action.option_strings for action in self._actions):
+                hint = '; name models together, before the options'
             self.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
         return parsed, unknown
 

@@ -1,6 +1,7 @@
 """`isaac-infer inspect`: what engines and ONNX models are made of."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_people_see_the_counts_and_every_layer_where_they_ask(
     assert len(full.splitlines()) >= len(brief.splitlines()) + 4
     assert 'column' in full and 'column' not in brief
     assert 'only an engine tells' in ' '.join(full.split())
+    assert re.search(r'name +kind +weights', full)
 
 
 @NO_GPU

@@ -119,6 +119,7 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
     [
         (['--confidence-treshold', '0.4'], '; did you mean --confidence-threshold?\n'),
         (['--wxyz'], 'unrecognized arguments: --wxyz\n'),
+        (['--frames', '1', 'b.onnx'], 'arguments: b.onnx; name models together, before the options\n'),
     ],
 )
 def test_an_unknown_option_shows_its_command_and_what_may_have_been_meant(
