@@ -55,12 +55,7 @@ class Smoother:
             threshold: key points that score less were not found: they stay as they are, and later ones of
                 the same name begin anew.
         """
-        numbers = self._tracker(
-            poses.persons.xyxy,
-            stamp_ns,
-            iou_threshold=smoothing.iou_threshold,
-            max_age_s=smoothing.max_age_s,
-        )
+        numbers = self._track(poses, stamp_ns, smoothing)
         oldest_ns = stamp_ns - round(smoothing.max_age_s * 1e9)
         self._states = {
             number: state for number, state in self._states.items() if oldest_ns <= state.stamp_ns <= stamp_ns
@@ -76,6 +71,19 @@ class Smoother:
             self._states[number] = state
             xy[row] = np.where(is_found[row, :, None], state.xy, poses.xy[row])
         return replace(poses, xy=xy, ids=numbers)
+
+    def number(self, poses: Poses, stamp_ns: int, smoothing: Smoothing) -> Poses:
+        """Give the same persons with numbers alone; key points that are smoothed later begin anew."""
+        self._states.clear()
+        return replace(poses, ids=self._track(poses, stamp_ns, smoothing))
+
+    def _track(self, poses: Poses, stamp_ns: int, smoothing: Smoothing) -> np.ndarray:
+        return self._tracker(
+            poses.persons.xyxy,
+            stamp_ns,
+            iou_threshold=smoothing.iou_threshold,
+            max_age_s=smoothing.max_age_s,
+        )
 
     def _advanced(
         self,

@@ -49,10 +49,9 @@ class PoseMessages:
         """Number the persons, and smooth their key points, as the parameters want it."""
         if not params.track:
             return replace(found, ids=np.arange(1, len(found) + 1))
-        smooth = self._smoother(
-            found, frame.stamp_ns, params.smoothing(), threshold=params.keypoint_threshold
-        )
-        return smooth if params.smooth else replace(found, ids=smooth.ids)
+        if not params.smooth:
+            return self._smoother.number(found, frame.stamp_ns, params.smoothing())
+        return self._smoother(found, frame.stamp_ns, params.smoothing(), threshold=params.keypoint_threshold)
 
 
 def load(params: PoseNodeParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]) -> Loaded:

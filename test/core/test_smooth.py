@@ -63,3 +63,16 @@ def test_equal_stamps_and_time_that_goes_back_do_no_harm():
     for stamp_ns in (FRAME_NS, FRAME_NS, 0):
         found = smoother(one_person([(10, 20)]), stamp_ns, SMOOTHING, threshold=THRESHOLD)
         assert found.xy[0, 0] == pytest.approx((10, 20))
+
+
+def test_smoothing_that_is_switched_on_begins_anew_and_persons_keep_their_numbers():
+    smoother = Smoother()
+    smoother(one_person([(10, 10)]), 0, SMOOTHING, threshold=THRESHOLD)
+    plain = smoother.number(one_person([(30, 30)]), FRAME_NS, SMOOTHING)
+    first, second = (
+        smoother(one_person([xy]), at * FRAME_NS, SMOOTHING, threshold=THRESHOLD)
+        for at, xy in ((2, (60, 60)), (3, (70, 70)))
+    )
+    assert plain.xy.tolist() == [[[30, 30]]] and first.xy.tolist() == [[[60, 60]]]
+    assert 60 < second.xy[0, 0, 0] < 70
+    assert plain.ids.tolist() == first.ids.tolist() == second.ids.tolist() == [1]

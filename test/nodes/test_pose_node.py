@@ -16,9 +16,11 @@ from vision_msgs.msg import Detection2DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.results import Detections
+from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.spec import ImageSpec, ModelSpec
+from isaac_infer.nodes.pose_node import PoseMessages
+from isaac_infer.params import PoseNodeParams
 from isaac_infer.ros.images import image_to_cdr, stamp_ns_of
 from isaac_infer.ros.messages import entries_of_detections, entries_to_msg
 from models import save_constant_detector, ultralytics_metadata, ultralytics_output
@@ -109,6 +111,20 @@ def test_no_more_persons_than_are_wanted(start, tmp_path, camera):
     model = save_pose(tmp_path / 'pose.onnx', [10, 30, 50])
     start('pose_node', *parameters(model_file_path=model, max_persons=2)).wait_for('waiting for pictures')
     assert len(camera.ask().detections) == 2
+
+
+def test_smoothing_that_is_switched_on_begins_with_the_next_picture_as_it_is():
+    messages = PoseMessages(SKELETONS['coco17'], None)
+    box = Detections(np.array([[0, 0, 40, 40]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int32))
+    points = np.ones((1, 17, 2), np.float32)
+    found = []
+    for at, smooth in enumerate([False, True, True]):
+        frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=at * SECOND // 30)
+        poses = Poses(box, points * 10 * at, np.ones((1, 17), np.float32))
+        found.append(messages.refine(poses, frame, PoseNodeParams(model_file_path='m', smooth=smooth)))
+    assert [poses.ids.tolist() for poses in found] == [[1], [1], [1]]
+    assert (found[1].xy == 10).all()
+    assert ((found[2].xy > 10) & (found[2].xy < 20)).all()
 
 
 def test_a_skeleton_that_names_joints_the_model_does_not_have_is_refused(start, tmp_path):
