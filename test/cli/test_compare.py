@@ -12,8 +12,8 @@ from compare_command import compare, report_of
 from full_disk import full_disk
 from onnx import TensorProto, helper, numpy_helper
 
-from isaac_infer.cli.compare import read_truth
 from isaac_infer.cli.main import main
+from isaac_infer.cli.truth import read_truth
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
