@@ -31,7 +31,7 @@ from isaac_infer.cli.models import (
     take_model_argument,
 )
 from isaac_infer.cli.options import add_options, params_from
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import add_json_option, check_report, console_beside, write_report
 from isaac_infer.cli.run import show_model, show_note
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.resolve import input_shapes
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
     plan = _plan(args)
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     ImageSourceParams(width=args.width, height=args.height)
-    out = Console(stderr=args.json == STANDARD_OUTPUT)
+    out = console_beside(args.json)
     path = model_file(params)
     _check_batches(args.batch, path, params)
     task = args.task or _task(params)

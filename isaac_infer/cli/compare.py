@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from rich.console import Console
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.comparison import answer_all, begin, is_drawn
@@ -18,7 +17,7 @@ from isaac_infer.cli.models import add_task_option, check_task, find_task
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.plot import check_plot, title_of, write_plot
 from isaac_infer.cli.precision import require_pycocotools
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import add_json_option, check_report, console_beside, show_written, write_report
 from isaac_infer.cli.truth import Truth, read_maps, read_truth
 from isaac_infer.cli.variants import open_variant, to_build, wanted_variants
 from isaac_infer.cli.verdict import (
@@ -34,7 +33,6 @@ from isaac_infer.cli.verdict import (
 from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.source import HUMANOIDS, SYNTHETIC, Source, open_sources
-from isaac_infer.core.text import without_commands
 from isaac_infer.engine.load import BACKENDS
 from isaac_infer.engine.variants import ONNX_PRECISIONS
 from isaac_infer.params import DetectionParams
@@ -163,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
-    out = Console(stderr=args.json == STANDARD_OUTPUT)
+    out = console_beside(args.json)
     sources = ', '.join(args.source)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source))
@@ -209,7 +207,7 @@ def run(args: argparse.Namespace) -> int:
     show(rows, checks, measure, pictures, notes, out)
     if args.plot:
         write_plot(rows, measure, args.plot, title=title_of(rows, pictures))
-        out.print(f'written: {without_commands(str(args.plot))}', markup=False, highlight=False)
+        show_written(args.plot, out)
     return code
 
 

@@ -31,6 +31,7 @@ from isaac_infer.cli.models import (
     take_model_argument,
 )
 from isaac_infer.cli.options import add_options, given_values
+from isaac_infer.cli.report import show_written
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, open_source
@@ -135,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
         for name, content in results.items():  # only now: what an earlier run wrote outlives one that fails
             _write(args.out / name, content)
             if content:
-                console.print(f'written: {args.out / name}', markup=False, highlight=False)
+                show_written(args.out / name, console)
     if is_interrupted:
         return 130
     return 0 if report['answered'] else 1

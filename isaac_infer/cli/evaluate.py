@@ -27,7 +27,7 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.precision import CUSTOMARY, require_pycocotools
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import add_json_option, check_report, console_beside, write_report
 from isaac_infer.cli.run import show_model
 from isaac_infer.cli.scores import ClassScore, Measure, measure_of
 from isaac_infer.cli.truth import BACKGROUND, draw_known, scenes_truth
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         given.setdefault('model_file_path', DEFAULT_MODEL)
     params = DetectionParams().changed(**{**CUSTOMARY, **given})
     check_report(args.json, params)
-    out = Console(stderr=args.json == STANDARD_OUTPUT)
+    out = console_beside(args.json)
     task = args.task or find_task(params)[0]
     times: list[StageTimes] = []
     with contextlib.closing(open_detector(params, task=task)) as pipeline:

@@ -9,9 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.text import without_commands
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.engine.load import find_model
 from isaac_infer.params import ModelParams
@@ -25,6 +28,16 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--json', metavar='FILE', default='', help='write what was found as JSON; - is standard output'
     )
+
+
+def console_beside(report: str) -> Console:
+    """Give where people are told what comes of it: standard error where the report has standard output."""
+    return Console(stderr=report == STANDARD_OUTPUT)
+
+
+def show_written(path: str | Path, out: Console) -> None:
+    """Say where something lies now."""
+    out.print(f'written: {without_commands(str(path))}', markup=False, highlight=False)
 
 
 def check_report(report: str, params: ModelParams, sources: Iterable[Path] = ()) -> None:

@@ -29,7 +29,14 @@ from isaac_infer.cli.models import (
     take_model_argument,
 )
 from isaac_infer.cli.options import add_options, params_from
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import (
+    STANDARD_OUTPUT,
+    add_json_option,
+    check_report,
+    console_beside,
+    show_written,
+    write_report,
+)
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
@@ -98,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         return build_only([params], args.json, task=args.task or find_task(params)[0])
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
-    out = Console(stderr=args.json == STANDARD_OUTPUT)
+    out = console_beside(args.json)
     windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
@@ -135,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         out.print(_times(windows, report['images']))
     for path in (args.json if args.json != STANDARD_OUTPUT else '', args.save if saved else ''):
         if path:
-            out.print(f'written: {without_commands(str(path))}', markup=False, highlight=False)
+            show_written(path, out)
     return code
 
 
