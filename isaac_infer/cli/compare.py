@@ -26,6 +26,7 @@ from isaac_infer.cli.verdict import (
     as_dict,
     checks_of,
     notes_of,
+    notes_of_models,
     notes_of_precision,
     rows_of,
     show,
@@ -183,6 +184,7 @@ def run(args: argparse.Namespace) -> int:
         pictures = answer_all(at_work, args, source, truth, measure, out)
         rows = rows_of(at_work)
         notes = [f'task {task}: {why}'] if why else []
+        notes += notes_of_models(at_work)
         notes += [*notes_of(rows, measure), *notes_of_precision(at_work, rows, args, params, source)]
     checks = checks_of(rows, measure, args)
     holds = all(check.holds for check in checks)

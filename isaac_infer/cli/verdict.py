@@ -156,6 +156,12 @@ def notes_of(rows: Sequence[Row], measure: Measure) -> list[str]:
     return notes
 
 
+def notes_of_models(variants: Sequence[Variant]) -> list[str]:
+    """How the models are read, each note once."""
+    specs = [variant.pipeline.spec for variant in variants if variant.pipeline]
+    return list(dict.fromkeys(note for spec in specs for note in spec.notes))
+
+
 def notes_of_precision(
     variants: Sequence[Variant],
     rows: Sequence[Row],

@@ -145,6 +145,13 @@ def test_several_sources_are_compared_one_after_the_other(scenes: Path, tmp_path
     assert several['source'] == f'{pictures[2]}, {pictures[0]}, {pictures[1]}'
 
 
+def test_what_is_special_about_a_model_is_a_note(dark_and_white: Path, tmp_path: Path) -> None:
+    model = save_colour_detector(tmp_path / 'colours.onnx')
+    model.with_suffix('.yaml').write_text('channel_order: bgr')
+    notes = report_of(0, tmp_path, model, model, '--source', dark_and_white, '--min-agreement', 0)['notes']
+    assert len([note for note in notes if 'colours.yaml' in note and 'channel_order' in note]) == 1
+
+
 def test_pictures_of_one_name_are_refused_where_truth_goes_by_names(
     scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
