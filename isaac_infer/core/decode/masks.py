@@ -12,6 +12,9 @@ from isaac_infer.core.fit import Fit, Size
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
 LEAST = 1 << 14  # pixels worked on at once: fewer would cost more in calls than the cache saves
+LEAST_TILES = 1 << 11  # the same of tiles
+LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
+MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
 CORNERS = 4
 
 
@@ -123,30 +126,50 @@ def best_class(scores: np.ndarray, dtype: type[np.unsignedinteger]) -> tuple[np.
     """
     count, height, width = scores.shape
     label, score = np.zeros((height, width), dtype), np.empty((height, width), np.float32)
-    for block in blocks(height, width * count, LEAST // width):
-        # Some layouts have the classes last: brought to the front while in the cache.
-        values = np.ascontiguousarray(scores[:, block], np.float32)
+    has_classes_last = _has_classes_last(scores)
+    if has_classes_last and count >= MANY_CLASSES:
+        for block in blocks(height, width * count):
+            values = np.moveaxis(scores[:, block], 0, -1).astype(np.float32, copy=False)
+            label[block] = found = values.argmax(axis=-1)
+            score[block] = np.take_along_axis(values, found[..., None], axis=-1)[..., 0]
+        return label, score
+    is_copied = has_classes_last or scores.dtype != np.float32
+    for block in blocks(height, width * count if is_copied else width, LEAST // width):
+        # Copied block by block, so that the classes come first while the values are in the cache.
+        values = np.ascontiguousarray(scores[:, block], np.float32) if is_copied else scores[:, block]
         best, labels = score[block], label[block]
+        is_better, number = np.empty(best.shape, bool), np.empty_like(labels)
         best[...] = values[0]
         for class_id in range(1, count):
-            is_better = values[class_id] > best
+            np.greater(values[class_id], best, out=is_better)
             # Later classes have higher numbers: the maximum replaces, and is far faster than a mask.
-            np.maximum(labels, is_better * dtype(class_id), out=labels)
+            np.multiply(is_better, dtype(class_id), out=number)
+            np.maximum(labels, number, out=labels)
             np.maximum(best, values[class_id], out=best)
     return label, score
+
+
+def _has_classes_last(scores: np.ndarray) -> bool:
+    """Whether the scores of a point of (C, h, w) lie side by side in memory, as some layouts have them."""
+    return scores.strides[0] == scores.itemsize
 
 
 def interpolated_labels(scores: np.ndarray, label: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """The best class of every source pixel, scores interpolated bilinearly before they are compared.
 
-    Between four points with one and the same best class it is the best one everywhere, so only the other
-    cells are looked at, and of their classes only those that can win: one that no point raises above the
-    lowest value of another cannot. Where there are too many borders, labels are taken as they are.
+    A cell is what lies between four neighbouring grid points. An interpolated score is a mean of those at
+    the corners of its cell, so a class that is best at all four is best in the whole cell, and its pixels
+    need no interpolation. Only the mixed cells, along the borders of classes, are worked out, in tiles: the
+    source pixels of a cell as a small rectangle. Where there are too many borders, labels are taken as they
+    are.
 
     Args:
-        scores: (C, h, w).
-        label: (h, w) best class of each grid point, as `best_class` gives it.
+        scores: (C, H, W), of the whole grid.
+        label: (h, w) best class of each grid point that is needed (`Taps.within`), as `best_class` gives it.
+        rows: where the rows of the source lie on the whole grid.
+        columns: where its columns lie.
     """
+    (part_y, rows), (part_x, columns) = rows.within(), columns.within()
     around = np.pad(label, ((0, 1), (0, 1)), 'edge')
     is_mixed = (label != around[:-1, 1:]) | (label != around[1:, :-1]) | (label != around[1:, 1:])
     on_grid = not rows.weight.any() and not columns.weight.any()
@@ -155,74 +178,99 @@ def interpolated_labels(scores: np.ndarray, label: np.ndarray, rows: Taps, colum
     if on_grid or pixels > MOST_PIXELS or cells * len(scores) > MOST_SCORES:
         return nearest(label, rows, columns)
     labels = np.ascontiguousarray(label.take(columns.low, axis=1).take(rows.low, axis=0))
-    flat = labels.reshape(-1)
-    is_wide = is_mixed.take(columns.low, axis=1)
-    grid_rows = int(rows.low[-1]) - int(rows.low[0]) + 1
-    values_per_row = CORNERS * len(scores) * label.shape[1] * grid_rows // len(rows)
-    for block in blocks(len(rows), max(len(columns), values_per_row) // 16):
-        at = np.flatnonzero(is_wide.take(rows.low[block], axis=0))
-        if len(at):
-            at += block.start * len(columns)
-            row = at // len(columns)
-            flat[at] = _winners(scores, is_mixed, row, at - row * len(columns), rows, columns)
+    down, across = _runs(rows), _runs(columns)
+    tiles = np.flatnonzero(is_mixed.take(down.cell, axis=0).take(across.cell, axis=1))
+    at_down, at_across = np.divmod(tiles, len(across.cell))
+    values_per_tile = CORNERS * len(scores) + len(down.pixel) * len(across.pixel)
+    for block in blocks(len(tiles), values_per_tile, LEAST_TILES):
+        of_down, of_across = down[at_down[block]], across[at_across[block]]
+        corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
+        _label_tiles(labels, corners, of_down, of_across)
     return labels
 
 
-# What is interpolated in one picture, some 40 ms of work; a map with more borders than that is left as it is.
+# What is interpolated in one picture; a map with more borders than that is left as it is.
 MOST_PIXELS = 1 << 19
 MOST_SCORES = 1 << 22
 
 
-def _winners(
-    scores: np.ndarray, is_mixed: np.ndarray, row: np.ndarray, column: np.ndarray, rows: Taps, columns: Taps
-) -> np.ndarray:
-    """The best class of source pixels that lie in mixed cells."""
-    height, width = is_mixed.shape
-    first, last = int(rows.low[row[0]]), int(rows.low[row[-1]]) + 1
-    cell_row, cell_column = np.nonzero(is_mixed[first:last])
-    number = np.empty((last - first, width), np.intp)
-    number[cell_row, cell_column] = np.arange(len(cell_row))
-    cell_row += first
-    below, right = np.minimum(cell_row + 1, height - 1), np.minimum(cell_column + 1, width - 1)
-    corners = [
-        _points(scores, at_row, at_column)
-        for at_row in (cell_row, below)
-        for at_column in (cell_column, right)
-    ]  # (cells, C) each
-    upper = np.maximum(np.maximum(corners[0], corners[1]), np.maximum(corners[2], corners[3]))
-    lower = np.minimum(np.minimum(corners[0], corners[1]), np.minimum(corners[2], corners[3]))
-    can_win = upper >= lower.max(axis=1, keepdims=True)
-    of_cell, class_id = np.nonzero(can_win)  # cell by cell, lower classes first
-    count = can_win.sum(axis=1)
+@dataclass(frozen=True)
+class Runs:
+    """The source pixels along one axis in runs: neighbours that lie between the same two grid points."""
+
+    cell: np.ndarray  # (n,) intp, the lower one of the two
+    pixel: np.ndarray  # (longest, n) intp; a run that is shorter repeats its last one
+    weight: np.ndarray  # (longest, n) float32, 0..1, of the higher one of the two
+
+    def __getitem__(self, runs: np.ndarray) -> Runs:
+        """Some of the runs, in any order."""
+        return Runs(self.cell[runs], self.pixel.take(runs, axis=1), self.weight.take(runs, axis=1))
+
+
+def _runs(along: Taps) -> Runs:
+    """Put the pixels along an axis into runs of about the same length."""
+    first = np.flatnonzero(np.diff(along.low, prepend=-1))
+    count = np.diff(first, append=len(along))
+    longest = min(-(-len(along) // len(first)), LONGEST_RUN)
+    parts = -(-count // longest)  # more than one at the ends of the grid, and where that is very coarse
+    part = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
+    start = np.repeat(first, parts) + longest * part
+    last = np.repeat(first + count - 1, parts)
+    pixel = np.minimum(start + np.arange(longest)[:, None], last)
+    return Runs(along.low[start], pixel, along.weight[pixel])
+
+
+def _label_tiles(labels: np.ndarray, corners: np.ndarray, down: Runs, across: Runs) -> None:
+    """Write the best class of the source pixels of n tiles, each a run of rows and one of columns.
+
+    A class that no corner of a cell raises above the lowest corner of another cannot win in it: mostly two
+    are left, its rivals. All tiles are worked out at once, with their first rival, then with their second,
+    and so on; those with most rivals come first, so that what is not through yet is a slice.
+
+    Args:
+        labels: (H, W) of the source, written to.
+        corners: (C, 4, n) scores, as `_corners` gives them.
+        down: the n runs of rows.
+        across: the n runs of columns.
+    """
+    can_win = corners.max(axis=1) >= corners.min(axis=1).max(axis=0)
+    count = np.count_nonzero(can_win, axis=0)
+    order = np.argsort(-count, kind='stable')
+    down, across, count = down[order], across[order], count[order]
+    rival = np.flatnonzero(can_win.T.take(order, axis=0)) % len(corners)  # tile by tile, lower classes first
     start = np.cumsum(count) - count
-    top_left, top_right, bottom_left, bottom_right = (corner[of_cell, class_id] for corner in corners)
-    by_x, by_y = top_right - top_left, bottom_left - top_left
-    by_both = bottom_right - bottom_left - by_x
-
-    x, y = columns.weight[column], rows.weight[row]
-    cell = number[rows.low[row] - first, columns.low[column]]
-    at, rivals = start[cell], count[cell]
-
-    def value() -> np.ndarray:
-        return np.asarray(top_left[at] + x * by_x[at] + y * (by_y[at] + x * by_both[at]))
-
-    winner, best = class_id[at], value()
-    left = np.arange(len(row))
-    for rank in range(1, int(count.max())):
-        stays = rivals > rank
-        left, at, rivals, x, y = left[stays], at[stays], rivals[stays], x[stays], y[stays]
-        at += 1
-        found = value()
-        wins = found > best[left]
-        best[left[wins]], winner[left[wins]] = found[wins], class_id[at[wins]]
-    return np.asarray(winner)
+    best = np.full((len(down.pixel), len(across.pixel), len(order)), -np.inf, np.float32)
+    winner = np.zeros(best.shape, labels.dtype)
+    for rank in range(int(count[0])):
+        left = slice(np.count_nonzero(count > rank))
+        class_id = rival[start[left] + rank]
+        first = class_id * (CORNERS * len(order)) + order[left]
+        top_left, top_right, bottom_left, bottom_right = (
+            corners.take(first + corner * len(order)) for corner in range(CORNERS)
+        )
+        by_x, by_y = top_right - top_left, bottom_left - top_left
+        by_both = bottom_right - bottom_left - by_x
+        x, y = across.weight[:, left], down.weight[:, None, left]
+        value = y * (by_y + x * by_both)
+        value += top_left + x * by_x
+        number = (value > best[..., left]) * class_id.astype(labels.dtype)
+        np.maximum(winner[..., left], number, out=winner[..., left])  # later rivals have higher numbers
+        np.maximum(best[..., left], value, out=best[..., left])
+    labels.reshape(-1)[down.pixel[:, None] * labels.shape[1] + across.pixel] = winner
 
 
-def _points(scores: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Scores (C, h, w) of some points of the grid: (M, C) float32, finite."""
-    has_classes_last = scores.strides[0] == scores.itemsize
-    values = np.moveaxis(scores, 0, -1)[row, column] if has_classes_last else scores[:, row, column].T
-    return np.asarray(np.clip(values, -FAR, FAR), np.float32)
+def _corners(scores: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Scores (C, H, W) at the corners of n cells: (C, 4, n) float32, finite."""
+    count, height, width = scores.shape
+    below, right = np.minimum(row + 1, height - 1), np.minimum(column + 1, width - 1)
+    points = np.concatenate((row, row, below, below)) * width
+    points += np.concatenate((column, right, column, right))
+    if _has_classes_last(scores):
+        values = np.moveaxis(scores, 0, -1).reshape(-1, count).take(points, axis=0).T
+    else:
+        values = scores.reshape(count, -1).take(points, axis=1, mode='clip')  # they are inside: not checked
+    values = np.ascontiguousarray(values, np.float32)
+    return np.clip(values, -FAR, FAR, out=values).reshape(count, CORNERS, -1)
 
 
 FAR = 1e30  # of a score: differences of such are still finite

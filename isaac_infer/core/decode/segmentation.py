@@ -270,12 +270,12 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     rows, columns = taps(fit, grid_hw)
     part_y, along_y = rows.within()
     part_x, along_x = columns.within()
-    part = scores[:, part_y, part_x]  # without the padding
-    label, best = best_class(part, _label_dtype(len(scores) - 1))
+    # Without the padding.
+    label, best = best_class(scores[:, part_y, part_x], _label_dtype(len(scores) - 1))
     _refuse_infinite(best, spec)
     is_coarse = len(along_y) > COARSE * label.shape[0] or len(along_x) > COARSE * label.shape[1]
     if limits.interpolate_scores and is_coarse:
-        class_map = interpolated_labels(part, label, along_y, along_x)
+        class_map = interpolated_labels(scores, label, rows, columns)
     else:
         class_map = nearest(label, along_y, along_x)
 

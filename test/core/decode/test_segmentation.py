@@ -301,19 +301,113 @@ def test_the_class_axis_is_the_one_of_the_picture_where_both_are_as_long():
     assert class_axis((1, 16, 24, 5), 4, 'nchw') == 0
 
 
-@given(seed=st.integers(0, 10_000), classes=st.integers(2, 9), levels=st.integers(2, 5))
-@settings(max_examples=40)
-def test_the_short_way_to_interpolated_labels_gives_what_the_long_one_gives(seed, classes, levels):
-    random = np.random.default_rng(seed)
-    scores = random.integers(0, levels, (classes, 6, 7)).astype(np.float32)
-    scores += random.uniform(0, 0.01, scores.shape)  # no two alike
-    rows, columns = masks.taps(fit_picture((31, 40), (6, 7), resize='stretch'), (6, 7))
-    label, best = masks.best_class(scores, np.uint8)
-    assert (label == scores.argmax(axis=0)).all() and (best == scores.max(axis=0)).all()
-    long = np.stack([cv2.resize(plane, (40, 31)) for plane in scores])
-    found = masks.interpolated_labels(scores, label, rows, columns)
-    lost = long.max(axis=0) - np.take_along_axis(long, found[None].astype(np.intp), 0)[0]
-    assert np.abs(lost).max() < 1e-5
+def plainly_interpolated(planes: np.ndarray, fit: Fit) -> np.ndarray:
+    """Scores (C, h, w) at the middle of every source pixel, as a textbook has it: (C, H, W) float64."""
+    values = planes.astype(np.float64)
+    for axis in (0, 1):  # rows, then columns
+        start, end = fit.source_box[1 - axis], fit.source_box[3 - axis]
+        to_start, to_end = fit.network_box[1 - axis], fit.network_box[3 - axis]
+        network = (np.arange(fit.source_hw[axis]) + 0.5 - start) / (end - start) * (
+            to_end - to_start
+        ) + to_start
+        cells = planes.shape[1 + axis]
+        at = np.arange(cells) + 0.5
+        shares = [np.interp(network / fit.network_hw[axis] * cells, at, row) for row in np.eye(cells)]
+        values = np.moveaxis(np.tensordot(values, np.stack(shares), (1 + axis, 0)), -1, 1 + axis)
+    return values
+
+
+_GRID = st.integers(1, 40)
+_ANY_SIDE = st.integers(1, 90)
+
+
+@given(
+    grid_hw=st.tuples(_GRID, _GRID),
+    source_hw=st.tuples(_ANY_SIDE, _ANY_SIDE),
+    network_hw=st.tuples(_ANY_SIDE, _ANY_SIDE),
+    resize=st.sampled_from(RESIZE_MODES),
+    classes=st.sampled_from([2, 3, 9, 40, 260]),
+    has_classes_last=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float16]),
+    blur=st.sampled_from([0, 2, 6]),
+    block=st.sampled_from([1, 1 << 12, masks.BLOCK]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=150, deadline=None)
+def test_labels_are_those_of_the_highest_interpolated_scores(
+    grid_hw, source_hw, network_hw, resize, classes, has_classes_last, dtype, blur, block, seed
+):
+    """From noise, where every cell is mixed, to few borders; in one block and in many."""
+    scores = np.random.default_rng(seed).normal(size=(classes, *grid_hw)).astype(np.float32)
+    if blur:
+        scores = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in scores])
+    scores = scores.astype(dtype)
+    output = scores[None]
+    if has_classes_last:
+        output = np.ascontiguousarray(np.moveaxis(output, 1, -1))
+    layout = 'nhwc' if has_classes_last else 'nchw'
+    image = ImageSpec('images', network_hw, layout=layout)
+    spec = ModelSpec('segmentation', 'semantic', image, ('out',), (), classes)
+    fit = fit_picture(source_hw, network_hw, resize=resize)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, 'COARSE', 0)
+        patch.setattr(masks, 'BLOCK', block)
+        patch.setattr(masks, 'LEAST_TILES', 8)
+        found = decode_pixels(output, spec, fit=fit).class_map
+    left, top, right, bottom = fit.source_box
+    is_seen = np.zeros(source_hw, bool)
+    is_seen[top:bottom, left:right] = True
+    assert (found[~is_seen] == np.iinfo(found.dtype).max).all()
+    expected = plainly_interpolated(scores, fit)[:, is_seen]
+    taken = expected[found[is_seen], np.arange(is_seen.sum())]
+    assert (expected.max(axis=0) - taken).max() < 1e-5  # rounding decides between equals
+
+
+@given(
+    grid_hw=st.tuples(_GRID, st.integers(3, 40)),  # two could be the scores of two classes
+    source_hw=st.tuples(_ANY_SIDE, _ANY_SIDE),
+    network_hw=st.tuples(_ANY_SIDE, _ANY_SIDE),
+    resize=st.sampled_from(RESIZE_MODES),
+    seed=st.integers(0, 10_000),
+)
+def test_one_interpolated_score_is_compared_with_the_threshold(grid_hw, source_hw, network_hw, resize, seed):
+    logits = np.random.default_rng(seed).normal(size=(1, *grid_hw)).astype(np.float32)
+    spec = ModelSpec(
+        'segmentation',
+        'semantic_binary',
+        ImageSpec('images', network_hw),
+        ('out',),
+        (),
+        2,
+        score_unit='logits',
+    )
+    fit = fit_picture(source_hw, network_hw, resize=resize)
+    found = decode_pixels(logits[None], spec, fit=fit, limits=Limits(mask_threshold=0.6)).class_map
+    left, top, right, bottom = fit.source_box
+    above = (plainly_interpolated(logits, fit)[0] - np.log(0.6 / 0.4))[top:bottom, left:right]
+    is_clear = np.abs(above) > 1e-5
+    assert (found[top:bottom, left:right] == (above > 0))[is_clear].all()
+
+
+@pytest.mark.parametrize('classes', [2, 9, 40, 260])
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+def test_the_first_of_equal_classes_is_the_best(classes, dtype):
+    scores = np.random.default_rng(0).integers(0, 4, (classes, *SIZE_HW)).astype(dtype)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(scores, 0, -1)), -1, 0)
+    for layout in (scores, last, scores[:, 3:40, 5:7]):
+        label, best = masks.best_class(layout, np.uint16)
+        assert (label == layout.argmax(axis=0)).all() and (best == layout.max(axis=0)).all()
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+def test_a_score_of_minus_infinity_rules_a_class_out(dtype):
+    fit = fit_picture(SOURCE_HW, SIZE_HW, resize='stretch')
+    maps = []
+    for never in (-1e4, -np.inf):
+        scores = smooth_scores(4, GRID_HW).astype(dtype)
+        scores[0, :, ::3] = scores[2, ::4] = never
+        maps.append(decode_pixels(scores[None], semantic_spec(scores[None]), fit=fit).class_map)
+    assert (maps[0] == maps[1]).mean() > 0.999
 
 
 def test_a_map_of_nothing_but_borders_is_not_interpolated(monkeypatch):
