@@ -465,11 +465,12 @@ def _means(
     """Mean probability of each region over the samples in it; of one without any, over all of its class."""
     in_y = np.flatnonzero((y >= 0) & (y < labels.shape[0]))
     in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
-    region = labels[np.ix_(y[in_y], x[in_x])].reshape(-1)
-    values = probability[np.ix_(in_y, in_x)].reshape(-1)
+    region = labels.take(y[in_y], axis=0).take(x[in_x], axis=1)
+    is_counted = region > 0  # few: most samples are of other classes
+    region, values = region[is_counted], probability.take(in_y, axis=0).take(in_x, axis=1)[is_counted]
     hits = np.bincount(region, minlength=count)
     sums = np.bincount(region, values, minlength=count)
-    of_all = sums[1:].sum() / hits[1:].sum() if hits[1:].any() else 0.5
+    of_all = sums.sum() / hits.sum() if len(region) else 0.5
     return np.where(hits > 0, sums / np.maximum(hits, 1), of_all)
 
 
