@@ -71,7 +71,11 @@ ReadGrids = Callable[[np.ndarray, np.ndarray, ModelSpec], Grids]
 
 @dataclass(frozen=True)
 class InstanceDecoder:
-    """Boxes of a detection layout, and a mask for each."""
+    """Boxes of a detection layout, and a mask for each.
+
+    Memory for one picture at most: MAX_MASK_PIXELS bytes for all masks together; while one is made, another
+    16 bytes for each column of it on each row of the grid, and a copy of the prototypes.
+    """
 
     description: str
     boxes: str  # the detection decoder that reads them, from all outputs but the last
@@ -213,7 +217,13 @@ class Read(NamedTuple):
 
 @dataclass(frozen=True)
 class SemanticDecoder:
-    """A class for every pixel, and the regions of a class as objects where they are asked for."""
+    """A class for every pixel, and the regions of a class as objects where they are asked for.
+
+    Memory for one picture at most: 4 bytes per source pixel (24 where there is one score), with the rows of
+    the grid where it has more than the picture, 128 per grid point, and 256 KiB per class. Regions take
+    another 32 bytes per source pixel, 12 per class at each of up to 4 * SAMPLES points, and MAX_MASK_PIXELS
+    bytes for their masks.
+    """
 
     description: str
 

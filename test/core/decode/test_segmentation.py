@@ -399,6 +399,24 @@ def test_the_first_of_equal_classes_is_the_best(classes, dtype):
         assert (label == layout.argmax(axis=0)).all() and (best == layout.max(axis=0)).all()
 
 
+@pytest.mark.parametrize('classes', [1, 3, 150])
+@pytest.mark.parametrize('blur', [1, 6])
+@pytest.mark.parametrize('resize', RESIZE_MODES)
+def test_memory_for_a_class_map_is_bounded_as_said(classes, blur, resize):
+    noise = np.random.default_rng(0).normal(size=(classes, 60, 80)).astype(np.float32)
+    output = np.stack([cv2.GaussianBlur(plane, (0, 0), blur) for plane in noise])[None]
+    image = ImageSpec('images', (480, 640))
+    decoder = 'semantic_binary' if classes == 1 else 'semantic'
+    spec = ModelSpec('segmentation', decoder, image, ('out',), (), max(classes, 2), score_unit='logits')
+    fit = fit_picture((800, 900), (480, 640), resize=resize)
+    decode_pixels(output, spec, fit=fit)  # what it keeps for the next picture does not count
+    tracemalloc.start()
+    decode_pixels(output, spec, fit=fit)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (24 if classes == 1 else 4) * 800 * 900 + 128 * 60 * 80 + (classes << 18)
+
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
 def test_a_score_of_minus_infinity_rules_a_class_out(dtype):
     fit = fit_picture(SOURCE_HW, SIZE_HW, resize='stretch')
