@@ -43,7 +43,8 @@ STILLS_RATE_HZ = 5.0  # of picture files: slow enough for most models on most ma
 START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
 BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
-DROPPED_HERE = 'dropped_busy', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'  # after they came
+# After they came.
+DROPPED_HERE = 'dropped_busy', 'dropped_unpaired', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'
 # By task: the node, the topic of its answers, the model of this package, and the pictures that it knows.
 NODES = {
     'detection': ('detector_node', 'detections', DEFAULT_MODEL, SYNTHETIC),

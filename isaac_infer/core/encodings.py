@@ -211,6 +211,21 @@ def compressed_view_from_cdr(cdr: bytes) -> CompressedView | None:
     return CompressedView(stamp_ns, frame_id, format, _part(body, at + 4, length))
 
 
+def stamp_ns_from_cdr(cdr: bytes) -> int:
+    """Read the stamp of a serialised message that begins with a header, and nothing else of it.
+
+    Raises:
+        FrameError: it is not plain CDR, or has no such header.
+    """
+    order = _BYTE_ORDERS.get(bytes(cdr[:2]))
+    if order is None:
+        raise FrameError(f'image: expected a message in plain CDR, got one that begins with {cdr[:4].hex()}')
+    try:
+        return _header(memoryview(cdr)[4:], order)[0]
+    except struct.error as error:
+        raise FrameError(f'image: the message ends early, after {len(cdr)} bytes') from error
+
+
 def _header(body: memoryview, order: str) -> tuple[int, str, int]:
     """Read a std_msgs/Header: stamp in nanoseconds, frame, and where the next field begins."""
     sec, nanosec, length = struct.unpack_from(f'{order}iII', body)

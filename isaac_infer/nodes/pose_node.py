@@ -68,6 +68,7 @@ def _with_persons(
     loaded: Loaded, params: PoseNodeParams, say: Callable[[str], None], is_cancelled: Callable[[], bool]
 ) -> Loaded:
     pose, facts, companions = loaded.pipeline, dict(loaded.facts), []
+    partner = None
     skeleton = choose_skeleton(params.skeleton, pose.spec.keypoints)
     facts['skeleton'] = skeleton.name
     options = {'max_batch': params.max_batch, 'padding': params.person_padding}
@@ -92,15 +93,14 @@ def _with_persons(
             validate_topic_name(params.persons_topic)
         except InvalidTopicNameException as error:
             raise ParameterError(f'persons_topic: {error}') from error
-        persons = PersonsOfTopic(params)
-        pipeline = TopDownPipeline(persons, pose, **options)
-        companions.append(Companion(params.persons_topic, Detection2DArray, persons.take))
+        partner = PersonsOfTopic(params)
+        pipeline = TopDownPipeline(partner, pose, **options)
     depths = Depths() if params.use_depth else None
     if depths:
         companions.append(Companion('depth', Image, depths.take_depth, is_raw=True))
         companions.append(Companion('camera_info', CameraInfo, depths.take_camera_info))
     messages = PoseMessages(skeleton, depths)
-    return Loaded(pipeline, facts, messages.refine, tuple(companions), messages)
+    return Loaded(pipeline, facts, messages.refine, tuple(companions), messages, partner)
 
 
 # ---- what is published -------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from time import monotonic, perf_counter_ns, sleep
-from typing import Any
+from typing import Any, Protocol
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
@@ -29,6 +29,7 @@ from rclpy.qos import (
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import LabelInfo
 
+from isaac_infer.core.encodings import stamp_ns_from_cdr
 from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
@@ -42,6 +43,7 @@ from isaac_infer.ros.diagnostics import (
     INACTIVE,
     LOST,
     OK,
+    UNPAIRED,
     WARN,
     Health,
     Report,
@@ -56,6 +58,7 @@ from isaac_infer.ros.images import (
     publish_cdr,
 )
 from isaac_infer.ros.messages import label_info_msg
+from isaac_infer.ros.pairs import Pairs
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.transport import remedy_of_losses
 from isaac_infer.ros.worker import Worker
@@ -94,6 +97,26 @@ class Companion:
     is_raw: bool = False  # whether it takes the bytes of a message
 
 
+class Partner(Protocol):
+    """Another node that says something of every picture, by its stamp, before the model works on that."""
+
+    topic: str
+    message: type[Any]
+    timeout_s: float  # how long a picture waits for it
+
+    def read(self, message: Any) -> tuple[int, Any]:
+        """Give the stamp of a message and what it says, in the thread of the executor."""
+        ...
+
+    def missing(self, stamp_ns: int) -> IsaacInferError:
+        """Say that nothing came for a picture."""
+        ...
+
+    def give(self, found: Any) -> None:
+        """Take what was said of the picture that is begun next, in the thread of the model."""
+        ...
+
+
 @dataclass(frozen=True)
 class Loaded:
     """A model that is ready, and what diagnostics should say of it."""
@@ -104,6 +127,7 @@ class Loaded:
     refine: Callable[[Any, Frame, Any], Any] = _as_it_is
     companions: tuple[Companion, ...] = ()
     extra: Any = None  # what messages need of the model besides its spec
+    partner: Partner | None = None  # that every picture waits for
 
 
 @dataclass(frozen=True)
@@ -147,6 +171,7 @@ class _Arrival:
     cdr: bytes
     received_ns: int  # of perf_counter
     subscription: Any  # it came through; another one is there after a deactivation
+    give: Callable[[], None] = lambda: None  # hands the pipeline what a partner says of it
 
 
 _Begun = tuple[Pipeline, _Arrival, Frame, tuple[int, int]]  # ... and when it was begun and converted, ns
@@ -191,6 +216,8 @@ class PerceptionNode(LifecycleNode):
         self._refine = _as_it_is
         self._companions: tuple[Companion, ...] = ()
         self._extra: Any = None
+        self._partner: Partner | None = None
+        self._pairs: Pairs[_Arrival, Any] = Pairs(0.0)  # used where there is a partner
         self._companion_subscriptions: list[Any] = []
         self._facts: Mapping[str, str] = {}
         self._last_answer: Answer | None = None
@@ -268,6 +295,10 @@ class PerceptionNode(LifecycleNode):
         loaded = loading.result()
         self._pipeline, self._facts, self._refine = loaded.pipeline, loaded.facts, loaded.refine
         self._companions, self._extra, self._last_answer = loaded.companions, loaded.extra, None
+        self._partner = partner = loaded.partner
+        if partner is not None:
+            self._pairs = Pairs(partner.timeout_s)
+            self._companions += (Companion(partner.topic, partner.message, self._on_partner),)
         self._health.restart()
         spec, session = self._pipeline.spec, self._pipeline.session
         for each in (self._pipeline, *self._pipeline.twins):
@@ -374,8 +405,7 @@ class PerceptionNode(LifecycleNode):
         """Unsubscribe; nothing is published any more from here on."""
         with self._publishing:
             subscription, self._subscription = self._subscription, None
-        if self._worker.forget():
-            self._health.dropped(INACTIVE)
+        self._health.dropped(INACTIVE, count=self._worker.forget() + self._pairs.clear())
         if subscription is not None:
             self.destroy_subscription(subscription)
             self._worker.call(self._end_begun)
@@ -393,6 +423,7 @@ class PerceptionNode(LifecycleNode):
         loading, self._loading = self._loading, None
         pipeline, self._pipeline, self._facts, self._last_answer = self._pipeline, None, {}, None
         self._refine, self._companions, self._extra, self._problem = _as_it_is, (), None, ''
+        self._partner = None
 
         def close_model() -> None:
             self._end_begun()
@@ -452,9 +483,36 @@ class PerceptionNode(LifecycleNode):
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s = monotonic()
         self._health.received()
-        if self._worker.offer(_Arrival(cdr, perf_counter_ns(), self._subscription)):
-            self._health.dropped(BUSY)
+        arrival = _Arrival(cdr, perf_counter_ns(), self._subscription)
+        if self._partner is None:
+            self._offer(arrival)
+        else:
+            with self._living_on():
+                self._expire()
+                self._work_on(self._pairs.add_picture(stamp_ns_from_cdr(cdr), arrival))
         sleep(0)  # hands the interpreter to the worker now; the executor would keep it for a third of a ms
+
+    def _on_partner(self, message: Any) -> None:
+        if self._partner is not None:
+            self._expire()
+            self._work_on(self._pairs.add_found(*self._partner.read(message)))
+
+    def _work_on(self, pair: tuple[_Arrival, Any] | None) -> None:
+        """Hand a picture over with what its partner says of it, once both are there."""
+        self._health.dropped(UNPAIRED, count=self._pairs.take_given_up())
+        if pair is not None and self._partner is not None:
+            arrival, found = pair
+            self._offer(replace(arrival, give=partial(self._partner.give, found)))
+
+    def _expire(self) -> None:
+        """Say which pictures have waited for their partner for too long."""
+        for stamp_ns in self._pairs.expire() if self._partner is not None else ():
+            self._health.dropped(FAILED)
+            self._note_error(self._partner.missing(stamp_ns))
+
+    def _offer(self, arrival: _Arrival) -> None:
+        if self._worker.offer(arrival):
+            self._health.dropped(BUSY)
 
     def _on_frame(self, arrival: _Arrival) -> None:
         """Answer one picture, in the thread of the model; no picture may end the node."""
@@ -487,6 +545,7 @@ class PerceptionNode(LifecycleNode):
         else:
             frame = frame_from_image_cdr(arrival.cdr)
         converted_ns = perf_counter_ns()
+        arrival.give()
         pipeline.begin(frame)
         return pipeline, arrival, frame, (begun_ns, converted_ns)
 
@@ -617,6 +676,7 @@ class PerceptionNode(LifecycleNode):
     # --- diagnostics ---------------------------------------------------------------------------------------
 
     def _publish_diagnostics(self) -> None:
+        self._expire()
         report = self._health.report()
         level, message = self._judge(report)
         values = {'state': self._state_machine.current_state[1], **self._facts}
@@ -653,6 +713,11 @@ class PerceptionNode(LifecycleNode):
         if busy := recent.dropped[BUSY]:
             rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
             self.get_logger().warning(rate, once=True)
+        if (unpaired := recent.dropped[UNPAIRED]) and self._partner is not None:
+            topic = self._partner.topic
+            gone = f'{unpaired} given up for newer ones: what {topic} says of them did not come in time'
+            rate += f'; {gone}'
+            self.get_logger().warning(gone, once=True)
         if missing_s > params.image_timeout_s:
             text = f'no picture for {missing_s:.0f} s: {self._why_no_image()}'
             self.get_logger().warning(text, throttle_duration_sec=REPEAT_S)

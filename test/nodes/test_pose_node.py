@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -211,6 +212,39 @@ def test_persons_of_another_node_are_taken_by_the_stamp_of_the_picture(start, tm
     publish_persons(camera, publisher, stamp_ns, [(10, 4, 30, 44)], class_id=1)  # dogs are none
     assert wait_until(lambda: stamp_of(answers[-1]) == stamp_ns)
     assert list(answers[-1].detections) == []
+
+
+def test_pictures_are_answered_at_their_rate_however_late_their_persons_come(start, tmp_path, camera):
+    model = save_single(tmp_path / 'single.onnx')
+    start('pose_node', *parameters(model_file_path=model, persons_topic='detections')).wait_for(
+        'waiting for pictures'
+    )
+    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    stamps = []
+    for _ in range(60):
+        stamps.append(camera.send())
+        if len(stamps) > 4:  # four pictures later: 133 ms
+            publish_persons(camera, publisher, stamps[-5], [(10, 4, 30, 44)])
+        time.sleep(1 / 30)
+    camera.peer.wait_for('persons', 50)
+    answered = [stamp_of(answer) for answer in camera.peer.got['persons']]
+    assert answered == sorted(answered) and set(answered) <= set(stamps)
+
+
+def test_pictures_without_persons_are_given_up_for_the_next_that_has_some(start, tmp_path, camera):
+    model = save_single(tmp_path / 'single.onnx')
+    arguments = parameters(model_file_path=model, persons_topic='detections', persons_timeout_ms=10000.0)
+    start('pose_node', *arguments).wait_for('waiting for pictures')
+    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    for number in range(1, 5):
+        stamp_ns = camera.send()
+        camera.status(lambda status: values_of(status)['received'] == str(number))  # noqa: B023
+    publish_persons(camera, publisher, stamp_ns, [(10, 4, 30, 44)])
+    status = camera.status(lambda status: values_of(status)['dropped_unpaired'] == '3')
+    assert status.level == DiagnosticStatus.OK and '3 given up for newer ones' in status.message
+    assert [stamp_of(answer) for answer in camera.peer.got['persons']] == [stamp_ns]
 
 
 def test_persons_that_never_match_a_picture_are_said_in_diagnostics(start, tmp_path, camera):

@@ -76,9 +76,9 @@ def state(node):
     return node._state_machine.current_state[1]
 
 
-def show(node):
+def show(node, stamp_ns=1):
     """Hand a picture to the node, as its subscription does."""
-    node._on_image(image_to_cdr(np.zeros((4, 4, 3), np.uint8), stamp_ns=1, frame_id='camera'))
+    node._on_image(image_to_cdr(np.zeros((4, 4, 3), np.uint8), stamp_ns=stamp_ns, frame_id='camera'))
 
 
 def counts(node):
@@ -261,6 +261,48 @@ def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
     node.trigger_cleanup()
     assert change('decoder', 'yolox').successful
     assert 'clean' in node.describe_parameter('decoder').additional_constraints
+
+
+class PretendedPartner:
+    """Says of a picture what its message has, which is its stamp."""
+
+    topic, message, timeout_s = 'partner', Empty, 10.0
+
+    def __init__(self):
+        self.given = []
+
+    def read(self, message):
+        return message, f'found in {message}'
+
+    def missing(self, stamp_ns):
+        return ModelError(f'nothing came for {stamp_ns}')
+
+    def give(self, found):
+        self.given.append(found)
+
+
+def test_pictures_wait_for_their_partner_while_the_model_is_free_and_none_is_lost_count_of(make):
+    partner, pipeline = PretendedPartner(), PretendedPipeline()
+    node, _ = make(lambda *_: Loaded(pipeline, {'model': 'pretended'}, partner=partner))
+    node._start()
+    for stamp_ns in (1, 2, 3):
+        show(node, stamp_ns)
+    node._on_image(b'no picture')
+    node._worker.call(lambda: None).result(10)  # it is not kept waiting
+    assert partner.given == []
+    node._on_partner(2)
+    assert pipeline.begun.acquire(timeout=10) and partner.given == ['found in 2']
+    pipeline.proceed.release()
+    assert wait_until(lambda: counts(node) == (4, 1, {'unpaired': 1, 'bad_image': 1}))
+    partner.timeout_s = 0.0
+    node.trigger_deactivate()
+    assert counts(node) == (4, 1, {'unpaired': 1, 'bad_image': 1, 'inactive': 1})
+    for transit in (node.trigger_cleanup, node.trigger_configure, node.trigger_activate):
+        transit()
+    show(node, 4)
+    node._publish_diagnostics()
+    assert counts(node) == (5, 1, {'unpaired': 1, 'bad_image': 1, 'inactive': 1, 'failed': 1})
+    assert node._health.report().last_error == 'nothing came for 4'
 
 
 def test_a_picture_that_waits_is_begun_by_the_twin(make):

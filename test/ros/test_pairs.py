@@ -1,0 +1,84 @@
+"""Pictures and what another node has found in them come together by their stamp."""
+
+import pytest
+
+from isaac_infer.ros.pairs import MOST_FOUND, MOST_PICTURES, Pairs
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def pairs(clock):
+    return Pairs(0.2, clock)
+
+
+def test_whichever_comes_second_makes_the_pair(pairs):
+    assert pairs.add_picture(1, 'one') is None
+    assert pairs.add_found(1, 'in one') == ('one', 'in one')
+    assert pairs.add_found(2, 'in two') is None
+    assert pairs.add_picture(2, 'two') == ('two', 'in two')
+    assert (pairs.take_given_up(), pairs.expire(), pairs.clear()) == (0, [], 0)
+
+
+@pytest.mark.parametrize('is_there_before', [False, True])
+def test_a_pair_gives_up_the_pictures_before_it_and_leaves_those_after_it(pairs, is_there_before):
+    pairs.add_picture(1, 'one')
+    pairs.add_picture(2, 'two')
+    if is_there_before:
+        pairs.add_found(3, 'in three')
+        assert pairs.add_picture(3, 'three') == ('three', 'in three')
+        pairs.add_picture(4, 'four')
+    else:
+        pairs.add_picture(3, 'three')
+        pairs.add_picture(4, 'four')
+        assert pairs.add_found(3, 'in three') == ('three', 'in three')
+    assert (pairs.take_given_up(), pairs.take_given_up()) == (2, 0)
+    assert pairs.add_found(2, 'in two') is None
+    assert pairs.add_found(4, 'in four') == ('four', 'in four')
+
+
+def test_pictures_of_one_stamp_take_what_came_in_turn(pairs):
+    pairs.add_picture(0, 'first')
+    pairs.add_picture(0, 'second')
+    assert pairs.add_found(0, 'in first') == ('first', 'in first')
+    assert pairs.add_found(0, 'in second') == ('second', 'in second')
+
+
+def test_a_picture_that_waits_for_too_long_expires(pairs, clock):
+    pairs.add_picture(1, 'one')
+    clock.now_s = 0.1
+    pairs.add_picture(2, 'two')
+    clock.now_s = 0.25
+    assert (pairs.expire(), pairs.expire()) == ([1], [])
+    assert pairs.add_found(1, 'in one') is None
+    assert pairs.add_found(2, 'in two') == ('two', 'in two')
+
+
+def test_what_is_kept_is_bounded(pairs):
+    for stamp in range(1000):
+        pairs.add_found(-1 - stamp, 'nothing of these')
+        pairs.add_picture(stamp, 'a picture')
+    waiting = pairs.clear()
+    assert waiting <= MOST_PICTURES and waiting + pairs.take_given_up() == 1000
+    assert pairs.add_picture(-1000 + MOST_FOUND, 'too late') is None
+    assert pairs.add_picture(-1001 + MOST_FOUND, 'kept') == ('kept', 'nothing of these')
+
+
+def test_pictures_are_answered_though_more_come_than_can_wait(pairs):
+    late = 3 * MOST_PICTURES
+    made = []
+    for stamp in range(10 * late):
+        pairs.add_picture(stamp, stamp)
+        if stamp >= late and (pair := pairs.add_found(stamp - late, 'found')):
+            made.append(pair[0])
+    assert len(made) > 5 and made == sorted(made)
