@@ -504,7 +504,7 @@ class PoseParams(DetectionParams):
         1.25, 'Top-down: how much larger than its box the crop of a person is.', low=1.0, high=4.0
     )
     max_batch: int = param(
-        8, 'Top-down: crops in one run, where the model takes more than one.', low=1, high=256
+        8, 'Top-down: crops in one run, where the model leaves that open.', low=1, high=256
     )
 
     def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:

@@ -25,6 +25,7 @@ SIZE_DTYPES = ('int64', 'int32', 'float32', 'float16', 'float64')
 
 MAX_SIDE = 1 << 20  # of a network's picture, in pixels
 MAX_AREA = 1 << 28
+MAX_BATCH = 256  # pictures
 MAX_NUMBER = 1e9  # of a spec's
 
 
@@ -34,6 +35,7 @@ class ImageSpec:
 
     name: str  # of the tensor
     size_hw: Size
+    batch: int = 1  # pictures that the tensor always holds; a frame fills the first
     layout: str = 'nchw'  # one of PIXEL_LAYOUTS
     dtype: np.dtype = np.dtype(np.float32)
     channel_order: str = 'rgb'  # one of NETWORK_CHANNEL_ORDERS; mean and std follow this order
@@ -50,11 +52,11 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the tensor that holds one picture."""
+        """Shape of the tensor."""
         height, width = self.size_hw
         if self.layout == 'nchw':
-            return 1, self.channels, height, width
-        return 1, height, width, self.channels
+            return self.batch, self.channels, height, width
+        return self.batch, height, width, self.channels
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ def _all(is_possible: Callable[[object], bool], *, counts: range | None = None) 
 _IMAGE_RULES: dict[str, Callable[[object], bool]] = {
     'name': _is_text,
     'size_hw': _all(_whole(1, MAX_SIDE), counts=range(2, 3)),
+    'batch': _whole(1, MAX_BATCH),
     'layout': _one_of(*PIXEL_LAYOUTS),
     'channel_order': _one_of(*NETWORK_CHANNEL_ORDERS),
     'resize': _one_of(*RESIZE_MODES),

@@ -87,7 +87,7 @@ class TopDown:
         Args:
             session: of the pose network.
             spec: of the pose network, its decoder one for one person per picture.
-            max_batch: crops in one run, where the network takes more than one.
+            max_batch: crops in one run, where the network leaves that open.
             padding: how much larger than its box a crop is.
 
         Raises:

@@ -169,9 +169,12 @@ _MOVENET_ROWS = detection.Decoder('', _read_movenet_rows, False)
 
 def _read_single(tensors: Tensors, fit: Fit, spec: ModelSpec, limits: Limits, *, points: Points) -> Poses:
     xy, score = points(tensors, spec)
-    if len(xy) != 1:
-        raise TensorError(f'{spec.outputs[0]}: expected the answer for one picture, got {len(xy)}')
-    return find_persons_around(_to_source(xy + PIXEL_CENTRE, fit), score, fit.source_hw, limits)
+    if len(xy) != spec.image.batch:
+        raise TensorError(
+            f'{spec.outputs[0]}: expected answers for as many pictures as it is given, {spec.image.batch}, '
+            f'got {len(xy)}'
+        )
+    return find_persons_around(_to_source(xy[:1] + PIXEL_CENTRE, fit), score[:1], fit.source_hw, limits)
 
 
 def _movenet_points(tensors: Tensors, spec: ModelSpec) -> tuple[np.ndarray, np.ndarray]:

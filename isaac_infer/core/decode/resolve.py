@@ -18,7 +18,7 @@ from isaac_infer.core.decode.metadata import Metadata, read_metadata
 from isaac_infer.core.decode.tasks import TASKS, describe_decoders
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import Size
-from isaac_infer.core.spec import ImageSpec, ModelSpec, Overrides
+from isaac_infer.core.spec import MAX_BATCH, ImageSpec, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 
 
@@ -49,6 +49,7 @@ def resolve_spec(
     """
     says = read_metadata(metadata, file_name=file_name)
     image, size_input = _image_input(inputs, overrides, says, file_name)
+    _check_batch(image, MAX_BATCH if TASKS[task].batched else 1, file_name)
     layout = _layout(image, overrides, says, file_name)
     model = Model(
         outputs=tuple(output for output in outputs if output.dtype != object),
@@ -67,12 +68,15 @@ def resolve_spec(
     _check_output_names(model, file_name)
     families = TASKS[task].families
     decoder, match, how, is_certain = _recognise(model, task, overrides, file_name)
+    _check_batch(image, MAX_BATCH if decoder in TASKS[task].batched else 1, file_name)
     family = families[decoder]
     _check_twins(model, family, decoder, match, file_name)
     _check_names(model, family, match, file_name)
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
     unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match), *_left_out(model))
+    if image.shape[0] > 1:
+        notes += (f'it always takes {image.shape[0]} pictures at once: those that nobody needs are wasted',)
     keypoints = _keypoints(match, overrides, says, file_name)
     # A pose model without names: whoever has shoulders is a person.
     is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in keypoints)
@@ -123,7 +127,8 @@ def input_shapes(
     channels = image.shape[1 if layout == 'nchw' else 3]
     channels = channels if channels > 0 else 3
     shapes: dict[str, tuple[int, ...]] = {}
-    shapes[image.name] = (1, channels, height, width) if layout == 'nchw' else (1, height, width, channels)
+    picture = (channels, height, width) if layout == 'nchw' else (height, width, channels)
+    shapes[image.name] = (max(image.shape[0], 1), *picture)
     if size_input:
         shapes[size_input.name] = (1, 2)
     return shapes
@@ -159,17 +164,20 @@ def _image_input(
             'export the model with a picture as its only input, or name them by input_tensor_names'
         )
     image = images[0]
-    if image.shape[0] > 1:
-        raise ModelError(
-            f'{file_name}: {image.name} takes {image.shape[0]} pictures at once, expected one; '
-            'export the model with batch size 1 or with a dynamic batch'
-        )
     if (image.dtype.kind not in 'fu' and image.dtype != np.int32) or image.dtype.itemsize > 4:
         raise ModelError(
             f'{file_name}: {image.name} takes {image.dtype}, expected float32, float16, uint8 or int32; '
             'export the model with one of these as its input'
         )
     return image, sizes[0] if sizes else None
+
+
+def _check_batch(image: TensorSpec, most: int, file_name: str) -> None:
+    if image.shape[0] > most:
+        raise ModelError(
+            f'{file_name}: {image.name} takes {image.shape[0]} pictures at once, expected {most} at most; '
+            'export the model with batch size 1 or with a dynamic batch'
+        )
 
 
 def _layout(image: TensorSpec, overrides: Overrides, says: Metadata, file_name: str) -> str:
@@ -220,7 +228,12 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
         {key: getattr(overrides, key) for key in keys if getattr(overrides, key) not in (None, '', ())}
     )
     spec = ImageSpec(
-        name=model.image.name, size_hw=model.size_hw, layout=model.layout, dtype=model.image.dtype, **values
+        name=model.image.name,
+        size_hw=model.size_hw,
+        batch=max(model.image.shape[0], 1),
+        layout=model.layout,
+        dtype=model.image.dtype,
+        **values,
     )
     if channels not in (-1, spec.channels):
         raise ModelError(

@@ -35,6 +35,7 @@ class Task:
     says: tuple[str, ...]  # what metadata call tasks whose models give such answers
     words: tuple[str, ...]  # in names of outputs; they decide between tasks that could all read a model
     probe: Callable[[Mapping[str, np.ndarray], ModelSpec], ModelSpec]  # settles by a first run what is open
+    batched: frozenset[str] = frozenset()  # decoders that read the answers to several pictures, too
 
 
 def _detection() -> Task:
@@ -76,6 +77,7 @@ def _pose() -> Task:
         ('pose',),
         ('heat', 'keypoint', 'kpt', 'joint', 'pose', 'confs'),  # the last one is of EfficientPose
         pose.probe,
+        frozenset(name for name, decoder in pose.DECODERS.items() if decoder.points),
     )
 
 

@@ -33,7 +33,7 @@ from isaac_infer.core.decode.heatmaps import Peaks
 from isaac_infer.core.decode.pose import DECODERS, probe
 from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError, TensorError
-from isaac_infer.core.results import Poses
+from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.spec import Limits, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 
@@ -544,3 +544,43 @@ def test_any_shapes_are_understood_or_refused(outputs, metadata, seed):
         }
         found = DECODERS[spec.decoder](answers, fit_for(spec), probe(answers, spec), Limits())
         assert np.isfinite(found.xy).all()
+
+
+def save_brightest(path: Path, batch: int) -> Path:
+    """A network of a fixed batch whose two heat maps are the red of each picture, 64 high and 48 wide."""
+    models = pytest.importorskip('models')
+    from onnx import TensorProto, helper
+
+    shape = (batch, 3, 64, 48)
+    return models.save_model(
+        path,
+        [
+            helper.make_node('Slice', ['images', 'from', 'to', 'axis'], ['red']),
+            helper.make_node('Concat', ['red', 'red'], ['heatmaps'], axis=1),
+        ],
+        {'images': (TensorProto.FLOAT, shape)},
+        {'heatmaps': (TensorProto.FLOAT, (batch, 2, *shape[2:]))},
+        constants={'from': np.array([0]), 'to': np.array([1]), 'axis': np.array([1])},
+    )
+
+
+def test_a_network_of_a_fixed_batch_looks_at_a_picture_and_at_any_number_of_persons(tmp_path):
+    from isaac_infer.core.frame import Frame
+    from isaac_infer.core.topdown import TopDown
+    from isaac_infer.engine.load import open_pipeline
+
+    places = np.array([(x, y) for y in (20, 60) for x in (20, 60, 100, 140, 180)])
+    image = np.zeros((80, 200, 3), np.uint8)
+    image[places[:, 1], places[:, 0]] = 255
+    boxes = np.concatenate((places - (10, 15), places + (14, 12)), axis=1).astype(np.float32)
+    file = save_brightest(tmp_path / 'pose.onnx', batch=4)
+    with contextlib.closing(
+        open_pipeline(file, task='pose', overrides=Overrides(mean=(0.0,), std=(1.0,)), backend='onnxruntime')
+    ) as pipeline:
+        assert len(pipeline(Frame(image[:40, :40]))) == 1
+        top_down = TopDown(pipeline.session, pipeline.spec)
+        for count in (1, 4, 10):
+            persons = Detections(boxes[:count], np.ones(count, np.float32), np.zeros(count, np.int32))
+            found = top_down(Frame(image), persons)
+            np.testing.assert_allclose(found.xy[:, 0], places[:count] + 0.5, atol=0.6)
+            assert (found.score > 0.5).all()

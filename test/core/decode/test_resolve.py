@@ -538,8 +538,24 @@ def test_a_size_left_open_comes_from_the_user_or_the_metadata_or_is_asked_for():
 def test_inputs_that_are_no_picture_are_refused(inputs, complaint):
     with pytest.raises(ModelError, match=complaint):
         resolve_spec(inputs, [RAW], {}, file_name='net.onnx')
-    with pytest.raises(ModelError, match=complaint):
-        input_shapes(inputs, {}, file_name='net.onnx')
+    if 'at once' not in complaint:  # it can be run, but not by every decoder
+        with pytest.raises(ModelError, match=complaint):
+            input_shapes(inputs, {}, file_name='net.onnx')
+
+
+def test_only_decoders_of_one_person_take_several_pictures_at_once():
+    images, maps = [picture(4, 3, 64, 48)], [tensor('heatmaps', 4, 17, 16, 12)]
+    assert input_shapes(images, {}) == {'images': (4, 3, 64, 48)}
+    spec = resolve_spec(images, maps, {}, task='pose')
+    assert spec.decoder == 'heatmaps' and spec.image.shape == (4, 3, 64, 48)
+    for task, outputs in (
+        ('segmentation', maps),
+        ('pose', [tensor('paf', 4, 42, 16, 12), tensor('cmap', 4, 18, 16, 12)]),
+    ):
+        with pytest.raises(ModelError, match='takes 4 pictures at once, expected 1 at most'):
+            resolve_spec(images, outputs, {}, task=task)
+    with pytest.raises(ModelError, match='expected 256 at most'):
+        resolve_spec([picture(257, 3, 64, 48)], [tensor('heatmaps', 257, 17, 16, 12)], {}, task='pose')
 
 
 def test_mean_and_std_of_the_wrong_length_are_refused():
