@@ -338,6 +338,7 @@ def _show_spec(spec: ModelSpec) -> None:
             'classes': _shortened(f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'),
             'picture': f'{width}x{height} {image.channel_order} {image.layout} {image.dtype}, {image.resize}',
             'values': f'(pixel * {image.scale:g} - {_numbers(image.mean)}) / {_numbers(image.std)}',
+            **{f'warning {number}': text for number, text in enumerate(spec.warnings, 1)},
             **{f'note {number}': note for number, note in enumerate(spec.notes, 1)},
         },
     )

@@ -91,8 +91,8 @@ class Pipeline:
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """What was asked for and is not in use, and why, one sentence each."""
-        return self.session.fallbacks
+        """What was asked for and is not in use, and what may be wrong, and why, one sentence each."""
+        return (*self.session.fallbacks, *self.spec.warnings)
 
     def warm_up(self) -> Any:
         """Run once on a grey picture of the network's own size."""

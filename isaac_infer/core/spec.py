@@ -83,6 +83,7 @@ class ModelSpec:
     keypoint_refinement: str = 'none'  # one of KEYPOINT_REFINEMENTS, of heat maps
     unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct
     notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
+    warnings: tuple[str, ...] = ()  # for the user: what may be wrong with this spec, and how to decide it
 
     def sizes(self) -> dict[str, np.ndarray]:
         """What the size input is fed, by its name; empty where there is none."""
@@ -230,4 +231,5 @@ _MODEL_RULES: dict[str, Callable[[object], bool]] = {
     'keypoint_unit': _one_of('', *BOX_UNITS),
     'keypoint_refinement': _one_of(*KEYPOINT_REFINEMENTS),
     'notes': _all(_is_text),
+    'warnings': _all(_is_text),
 }

@@ -340,6 +340,8 @@ def _listed(tensors: Sequence[TensorSpec]) -> str:
 
 def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
     says, expected = model.says.task or model.says.purpose, TASKS[task].says
+    if not says and (model.says.keypoints or model.says.keypoint_values):
+        says = 'pose'  # nobody else has key points
     if says and says not in expected:
         others = [name for name, other in TASKS.items() if says in other.says]
         way = f', or {_elsewhere(others)}' if others else ''

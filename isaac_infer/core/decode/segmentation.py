@@ -31,6 +31,8 @@ MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, sev
 MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
 MAX_CLASSES = 1 << 16  # a class map has two bytes at most
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
+LEAST_CONTRAST = 1.0  # between all logits of a grey picture, of whoever tells classes apart
+SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
 BACKGROUND_NAMES = ('background', '__background__', 'bg', '_background_', 'unlabeled', 'void')
 PROBABILITY = (1 - detection.HIGHEST_SCORE, detection.HIGHEST_SCORE)  # 0..1, and what quantisation adds
@@ -508,8 +510,9 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
         return replace(spec, notes=(*spec.notes, _NO_SCORES))
     if not spec.score_unit and not _are_probabilities(tensor, spec):
         spec = replace(spec, score_unit='logits')
-    if class_axis(tensor.shape, spec.num_classes, spec.image.layout):
-        return spec
+    if axis := class_axis(tensor.shape, spec.num_classes, spec.image.layout):
+        is_told = spec.class_names or 'decoder' not in spec.unsettled
+        return spec if is_told else _doubt(spec, tensor.astype(np.float32), axis)
     is_whole = tensor.min() >= 0 and tensor.max() > 1 and not (tensor % 1).any()
     if is_whole and 'decoder' in spec.unsettled:
         raise ModelError(
@@ -518,6 +521,23 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
         )
     names = spec.class_names
     return replace(spec, num_classes=2, class_names=('background', *names) if len(names) == 1 else names)
+
+
+def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
+    """Warn of scores like those of heat maps, which have the same shapes.
+
+    Whoever tells classes apart prefers one, even in a grey picture, all over which key points score about 0.
+    """
+    low, high = scores.min(), scores.max()
+    is_shared_out = np.allclose(scores.sum(axis=axis), 1, atol=SHARES_TOLERANCE)  # by softmax
+    if high - low >= LEAST_CONTRAST or is_shared_out:
+        return spec
+    warning = (
+        f'{spec.outputs[0]}: {spec.num_classes} channels from {low:.2g} to {high:.2g} in a grey picture are '
+        'more like heat maps of key points than like scores of classes; if they are, take pose_node, on the '
+        f'command line --task pose; if not, set decoder to {spec.decoder}, or class_names'
+    )
+    return replace(spec, warnings=(*spec.warnings, warning))
 
 
 _NO_SCORES = 'the network gives classes without probabilities: all regions score 1'

@@ -34,10 +34,11 @@ def resolve(
     image: TensorSpec | None = None,
     metadata: Any = None,
     sizes: TensorSpec | None = None,
+    task: str = 'detection',
     **said: Any,
 ) -> ModelSpec:
     inputs = [image or picture(), *([sizes] if sizes else [])]
-    return resolve_spec(inputs, outputs, metadata or {}, Overrides(**said), file_name='net.onnx')
+    return resolve_spec(inputs, outputs, metadata or {}, Overrides(**said), task=task, file_name='net.onnx')
 
 
 def test_every_decoder_belongs_to_a_family():
@@ -623,6 +624,14 @@ def test_a_model_that_another_task_can_read_is_told_as_one():
 def test_a_decoder_of_another_task_is_told_as_one():
     with pytest.raises(ModelError, match="no decoder 'semantic' for detection; it is one for segmentation: "):
         resolve(tensor('logits', 1, 21, 257, 257), decoder='semantic')
+
+
+def test_a_model_that_names_key_points_is_none_for_pixels():
+    maps, said = tensor('out', 1, 2, 160, 160), {'keypoints': ['left', 'right']}
+    with pytest.raises(ModelError, match="made for the task 'pose', .* or pose_node"):
+        resolve(maps, metadata=said, task='segmentation')
+    assert resolve(maps, metadata=said, task='segmentation', decoder='semantic').decoder == 'semantic'
+    assert resolve(maps, metadata=said, task='pose').keypoints == ('left', 'right')
 
 
 def test_a_model_made_for_another_task_is_told_which():

@@ -281,6 +281,27 @@ def test_scores_are_interpolated_before_the_best_class_is_chosen(classes, grid_h
     assert 0.5 < (coarse == expected).mean() < 1
 
 
+def test_scores_that_may_be_heat_maps_of_key_points_are_a_warning_until_it_is_decided():
+    maps = np.full((1, 17, 16, 24), 0.01, np.float32)
+    maps[0, 3, 4:6, 4:6] = 0.2
+    spec = semantic_spec(maps)
+    (warning,) = spec.warnings
+    assert (spec.decoder, spec.num_classes) == ('semantic', 17)
+    assert 'out: 17 channels from 0.01 to 0.2 ' in warning and 'take pose_node' in warning
+    for said in ({'decoder': 'semantic'}, {'class_names': tuple(map(str, range(17)))}):
+        assert next(iter(said)) in warning
+        assert semantic_spec(maps, **said).warnings == ()
+
+
+def test_scores_of_classes_are_no_heat_maps():
+    logits = smooth_scores(17, (16, 24))[None]
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    unsure = np.full_like(shares, 1 / 17)
+    for scores in (logits, shares, unsure, unsure.astype(np.float16), np.log(shares)):
+        assert semantic_spec(scores).warnings == ()
+
+
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
 def test_classes_may_come_first_or_last(dtype):
     scores = smooth_scores(5, SIZE_HW).astype(dtype)
@@ -781,9 +802,16 @@ def test_a_real_instance_network_gives_the_masks_of_its_reference():
 
 
 @needs_data
+def test_real_heat_maps_are_not_taken_for_classes_without_a_word():
+    with contextlib.closing(real('efficientpose_rt_224')) as pipeline:
+        (warning,) = pipeline.fallbacks
+        assert 'heat maps of key points' in warning and 'set decoder to semantic' in warning
+
+
+@needs_data
 def test_a_real_semantic_network_gives_the_labels_of_its_reference_without_being_told_how_it_is_fed():
     with contextlib.closing(real('deeplab_v3_mnv2_257_voc')) as pipeline:
-        assert pipeline.spec.decoder == 'semantic_symmetric'
+        assert pipeline.spec.decoder == 'semantic_symmetric' and pipeline.fallbacks == ()
         for picture in ('bus', 'coco_000000000785', 'dog'):
             image = cv2.imread(str(Path(DATA, 'images', f'{picture}.jpg')))
             expected = cv2.imread(str(reference('deeplab_v3_mnv2_257_voc', f'{picture}.labels.png')), -1)
