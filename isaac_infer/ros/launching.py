@@ -153,6 +153,19 @@ def profile_actions() -> list[Any]:
     return [*actions, LogInfo(msg=warning)] if warning else actions
 
 
+def check_actions() -> list[Any]:
+    """See that nodes can be made of the arguments of a launch file in XML, whose kinds `nouns` names."""
+    from launch.actions import OpaqueFunction
+
+    def check(context: Any) -> None:
+        given = context.launch_configurations
+        kinds = [kind for kind in KINDS if kind.noun in given['nouns'].split()]
+        for _ in nodes_of(given, *kinds):
+            pass  # it is made, which checks its arguments
+
+    return [OpaqueFunction(function=check)]
+
+
 def nodes_of(given: Mapping[str, str], *kinds: Kind) -> Iterator[Any]:
     """Give the nodes, now that the arguments have their values.
 

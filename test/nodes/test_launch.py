@@ -3,6 +3,7 @@
 import importlib.util
 import runpy
 import xml.etree.ElementTree as ElementTree
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,7 +57,11 @@ def values_of(*kinds, **given):
 
 def test_every_file_that_starts_something_is_there_as_python_and_as_xml():
     assert {path.name.partition('.')[0] for path in FOLDER.glob('*.launch.xml')} == set(FILES)
-    assert {path.name.partition('.')[0] for path in FOLDER.glob('*.launch.py')} == {*FILES, 'dds_profile'}
+    assert {path.name.partition('.')[0] for path in FOLDER.glob('*.launch.py')} == {
+        *FILES,
+        'check_arguments',
+        'dds_profile',
+    }
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -86,7 +91,7 @@ def test_xml_has_the_arguments_that_python_has(name):
             element.get('description'),
             tuple(choice.get('value') for choice in element),
         )
-        for element in xml_of(name).iter('arg')
+        for element in xml_of(name).findall('arg')
     ]
     wanted = [
         (
@@ -102,10 +107,9 @@ def test_xml_has_the_arguments_that_python_has(name):
 
 @pytest.mark.parametrize('name', FILES)
 def test_xml_sets_the_dds_profile_before_it_starts_anything(name):
-    (include,) = xml_of(name).iter('include')
-    assert include.get('file') == f'{SHARE}/launch/dds_profile.launch.py'
-    tags = [element.tag for element in xml_of(name)]
-    assert tags.index('include') < min(tags.index('group'), tags.index('node'))
+    _, second, *others = (element for element in xml_of(name) if element.tag != 'arg')
+    assert (second.tag, second.get('file')) == ('include', f'{SHARE}/launch/dds_profile.launch.py')
+    assert {element.tag for element in others} == {'group', 'node'}
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -202,11 +206,11 @@ def test_a_name_that_ros_does_not_allow_is_refused_by_name(word):
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_xml_checks_the_rate_before_it_starts_anything(name):
-    (let,) = xml_of(name).iter('let')
-    assert (let.get('name'), let.get('value')) == ('rate', '$(eval "float(\\"$(var rate)\\")")')
-    tags = [element.tag for element in xml_of(name)]
-    assert tags.index('let') < min(tags.index('group'), tags.index('node'))
+def test_xml_checks_its_arguments_before_it_starts_anything(name):
+    first = next(element for element in xml_of(name) if element.tag != 'arg')
+    assert (first.tag, first.get('file')) == ('include', f'{SHARE}/launch/check_arguments.launch.py')
+    (nouns,) = first
+    assert (nouns.get('name'), nouns.get('value')) == ('nouns', ' '.join(kind.noun for kind in FILES[name]))
 
 
 # --- with launch --------------------------------------------------------------------------------------------
@@ -275,6 +279,29 @@ def test_what_is_switched_off_is_not_started(given, executables):
     files = {f'{kind.noun}_params_file': str(CONFIG / f'{kind.noun}.yaml') for kind in KINDS}
     nodes = nodes_of(values_of(*KINDS, **files, **given), *KINDS)
     assert [node.node_executable for node in nodes] == executables
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ('given', 'says'),
+    [
+        ({}, None),
+        ({'pose_name': 'bad name'}, "pose_name: expected letters, digits and _, .* got 'bad name'"),
+        ({'pose_name': 'bad name', 'use_pose': 'false'}, None),
+        ({'pose_params_file': '/no.yaml'}, 'pose_params_file: expected a file'),
+        ({'rate': 'abc', 'use_image_source': 'true'}, 'rate: expected a number'),
+    ],
+)
+def test_what_xml_includes_checks_the_arguments_as_python_does(given, says):
+    from launch import LaunchContext
+
+    files = {f'{kind.noun}_params_file': str(CONFIG / f'{kind.noun}.yaml') for kind in KINDS}
+    context = LaunchContext()
+    nouns = ' '.join(kind.noun for kind in KINDS)
+    context.launch_configurations.update(values_of(*KINDS, **{**files, **given}), nouns=nouns)
+    (check,) = description_of(FOLDER / 'check_arguments.launch.py').entities
+    with pytest.raises(ValueError, match=says) if says else nullcontext():
+        assert check.execute(context) is None
 
 
 @needs_launch
