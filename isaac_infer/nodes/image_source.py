@@ -33,6 +33,7 @@ from isaac_infer.ros.diagnostics import (
 from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
+from isaac_infer.ros.reminders import Reminders
 from isaac_infer.ros.transport import warning_of_size
 
 NAME = 'image_source'
@@ -41,7 +42,6 @@ RING_BYTES, RING_LENGTH = 128 << 20, 40  # of drawn scenes, at most: to draw the
 CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
-REPEAT_S = 10.0  # between two warnings of the same kind
 MOST_SAID = 1000  # errors that are remembered, to be said once however often the source is repeated
 # From BGR, which is what sources give.
 CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2GRAY}
@@ -71,6 +71,7 @@ class ImageSource(Node):
         self._sent = self._late = 0
         self._drawing = self._last_error = ''
         self._said: set[str] = set()
+        self._reminders = Reminders()
         try:
             self._params = NodeParameters(
                 self,
@@ -191,8 +192,8 @@ class ImageSource(Node):
         if len(self._said) < MOST_SAID:
             self._said.add(text)
             self.get_logger().error(text)
-        else:
-            self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
+        elif self._reminders.is_due('error', text):
+            self.get_logger().error(text)
 
     # --- publishing ----------------------------------------------------------------------------------------
 
@@ -242,10 +243,10 @@ class ImageSource(Node):
                 self._late += 1
             if monotonic() > due + 1 / params.rate:
                 due = monotonic()
-                self.get_logger().warning(
-                    f'{params.source} does not keep up with {params.rate:g} pictures per second',
-                    throttle_duration_sec=REPEAT_S,
-                )
+                if self._reminders.is_due('rate'):
+                    self.get_logger().warning(
+                        f'{params.source} does not keep up with {params.rate:g} pictures per second'
+                    )
         seconds = max(monotonic() - start, 1e-6)
         rate = f', {(self._sent - 1) / seconds:.1f} per second' if self._sent > 1 else ''
         self.get_logger().info(f'{self._sent} pictures in {seconds:.1f} s{rate}, {self._late} late')
@@ -255,7 +256,8 @@ class ImageSource(Node):
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
         level, text = OK, self._drawing or f'{self._sent} pictures sent'
         if problem := clock_problem(self.get_clock()):
-            self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
+            if self._reminders.is_due('clock'):
+                self.get_logger().warning(problem)
             level, text = WARN, problem
         if self._last_error:
             level, text = ERROR, self._last_error

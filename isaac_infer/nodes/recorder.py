@@ -30,6 +30,7 @@ from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
+from isaac_infer.ros.reminders import Reminders
 
 PERIOD_S = 0.5  # of the report
 SHEET_SUFFIXES = '.png', '.jpg', '.jpeg'
@@ -52,6 +53,7 @@ class Recorder(Node):
         if not (self._params.report or self._params.contact_sheet):
             self.get_logger().warning('writes nothing: neither report nor contact_sheet names a file')
         self._record = Record(samples=self._params.samples)
+        self._reminders = Reminders()
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
         for kind, topic, callback, qos, is_raw in (
@@ -84,7 +86,8 @@ class Recorder(Node):
             callback(message)
         except Exception as error:
             said = str(error) if isinstance(error, FrameError) else f'{type(error).__name__}: {error}'
-            self.get_logger().error(f'{topic}: {said}', throttle_duration_sec=10.0)
+            if self._reminders.is_due(topic, said):
+                self.get_logger().error(f'{topic}: {said}')
 
     def _on_image(self, cdr: bytes) -> None:
         frame = frame_from_image_cdr(cdr)
@@ -97,7 +100,8 @@ class Recorder(Node):
     def _on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = stamp_ns_of(message.header)
         if problem := clock_problem(self.get_clock()):
-            self.get_logger().warning(problem, throttle_duration_sec=10.0)
+            if self._reminders.is_due('clock'):
+                self.get_logger().warning(problem)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found, names = detections_from_msg(message, self._class_names)
         self._record.add_answer(stamp_ns, found, names, latency_ms)
@@ -133,9 +137,8 @@ class Recorder(Node):
         try:
             write_whole(path, make(), sync=False)  # which would hold up what comes in
         except OSError as error:
-            self.get_logger().error(
-                f'{path}: cannot be written: {error.strerror}', throttle_duration_sec=10.0
-            )
+            if self._reminders.is_due(str(path), str(error.strerror)):
+                self.get_logger().error(f'{path}: cannot be written: {error.strerror}')
             self.exit_code = 1
         except Exception as error:  # the other file may still be written
             self.get_logger().error(f'{path}: cannot be made: {type(error).__name__}: {error}')

@@ -60,6 +60,7 @@ from isaac_infer.ros.images import (
 from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.pairs import Pairs
 from isaac_infer.ros.parameters import NodeParameters
+from isaac_infer.ros.reminders import Reminders
 from isaac_infer.ros.transport import remedy_of_losses
 from isaac_infer.ros.worker import Worker
 
@@ -71,7 +72,6 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 PERIOD_S = 1.0  # of /diagnostics
-REPEAT_S = 10.0  # between two warnings of the same kind
 CLOSE_TIMEOUT_S = 10.0  # for the frame, or the opening of a model, that is under way at Ctrl-C
 PARAMETER_RULE = 'Cannot change while the node is configured: deactivate and clean it up first.'
 
@@ -211,7 +211,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__(perception.name)
         self.exit_code = 0
         self._perception, self._stop = perception, stop
-        self._health = Health()
+        self._health, self._reminders = Health(), Reminders()
         self._pipeline: Pipeline | None = None
         self._refine = _as_it_is
         self._companions: tuple[Companion, ...] = ()
@@ -575,11 +575,11 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().info(f'first picture answered after {total_ms:.1f} ms')
         if total_ms > params.slow_frame_ms:
             slowest = max(stages_ms, key=stages_ms.__getitem__)
-            self.get_logger().warning(
-                f'a frame took {total_ms:.0f} ms, more than slow_frame_ms {params.slow_frame_ms:g}; '
-                f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms',
-                throttle_duration_sec=REPEAT_S,
-            )
+            if self._reminders.is_due('slow', slowest):
+                self.get_logger().warning(
+                    f'a frame took {total_ms:.0f} ms, more than slow_frame_ms {params.slow_frame_ms:g}; '
+                    f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms'
+                )
         problem = ''
         for number in range(1, len(perception.outputs)):
             try:
@@ -617,7 +617,8 @@ class PerceptionNode(LifecycleNode):
         said = str(error) if isinstance(error, IsaacInferError) else ''
         self._health.error(said or f'{type(error).__name__}: {error}')
         text = said or ''.join(traceback.format_exception(error))
-        self.get_logger().error(text, throttle_duration_sec=REPEAT_S)
+        if self._reminders.is_due('error', text):
+            self.get_logger().error(text)
 
     def _on_incompatible_qos(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -635,10 +636,10 @@ class PerceptionNode(LifecycleNode):
         # Not total_count_change, in which Fast DDS was seen to give 2^31 - 1.
         self._health.dropped(LOST, count=max(event.total_count - self._lost, 0))
         self._lost = event.total_count
-        self.get_logger().warning(
-            f'pictures lost on the way here: {event.total_count}; {remedy_of_losses()}',
-            throttle_duration_sec=REPEAT_S,
-        )
+        if self._reminders.is_due('lost'):
+            self.get_logger().warning(
+                f'pictures lost on the way here: {event.total_count}; {remedy_of_losses()}'
+            )
 
     # --- parameters ----------------------------------------------------------------------------------------
 
@@ -719,14 +720,17 @@ class PerceptionNode(LifecycleNode):
             rate += f'; {gone}'
             self.get_logger().warning(gone, once=True)
         if missing_s > params.image_timeout_s:
-            text = f'no picture for {missing_s:.0f} s: {self._why_no_image()}'
-            self.get_logger().warning(text, throttle_duration_sec=REPEAT_S)
+            why = self._why_no_image()
+            text = f'no picture for {missing_s:.0f} s: {why}'
+            if self._reminders.is_due('no picture', why):
+                self.get_logger().warning(text)
             return WARN, text
         if bad:
             level = WARN if recent.answered else ERROR
             return level, f'{bad} of {bad + recent.answered} pictures failed: {report.last_error}'
         if problem := clock_problem(self.get_clock()):
-            self.get_logger().warning(problem, throttle_duration_sec=REPEAT_S)
+            if self._reminders.is_due('clock'):
+                self.get_logger().warning(problem)
             return WARN, problem
         if self._problem:
             return WARN, self._problem

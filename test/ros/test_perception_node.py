@@ -18,6 +18,7 @@ from isaac_infer.ros import perception_node
 from isaac_infer.ros.diagnostics import OK, WARN
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perception_node import Loaded, Output, Perception, PerceptionNode
+from isaac_infer.ros.reminders import Reminders
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (8, 8)), ('output0',), ('mug',), 1)
 
@@ -240,6 +241,22 @@ def test_simulated_time_that_nobody_tells_is_a_warning(make):
     assert node.set_parameters([Parameter('use_sim_time', value=True)])[0].successful
     level, text = node._judge(node._health.report())
     assert level == WARN and 'no /clock came' in text
+
+
+def test_a_camera_that_does_not_come_is_said_at_growing_distances_and_always_in_diagnostics(
+    make, monkeypatch
+):
+    now_s, said = [0.0], []
+    monkeypatch.setattr(perception_node, 'monotonic', lambda: now_s[0])
+    node, _ = make()
+    monkeypatch.setattr(node, '_reminders', Reminders(lambda: now_s[0]))
+    node._start()
+    log = SimpleNamespace(warning=lambda text, **_: said.append((now_s[0], text)))
+    monkeypatch.setattr(node, 'get_logger', lambda: log)
+    for now_s[0] in range(6, 100):
+        level, text = node._judge(node._health.report())
+        assert level == WARN and text.startswith(f'no picture for {now_s[0]} s: nobody publishes /image')
+    assert [at_s for at_s, _ in said] == [6, 16, 36, 76]
 
 
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
