@@ -50,6 +50,7 @@ from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, TimedSession
 from isaac_infer.core.source import SYNTHETIC, open_source
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.core.text import counted
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
 from isaac_infer.engine.load import (
     file_sha256,
@@ -539,7 +540,9 @@ def _batch_table(batches: Mapping[int, Measured]) -> Table:
 def _table(title: str, measured: Measured) -> Table:
     timings = measured.timings()
     runs = next(iter(timings.values())).count
-    table = Table(title=Text(f'{title}, {runs} runs', style='bold'), title_justify='left', box=SIMPLE_HEAD)
+    table = Table(
+        title=Text(f'{title}, {counted(runs, "run")}', style='bold'), title_justify='left', box=SIMPLE_HEAD
+    )
     table.add_column('')
     statistics = [field.name for field in fields(Timings) if field.name != 'count']
     for heading in statistics:

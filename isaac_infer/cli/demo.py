@@ -35,6 +35,7 @@ from isaac_infer.cli.report import show_written
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, open_source
+from isaac_infer.core.text import counted
 from isaac_infer.engine.files import is_report, working_folder, write_whole
 from isaac_infer.params import ImageSourceParams, TaskParams
 
@@ -119,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     console = Console()
     console.print(
-        f'{model_path(TaskParams(**model))} on {args.source}: {args.frames} pictures at {args.rate:g} Hz',
+        f'{model_path(TaskParams(**model))} on {args.source}: '
+        f'{counted(args.frames, "picture")} at {args.rate:g} Hz',
         style='bold',
         markup=False,
         highlight=False,

@@ -36,6 +36,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.stats import percentile
+from isaac_infer.core.text import counted
 from isaac_infer.engine.load import file_sha256, find_model
 from isaac_infer.params import DetectionParams, ImageSourceParams
 
@@ -131,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(report: dict[str, Any], measure: Measure, classes: Sequence[ClassScore], out: Console) -> None:
     width, height = report['size_wh']
-    title = f'{report["scenes"]} scenes from seed {report["first_seed"]}, {width}x{height}'
+    title = f'{counted(report["scenes"], "scene")} from seed {report["first_seed"]}, {width}x{height}'
     table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('class')
     for heading in (measure.things, *measure.of_class.values()):

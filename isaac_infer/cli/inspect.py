@@ -31,7 +31,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import counted, without_commands
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.engines import spec_of
 from isaac_infer.engine.layers import (
@@ -233,7 +233,7 @@ def _show_network(network: dict[str, Any], *, with_layers: bool) -> None:
         'the network',
         {
             'nodes': str(network['nodes']),
-            'operators': f'{named}, and {others} others' if others > 0 else named,
+            'operators': f'{named}, and {counted(others, "other")}' if others > 0 else named,
             'weights': ', '.join(f'{number:,} {dtype}' for dtype, number in network['weights'].items()),
             'quantised': f'{network["quantize"]} QuantizeLinear, {network["dequantize"]} DequantizeLinear',
         },

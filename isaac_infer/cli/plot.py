@@ -13,7 +13,7 @@ from isaac_infer.cli.comparison import Pictures
 from isaac_infer.cli.scores import Measure
 from isaac_infer.cli.verdict import Row, short_names
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import counted, without_commands
 from isaac_infer.engine.files import check_place, write_whole
 
 PLOT_SUFFIX = '.png'
@@ -104,7 +104,7 @@ def title_of(rows: Sequence[Row], pictures: Pictures) -> str:
     """Say what is plotted."""
     models = dict.fromkeys(Path(row.model).name for row in rows)
     of = next(iter(models)) if len(models) == 1 else f'{len(models)} models'
-    return f'{_label(of)}, {pictures.count} pictures'
+    return f'{_label(of)}, {counted(pictures.count, "picture")}'
 
 
 def _label(name: str) -> str:

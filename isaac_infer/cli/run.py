@@ -45,7 +45,7 @@ from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, Source, open_sources
 from isaac_infer.core.stats import Window
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import counted, without_commands
 from isaac_infer.engine.load import unused_precision
 from isaac_infer.params import TaskParams
 
@@ -151,7 +151,8 @@ def show_model(pipeline: Pipeline, out: Console) -> None:
     spec = pipeline.spec
     height, width = spec.image.size_hw
     out.print(
-        f'{spec.decoder}, {spec.num_classes} classes, input {width}x{height}, {pipeline.session.backend}'
+        f'{spec.decoder}, {counted(spec.num_classes, "class")}, input {width}x{height}, '
+        f'{pipeline.session.backend}'
     )
     for fallback in pipeline.fallbacks:
         print(f'isaac-infer: warning: {fallback}', file=sys.stderr)
@@ -222,7 +223,7 @@ def _failed(message: str) -> int:
 
 def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]]) -> Table:
     objects = sum(len(answer['detections']) for answer in answers)
-    title = f'{_counted(len(answers), "picture")}, {_counted(objects, "object")}'
+    title = f'{counted(len(answers), "picture")}, {counted(objects, "object")}'
     table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('stage')
     for heading in ('p50 ms', 'p95 ms', 'p99 ms'):
@@ -230,10 +231,6 @@ def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]]) -> Tab
     for stage, window in windows.items():
         table.add_row(stage.removesuffix('_ms'), *(f'{value:.2f}' for value in window.percentiles()))
     return table
-
-
-def _counted(number: int, noun: str) -> str:
-    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def _check_save(folder: Path, sources: Sequence[str], paths: Sequence[Path]) -> None:

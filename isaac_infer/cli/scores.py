@@ -20,6 +20,7 @@ from isaac_infer.core.oks import sigmas_of
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.results import Detections, Poses, Segmentation, mask_box
 from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.text import counted
 
 MOST_CLASSES = 1 << 16  # of a class map
 
@@ -281,7 +282,8 @@ def truth_classes(spec: ModelSpec, reference: ModelSpec, truth: Truth) -> dict[i
     things = {index: known[name] for index, name in enumerate(names) if name in known and name != BACKGROUND}
     if not things:
         got = ', '.join(names) or (
-            f'{spec.num_classes} classes without names; name them, or say by --task what the model is for'
+            f'{counted(spec.num_classes, "class")} without names; name them, or say by --task what the '
+            'model is for'
         )
         raise ParameterError(f'class_names: expected some of {", ".join(wanted)}, got {got}')
     if BACKGROUND in known:

@@ -18,7 +18,7 @@ from isaac_infer.core.fit import Size
 from isaac_infer.core.results import mask_box
 from isaac_infer.core.scenes import Scene, draw_scene
 from isaac_infer.core.shapes import CLASS_NAMES, KEYPOINT_NAMES
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 
 MAX_TRUTH_BYTES = 1 << 30
 TRUTH_KEYS = 'images', 'annotations', 'categories'
@@ -161,7 +161,7 @@ def _read_map(path: Path, size_hw: Size, num_classes: int) -> np.ndarray:
     if labels is None:
         raise ParameterError(f'truth {path}: cannot be read as a picture')
     if labels.ndim != 2 or labels.dtype != np.uint8:
-        got = f'{labels.shape[2]} channels' if labels.ndim == 3 else str(labels.dtype)
+        got = counted(labels.shape[2], 'channel') if labels.ndim == 3 else str(labels.dtype)
         raise ParameterError(
             f'truth {path}: expected 8-bit grey, the number of the class in each pixel, got {got}; '
             'save pictures with a palette as grey numbers'

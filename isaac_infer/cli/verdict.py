@@ -21,7 +21,7 @@ from isaac_infer.cli.variants import Variant
 from isaac_infer.core.errors import SourceError
 from isaac_infer.core.matching import Agreement
 from isaac_infer.core.source import Source, open_source
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import counted, without_commands
 from isaac_infer.core.timing import Timings, summarise
 from isaac_infer.engine.load import file_sha256, unused_precision
 from isaac_infer.params import DetectionParams
@@ -181,8 +181,8 @@ def notes_of_precision(
     seen = _calibrated_on(params, source) if quantised else 0
     if seen:
         notes.append(
-            f'int8 is calibrated on {seen} of the {len(source.paths)} files of {", ".join(args.source)}: '
-            'of pictures that it has not seen it may be worse'
+            f'int8 is calibrated on {seen} of the {counted(len(source.paths), "file")} of '
+            f'{", ".join(args.source)}: of pictures that it has not seen it may be worse'
         )
     return notes
 
@@ -211,7 +211,7 @@ def show(
     if len({row.model for row in rows}) == 1:
         model = without_commands(rows[0].model)
         out.print(f'model: {model}', markup=False, highlight=False, soft_wrap=True)
-    title = f'speed, {pictures.count} pictures, median milliseconds of the network and of all'
+    title = f'speed, {counted(pictures.count, "picture")}, median milliseconds of the network and of all'
     speed = _table(title, 'variant', *times)
     scores = measure.scores.values() if pictures.with_truth else []
     if measure.has_objects:
@@ -229,14 +229,14 @@ def show(
             speed.add_row(name, 'failed')
             continue
         speed.add_row(name, *numbers)
-        counted = [_number(one.share, 4)]
+        objects = [_number(one.share, 4)]
         values = [one.mean_iou, one.worst_iou]
         if measure.has_objects:
-            counted = [f'{one.found}/{one.expected}', str(one.extra)]
+            objects = [f'{one.found}/{one.expected}', str(one.extra)]
             values += [one.mean_score_difference, one.worst_score_difference]
         if pictures.with_truth:
             values += [row.score[key] if row.score else None for key in measure.scores]
-        accuracy.add_row(name, *counted, *map(_number, values))
+        accuracy.add_row(name, *objects, *map(_number, values))
     out.print(speed, accuracy)
     for name, row in zip(names, rows, strict=True):
         said = row.failure or ', '.join(filter(None, (row.backend, row.precision)))
@@ -245,7 +245,7 @@ def show(
     for note in notes:
         show_note(note, out)
     if pictures.unread:
-        out.print(f'verdict: {pictures.unread} pictures could not be read', style='bold red')
+        out.print(f'verdict: {counted(pictures.unread, "picture")} could not be read', style='bold red')
     if not checks:
         out.print('verdict: nothing to compare, give a second model', style='bold')
         return
@@ -257,7 +257,7 @@ def show(
         )
     out.print(verdict)
     missed = sum(not check.holds for check in checks)
-    words = f'{missed} of {len(checks)} thresholds missed' if missed else 'all thresholds hold'
+    words = f'{missed} of {counted(len(checks), "threshold")} missed' if missed else 'all thresholds hold'
     words += ' for the other pictures' if pictures.unread else ''
     out.print(f'verdict: {words}', style='bold', highlight=False)
 

@@ -19,7 +19,7 @@ from isaac_infer.core.encodings import (
 )
 from isaac_infer.core.errors import FrameError, SourceError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -104,8 +104,8 @@ class Bag:
             yield partial(_decode, connection.msgtype, data, self._unpack)
         if number < self.length:
             raise SourceError(
-                f'{self._path}: {printable(self.topic)} ended after {number} of {self.length} pictures; '
-                'is it damaged?'
+                f'{self._path}: {printable(self.topic)} ended after {number} of '
+                f'{counted(self.length, "picture")}; is it damaged?'
             )
 
     def close(self) -> None:

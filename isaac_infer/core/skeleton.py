@@ -10,7 +10,7 @@ from typing import Any
 
 from isaac_infer.core.decode.document import read_document
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 
 Colour = tuple[int, int, int]  # blue, green, red
 
@@ -41,7 +41,8 @@ class Skeleton:
             raise ParameterError(f'skeleton {self.name}: a link needs two different key points')
         if len(self.colours) not in (0, count):
             raise ParameterError(
-                f'skeleton {self.name}: expected {count} colours, one per key point, got {len(self.colours)}'
+                f'skeleton {self.name}: expected {counted(count, "colour")}, one per key point, '
+                f'got {len(self.colours)}'
             )
 
     def __len__(self) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from isaac_infer.core.bag import STORED_SUFFIXES, Bag, is_bag, open_bag, split_topic
 from isaac_infer.core.errors import FrameError, SourceError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm', '.pgm', '.jp2', '.gif')
 SYNTHETIC, HUMANOIDS = 'synthetic', 'synthetic:humanoids'  # drawn scenes: of table tops, of figures on them
@@ -357,7 +357,9 @@ def _frames(
         if not loop:
             # Other containers only estimate the number, by their length in seconds.
             if text.lower().endswith(COUNTED_SUFFIXES) and number - 1 < COMPLETE * length:
-                raise SourceError(f'{text}: ended after {number - 1} of {length} pictures; is it damaged?')
+                raise SourceError(
+                    f'{text}: ended after {number - 1} of {counted(length, "picture")}; is it damaged?'
+                )
             return
         number = 0
         capture.open(*arguments)  # since not every video can be set back

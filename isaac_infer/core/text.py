@@ -21,6 +21,12 @@ def without_commands(text: str) -> str:
     return _COMMANDS.sub('\ufffd', text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Say how many there are of something: `1 picture`, `2 pictures`, `3 classes`."""
+    ending = 'es' if noun.endswith('s') else 's'
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}{ending}'
+
+
 def class_number(text: str) -> int | None:
     """Give the class that a text names by its number; None where it is none, or too long for one."""
     return int(text) if text.isdecimal() and len(text) <= _LONGEST_NUMBER else None

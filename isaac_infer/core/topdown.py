@@ -19,6 +19,7 @@ from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Detections, Poses
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
+from isaac_infer.core.text import counted
 
 PADDING = 1.25  # of a box, before it is cropped: what mmpose trains with
 
@@ -135,8 +136,8 @@ class TopDown:
         xy, score = self._points(tensors_of(self.session.run(), self.spec), self.spec)
         if len(xy) != size:
             raise SessionError(
-                f'{", ".join(self.spec.outputs)}: expected answers for {size} crops, got {len(xy)}; export '
-                'the model with a dynamic batch, or with batch size 1'
+                f'{", ".join(self.spec.outputs)}: expected answers for {counted(size, "crop")}, '
+                f'got {len(xy)}; export the model with a dynamic batch, or with batch size 1'
             )
         return xy[: len(matrices)], score[: len(matrices)]
 

@@ -28,6 +28,7 @@ from isaac_infer.core.progress import Say
 from isaac_infer.core.results import Detections, Poses, Segmentation
 from isaac_infer.core.source import open_source
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides, check_spec
+from isaac_infer.core.text import counted
 from isaac_infer.engine.build import Request, build_plan
 from isaac_infer.engine.cache import (
     DIGEST_CHARACTERS,
@@ -183,7 +184,7 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
     names = overrides.class_names
     if names and spec.num_classes and len(names) != spec.num_classes:
         raise ModelError(
-            f'{engine.name}: expected {spec.num_classes} class names, as the model has classes, '
+            f'{engine.name}: expected {counted(spec.num_classes, "class name")}, as the model has classes, '
             f'got {len(names)}'
         )
     return replace(spec, class_names=names) if names else spec
@@ -307,7 +308,7 @@ def _calibrated_key(folder: Path, key: BuildKey, digest: str, missing: Parameter
 def _say_count(pictures: Pictures, say: Say) -> None:
     count = len(pictures.numbers)
     few = '; some hundred are wanted' if count < FEW_CALIBRATED else ''
-    say(f'calibrating on {count} pictures{few}')
+    say(f'calibrating on {counted(count, "picture")}{few}')
 
 
 def _calibration_name(key: BuildKey) -> str:
@@ -563,8 +564,8 @@ def _check_objects(original: Original, changed: Version) -> int:
             clear, single = _compare_objects(want, got, tolerance)
             if single:
                 raise ModelError(
-                    f'{original.path.name}: expected the same {clear} objects after it was changed for '
-                    f'TensorRT, got {single} that only one of both models finds'
+                    f'{original.path.name}: expected the same {counted(clear, "object")} after it was '
+                    f'changed for TensorRT, got {single} that only one of both models finds'
                 )
             compared += clear
             if changed.spec.decoder == 'ultralytics_best' and tolerance is SINGLE_CLOSE:
@@ -621,8 +622,8 @@ def _check_quantised(
         before, after = (Pipeline(session, spec, Limits()) for session in (first, second))
         found = agreement(((before(frame), after(frame)) for frame in frames), iou_threshold=SAME_OBJECT_IOU)
     said = (
-        f'on pictures of its calibration int8 finds {found.found} of the {found.expected} objects of float32 '
-        f'again, and {found.extra} others'
+        f'on pictures of its calibration int8 finds {found.found} of the '
+        f'{counted(found.expected, "object")} of float32 again, and {counted(found.extra, "other")}'
     )
     if found.share is not None and found.share < LEAST_FOUND:
         raise ModelError(
@@ -676,7 +677,7 @@ def _frames(pictures: Pictures, say: Say = lambda text: None) -> Iterator[Frame]
         )
     if broken:
         say(
-            f'calibration: skipped {len(broken)} of {len(chosen)} pictures, which cannot be read; '
+            f'calibration: skipped {len(broken)} of {counted(len(chosen), "picture")}, which cannot be read; '
             f'first: {broken[0]}'
         )
 

@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image
 
 from isaac_infer.core.errors import ParameterError, SourceError
 from isaac_infer.core.source import DRAWN, Source, open_source
+from isaac_infer.core.text import counted
 from isaac_infer.params import ImageSourceParams
 from isaac_infer.ros.diagnostics import (
     ERROR,
@@ -152,7 +153,7 @@ class ImageSource(Node):
         params = self._params
         length = max(1, min(RING_LENGTH, RING_BYTES // (params.height * params.width * 3)))
         length = min(length, params.frames or length)
-        self._drawing = f'drawing {length} scenes'
+        self._drawing = f'drawing {counted(length, "scene")}'
         self.get_logger().info(self._drawing)
         ring: list[Shot] = []
         while len(ring) < length and not self._closing.is_set():
@@ -216,9 +217,7 @@ class ImageSource(Node):
         self._wait_for_subscribers()
         shot = self._take()
         warned_bytes = 0
-        self.get_logger().info(
-            f'{params.source} on {self._publisher.topic_name}, {params.rate:g} pictures per second'
-        )
+        self.get_logger().info(f'{params.source} on {self._publisher.topic_name} at {params.rate:g} Hz')
         start = due = monotonic()
         while shot is not None:
             if self._closing.wait(max(due - monotonic(), 0)):
@@ -244,17 +243,17 @@ class ImageSource(Node):
             if monotonic() > due + 1 / params.rate:
                 due = monotonic()
                 if self._reminders.is_due('rate'):
-                    self.get_logger().warning(
-                        f'{params.source} does not keep up with {params.rate:g} pictures per second'
-                    )
+                    self.get_logger().warning(f'{params.source} does not keep up with {params.rate:g} Hz')
         seconds = max(monotonic() - start, 1e-6)
         rate = f', {(self._sent - 1) / seconds:.1f} per second' if self._sent > 1 else ''
-        self.get_logger().info(f'{self._sent} pictures in {seconds:.1f} s{rate}, {self._late} late')
+        self.get_logger().info(
+            f'{counted(self._sent, "picture")} in {seconds:.1f} s{rate}, {self._late} late'
+        )
 
     def _publish_diagnostics(self) -> None:
         values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
-        level, text = OK, self._drawing or f'{self._sent} pictures sent'
+        level, text = OK, self._drawing or f'{counted(self._sent, "picture")} sent'
         if problem := clock_problem(self.get_clock()):
             if self._reminders.is_due('clock'):
                 self.get_logger().warning(problem)

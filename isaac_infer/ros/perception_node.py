@@ -34,7 +34,7 @@ from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.spec import Limits, ModelSpec
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 from isaac_infer.ros.diagnostics import (
     BAD_IMAGE,
     BUSY,
@@ -313,7 +313,8 @@ class PerceptionNode(LifecycleNode):
         self._publish_labels(self.params)
         log = self.get_logger()
         log.info(
-            f'{self._facts["model"]}: decoder {spec.decoder}, {spec.num_classes} classes, {session.backend}'
+            f'{self._facts["model"]}: decoder {spec.decoder}, {counted(spec.num_classes, "class")}, '
+            f'{session.backend}'
         )
         for note in spec.notes:
             log.info(note)
@@ -709,7 +710,7 @@ class PerceptionNode(LifecycleNode):
         bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
         rate = f'{report.rate_hz:.1f} pictures per second'
         if not recent.received:
-            rate = f'{report.total.answered} pictures answered, none came since the last report'
+            rate = f'{counted(report.total.answered, "picture")} answered, none came since the last report'
         # As it should be where the camera is faster, but nobody should have to guess.
         if busy := recent.dropped[BUSY]:
             rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
@@ -727,7 +728,7 @@ class PerceptionNode(LifecycleNode):
             return WARN, text
         if bad:
             level = WARN if recent.answered else ERROR
-            return level, f'{bad} of {bad + recent.answered} pictures failed: {report.last_error}'
+            return level, f'{bad} of {counted(bad + recent.answered, "picture")} failed: {report.last_error}'
         if problem := clock_problem(self.get_clock()):
             if self._reminders.is_due('clock'):
                 self.get_logger().warning(problem)
@@ -735,7 +736,7 @@ class PerceptionNode(LifecycleNode):
         if self._problem:
             return WARN, self._problem
         if recent.dropped[LOST]:
-            return WARN, f'{recent.dropped[LOST]} pictures were lost in transport'
+            return WARN, f'{counted(recent.dropped[LOST], "picture")} lost in transport'
         slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0
         if slow_ms > params.slow_frame_ms:
             return WARN, f'slow: one frame of twenty takes {slow_ms:.0f} ms or more'

@@ -16,6 +16,7 @@ from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.results import Detections, Poses, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.core.text import counted
 
 Outputs = Mapping[str, np.ndarray]
 Tensors = list[np.ndarray]  # the spec's outputs, in its order
@@ -130,8 +131,8 @@ def _read_boxed(
     if values is None or values.shape[1] < points * each:
         got = 0 if values is None else values.shape[1]
         raise TensorError(
-            f'{spec.outputs[0]}: expected {points} key points of {each} values behind each box, '
-            f'got {got} values'
+            f'{spec.outputs[0]}: expected {counted(points, "key point")} of {each} values behind each box, '
+            f'got {counted(got, "value")}'
         )
     rows = values[:, : points * each].reshape(-1, points, each)
     if not np.isfinite(rows).all():

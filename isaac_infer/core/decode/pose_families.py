@@ -31,7 +31,7 @@ def _note(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
         return ()
     known = [skeleton.name for skeleton in SKELETONS.values() if skeleton.keypoints == names]
     called = f'taken for those of {known[0]}' if known else 'unnamed'
-    return (f'its {len(names)} key points are {called}; set keypoints if they are others',)
+    return (f'its key points, {len(names)}, are {called}; set keypoints if they are others',)
 
 
 def _keypoint_shape(model: Model, values: int) -> tuple[int, int]:

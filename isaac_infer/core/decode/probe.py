@@ -17,6 +17,7 @@ from isaac_infer.core.decode.detection import (
 from isaac_infer.core.decode.families import BOXES_ONLY, COCO_KEYPOINT_VALUES, FAMILIES
 from isaac_infer.core.errors import ModelError, TensorError
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
+from isaac_infer.core.text import counted
 
 SCORE_TOLERANCE = HIGHEST_SCORE - 1
 COCO_CLASSES = 80  # of the published YOLOX models, which do not name them
@@ -135,9 +136,9 @@ def _probe_yolox(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelSpec:
             return as_family(spec, 'yolov5', 'its boxes are decoded, and its objectness is always 1')
         if not spec.class_names and spec.num_classes != COCO_CLASSES:
             raise ModelError(
-                f'{spec.outputs[0]}: rows of boxes may be YOLOX with {spec.num_classes} classes, decoded, or '
-                f'Ultralytics with {spec.num_classes + 1}, transposed; give class_names, or set decoder to '
-                'yolox_decoded or ultralytics'
+                f'{spec.outputs[0]}: rows of boxes may be YOLOX with {counted(spec.num_classes, "class")}, '
+                f'decoded, or Ultralytics with {spec.num_classes + 1}, transposed; give class_names, or set '
+                'decoder to yolox_decoded or ultralytics'
             )
         return as_family(spec, 'yolox_decoded', 'its boxes are decoded')
     if follows < 1 - CLEARLY:
@@ -232,5 +233,5 @@ def _not_scores(rows: np.ndarray, column: int, spec: ModelSpec) -> ModelError:
     return ModelError(
         f'{spec.outputs[0]}: decoder {spec.decoder} expects scores from 0 to 1 in value {column} of each '
         f'box, got {rows[:, column].min():.3g} to {rows[:, column].max():.3g}; set decoder, or class_names '
-        f'if the model does not have {spec.num_classes} classes; decoders are {", ".join(DECODERS)}'
+        f'if the model does not have {counted(spec.num_classes, "class")}; decoders are {", ".join(DECODERS)}'
     )

@@ -20,6 +20,7 @@ from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.spec import MAX_BATCH, ImageSpec, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.core.text import counted
 
 
 def resolve_spec(
@@ -237,12 +238,14 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
     )
     if channels not in (-1, spec.channels):
         raise ModelError(
-            f'{file_name}: {model.image} has {channels} channels, channel_order {spec.channel_order!r} makes '
-            f'{spec.channels}'
+            f'{file_name}: {model.image} has {counted(channels, "channel")}, channel_order '
+            f'{spec.channel_order!r} makes {spec.channels}'
         )
     for key, numbers in (('mean', spec.mean), ('std', spec.std)):
         if len(numbers) not in (1, spec.channels):
-            raise ModelError(f'{file_name}: {key} has {len(numbers)} values, expected 1 or {spec.channels}')
+            raise ModelError(
+                f'{file_name}: {key} has {counted(len(numbers), "value")}, expected 1 or {spec.channels}'
+            )
     return spec
 
 
@@ -379,7 +382,7 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
         as_pose = family.match(replace(model, names=('',) * persons)) if persons else None
         pose = f' (or {persons}, if it is a pose model)' if as_pose and as_pose.num_classes == persons else ''
         raise ModelError(
-            f'{file_name}: expected {count} class names{pose}, as the model has classes, '
+            f'{file_name}: expected {counted(count, "class name")}{pose}, as the model has classes, '
             f'got {len(model.names)}'
         )
 
@@ -394,8 +397,8 @@ def _keypoints(match: Match, overrides: Overrides, says: Metadata, file_name: st
         )
     if match.keypoints and names and len(names) != len(match.keypoints):
         raise ModelError(
-            f'{file_name}: expected {len(match.keypoints)} names of key points, as the model has key points, '
-            f'got {len(names)}'
+            f'{file_name}: expected {counted(len(match.keypoints), "name")} of key points, as the model has '
+            f'key points, got {len(names)}'
         )
     return names if match.keypoints and names else match.keypoints
 

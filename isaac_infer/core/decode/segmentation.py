@@ -25,6 +25,7 @@ from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.results import Detections, Segmentation, mask_box, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.core.text import counted
 
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
@@ -146,7 +147,7 @@ def _box_taps(
 def _refuse_too_large(count: int, pixels: int) -> None:
     if pixels > MAX_MASK_PIXELS:
         raise SessionError(
-            f'masks: {count} objects of {pixels} pixels together are more than the limit of '
+            f'masks: {counted(count, "object")} of {pixels} pixels together are more than the limit of '
             f'{MAX_MASK_PIXELS}; raise confidence_threshold, lower max_detections, or send smaller pictures'
         )
 
