@@ -133,6 +133,7 @@ class TopDown:
         size = self.batch if self._is_fixed else len(matrices)
         buffer = self.session.input_buffer(self.spec.image.name, (size, *self.spec.image.shape[1:]))
         self._crop(frame, matrices, buffer)
+        buffer[len(matrices) :] = 0  # what nobody asks about must be finite, too
         xy, score = self._points(tensors_of(self.session.run(), self.spec), self.spec)
         if len(xy) != size:
             raise SessionError(
