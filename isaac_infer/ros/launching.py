@@ -96,7 +96,9 @@ PROCESSES = (
     ),
     Argument('use_image_source', 'false', 'Whether to start an image source too.', choices=BOOLEANS),
     Argument(
-        'source', 'synthetic', 'Of the image source: a picture, folder, video, camera, stream, or synthetic.'
+        'source',
+        'synthetic',
+        'Of the image source: a picture, folder, video, recording, camera, stream, or synthetic.',
     ),
     Argument('rate', '30', 'Of the image source: pictures per second.'),
 )

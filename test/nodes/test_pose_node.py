@@ -221,14 +221,23 @@ def test_pictures_are_answered_at_their_rate_however_late_their_persons_come(sta
     )
     publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
     assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
-    stamps = []
+    answers = camera.peer.got['persons']
+
+    def is_answered():  # until both ends know one another
+        stamp_ns = camera.send()
+        publish_persons(camera, publisher, stamp_ns, [(10, 4, 30, 44)])
+        return wait_until(lambda: answers and stamp_of(answers[-1]) == stamp_ns, timeout_s=2)
+
+    assert wait_until(is_answered)
+    first, stamps = len(answers), []
     for _ in range(60):
         stamps.append(camera.send())
         if len(stamps) > 4:  # four pictures later: 133 ms
             publish_persons(camera, publisher, stamps[-5], [(10, 4, 30, 44)])
         time.sleep(1 / 30)
-    camera.peer.wait_for('persons', 50)
-    answered = [stamp_of(answer) for answer in camera.peer.got['persons']]
+    # Of 56 that have persons; a busy machine may lose some. A model that waits for them answers a quarter.
+    camera.peer.wait_for('persons', first + 40)
+    answered = [stamp_of(answer) for answer in answers[first:]]
     assert answered == sorted(answered) and set(answered) <= set(stamps)
 
 
