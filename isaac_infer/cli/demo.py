@@ -186,7 +186,7 @@ def _names_model(values: dict[str, Any]) -> bool:
 def _play(
     args: argparse.Namespace, task: str, model: dict[str, Any], folder: Path, console: Console
 ) -> tuple[dict[str, Any], bool]:
-    """Start the three nodes, follow the recorder until the source has ended or Ctrl-C, stop all.
+    """Start the three nodes, follow the recorder until all is answered or the source has ended, stop all.
 
     Returns:
         The report, and whether it was Ctrl-C.
@@ -217,6 +217,8 @@ def _play(
                     last_news = time.monotonic()
                 doing = 'answered' if report.get('answered') else _waiting_for(report)
                 bar.update(shown, completed=report.get('answered', 0), description=doing)
+                if report.get('answered') == args.frames:
+                    break
                 quiet_s = time.monotonic() - last_news
                 patience_s = BUSY_TIMEOUT_S if _is_busy(report, node) else SETTLE_S
                 if processes['image_source'].poll() is not None and quiet_s > patience_s:
