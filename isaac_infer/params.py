@@ -200,7 +200,7 @@ class ModelParams(Params):
         0, 'Which optimisation profile is run, of engines that have several.', low=0, high=1000
     )
     workspace_mib: int = param(
-        0, 'Temporary memory of an engine at most, in MiB; 0: what TensorRT wants.', low=0
+        0, 'Temporary memory of an engine at most, in MiB; 0: as much as TensorRT asks for.', low=0
     )
     optimization_level: int = param(
         -1, 'From 0 (quick to build) to 5 (quick to run); -1: the default of TensorRT.', low=-1, high=5
@@ -619,7 +619,7 @@ def _colour(text: str) -> tuple[int, int, int]:
 class PoseNodeParams(PerceptionParams, PoseParams):
     """Parameters of pose_node."""
 
-    max_persons: int = param(20, 'Persons per picture at most, the surest ones.', low=1, high=1000)
+    max_persons: int = param(20, 'Persons per picture at most, those with the best scores.', low=1, high=1000)
     persons_topic: str = param(
         '',
         'Top-down: a topic of vision_msgs/Detection2DArray that has the persons of every picture, with its '

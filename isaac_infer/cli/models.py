@@ -153,7 +153,7 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
         if says.task in TASKS[task].says:
             is_detector_too = task != FIRST_TASK and says.task in TASKS[FIRST_TASK].says
             boxes = f'; for {FIRST_TASK} {BOXES_ALONE}' if is_detector_too else ''
-            return task, f'its metadata say {says.task!r}{boxes}'
+            return task, f'its metadata says {says.task!r}{boxes}'
         if says.purpose in TASKS[task].says:
             return task, 'its metadata or its sidecar say so'
     specs = {task: spec for task in TASKS if (spec := _spec_for(task, session, path, overrides))}

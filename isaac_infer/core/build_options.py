@@ -19,7 +19,7 @@ class BuildOptions:
 
     precision: str = 'fp16'  # one of PRECISIONS
     shapes: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)  # min, opt, max by input
-    workspace_mib: int = 0  # at most, for temporary memory; 0: what TensorRT wants
+    workspace_mib: int = 0  # at most, for temporary memory; 0: as much as TensorRT asks for
     optimization_level: int = -1  # 0 (quick to build) to 5 (quick to run); -1: TensorRT's default
     dla_core: int = -1  # layers that it cannot run go to the GPU; -1: GPU only
     tactic_sources: tuple[str, ...] = ()  # names of trt.TacticSource; empty: the default ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -149,7 +150,7 @@ def skeleton_from(mapping: Mapping[str, Any], *, name: str = 'own') -> Skeleton:
     Args:
         mapping: `keypoints`, a list of names; `links`, pairs of names or of indices from 0. If wanted:
             `name`; `left` and `right`, lists of names or indices, otherwise told by names that begin or end
-            with the word or its letter; `colours`, a mapping from names to red, green, blue.
+            with the word or its letter; `colours`, a mapping from names to red, green, blue or `#ff8800`.
         name: where the mapping has none.
 
     Raises:
@@ -190,14 +191,16 @@ def _colours(said: Any, skeleton: Skeleton, sides: Sequence[frozenset[int]]) -> 
     usual = Skeleton(skeleton.name, skeleton.keypoints, (), sides[0], sides[1])
     colours = [usual.colour(index) for index in range(len(skeleton))]
     for keypoint, value in said.items():
+        if isinstance(value, str) and re.fullmatch('#[0-9a-fA-F]{6}', value):
+            value = bytes.fromhex(value[1:])
         try:
             red, green, blue = (int(part) for part in value)
         except (TypeError, ValueError, OverflowError):
             red = green = blue = -1
         if not all(0 <= part <= 255 for part in (red, green, blue)):
             raise ParameterError(
-                f'skeleton {skeleton.name}: expected the colour of {keypoint} as red, green, blue from 0 to '
-                f'255, got {str(value)[:40]!r}'
+                f'skeleton {skeleton.name}: expected the colour of {keypoint} as #ff8800 or as red, green, '
+                f'blue from 0 to 255, got {str(value)[:40]!r}'
             )
         colours[_index(keypoint, skeleton.keypoints, skeleton.name)] = blue, green, red
     return tuple(colours)

@@ -143,12 +143,12 @@ def test_what_a_model_is_for_is_said_with_the_reason(
     said = {**named, 'task': 'pose', 'kpt_shape': '[17, 3]'}
     boxes_alone = 'for detection only its boxes are read, as detector_node does (--task detection)'
     for model, task, decoder, reason in (
-        (save_colour_detector(tmp_path / 'a.onnx'), 'detection', 'ultralytics', "its metadata say 'detect'"),
+        (save_colour_detector(tmp_path / 'a.onnx'), 'detection', 'ultralytics', "its metadata says 'detect'"),
         (
             save_poser(tmp_path / 'b.onnx', **said),
             'pose',
             'ultralytics_pose',
-            f"its metadata say 'pose'; {boxes_alone}",
+            f"its metadata says 'pose'; {boxes_alone}",
         ),
         (save_poser(tmp_path / 'c.onnx'), 'pose', 'ultralytics_pose', boxes_alone),
         (
