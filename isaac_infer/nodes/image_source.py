@@ -193,7 +193,7 @@ class ImageSource(Node):
         if len(self._said) < MOST_SAID:
             self._said.add(text)
             self.get_logger().error(text)
-        elif self._reminders.is_due('error', text):
+        elif self._reminders.is_due(text):
             self.get_logger().error(text)
 
     # --- publishing ----------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class ImageSource(Node):
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
         level, text = OK, self._drawing or f'{counted(self._sent, "picture")} sent'
         if problem := clock_problem(self.get_clock()):
-            if self._reminders.is_due('clock'):
+            if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
             level, text = WARN, problem
         if self._last_error:

@@ -86,7 +86,7 @@ class Recorder(Node):
             callback(message)
         except Exception as error:
             said = str(error) if isinstance(error, FrameError) else f'{type(error).__name__}: {error}'
-            if self._reminders.is_due(topic, said):
+            if self._reminders.is_due(f'{topic}: {said}'):
                 self.get_logger().error(f'{topic}: {said}')
 
     def _on_image(self, cdr: bytes) -> None:
@@ -100,7 +100,7 @@ class Recorder(Node):
     def _on_detections(self, message: Detection2DArray) -> None:
         stamp_ns = stamp_ns_of(message.header)
         if problem := clock_problem(self.get_clock()):
-            if self._reminders.is_due('clock'):
+            if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         found, names = detections_from_msg(message, self._class_names)
@@ -137,7 +137,7 @@ class Recorder(Node):
         try:
             write_whole(path, make(), sync=False)  # which would hold up what comes in
         except OSError as error:
-            if self._reminders.is_due(str(path), str(error.strerror)):
+            if self._reminders.is_due(f'{path}: {error.strerror}'):
                 self.get_logger().error(f'{path}: cannot be written: {error.strerror}')
             self.exit_code = 1
         except Exception as error:  # the other file may still be written

@@ -326,6 +326,8 @@ class PerceptionNode(LifecycleNode):
     @_transition
     def on_activate(self) -> None:
         """Subscribe."""
+        self._check_companions()
+        self._reminders = Reminders()  # whoever activates it again wants to hear what is still wrong
         self._last_image_s = monotonic()
         self._lost = 0  # as the subscription counts
         for companion in self._companions:
@@ -470,6 +472,16 @@ class PerceptionNode(LifecycleNode):
             events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos)
             return subscribe(event_callbacks=events)
 
+    def _check_companions(self) -> None:
+        """See that none is a topic of this node's own: it would wait for itself."""
+        used = ('image', *(output.topic for output in self._perception.outputs))
+        own = {self.resolve_topic_name(topic): topic for topic in used}
+        for companion in self._companions:
+            if topic := own.get(self.resolve_topic_name(companion.topic)):
+                raise ParameterError(
+                    f"{companion.topic}: expected a topic of another node, got this node's own {topic}"
+                )
+
     def _subscribe_to(self, companion: Companion) -> Any:
         def take(message: Any) -> None:
             try:
@@ -489,14 +501,14 @@ class PerceptionNode(LifecycleNode):
             self._offer(arrival)
         else:
             with self._living_on():
-                self._expire()
                 self._work_on(self._pairs.add_picture(stamp_ns_from_cdr(cdr), arrival))
+                self._expire()
         sleep(0)  # hands the interpreter to the worker now; the executor would keep it for a third of a ms
 
     def _on_partner(self, message: Any) -> None:
         if self._partner is not None:
-            self._expire()
             self._work_on(self._pairs.add_found(*self._partner.read(message)))
+            self._expire()  # after it: this may have waited for the executor
 
     def _work_on(self, pair: tuple[_Arrival, Any] | None) -> None:
         """Hand a picture over with what its partner says of it, once both are there."""
@@ -576,7 +588,7 @@ class PerceptionNode(LifecycleNode):
             self.get_logger().info(f'first picture answered after {total_ms:.1f} ms')
         if total_ms > params.slow_frame_ms:
             slowest = max(stages_ms, key=stages_ms.__getitem__)
-            if self._reminders.is_due('slow', slowest):
+            if self._reminders.is_due(f'slow: {slowest}'):
                 self.get_logger().warning(
                     f'a frame took {total_ms:.0f} ms, more than slow_frame_ms {params.slow_frame_ms:g}; '
                     f'the slowest stage is {slowest} with {stages_ms[slowest]:.0f} ms'
@@ -618,7 +630,7 @@ class PerceptionNode(LifecycleNode):
         said = str(error) if isinstance(error, IsaacInferError) else ''
         self._health.error(said or f'{type(error).__name__}: {error}')
         text = said or ''.join(traceback.format_exception(error))
-        if self._reminders.is_due('error', text):
+        if self._reminders.is_due(text):
             self.get_logger().error(text)
 
     def _on_incompatible_qos(self, event: Any) -> None:
@@ -714,23 +726,25 @@ class PerceptionNode(LifecycleNode):
         # As it should be where the camera is faster, but nobody should have to guess.
         if busy := recent.dropped[BUSY]:
             rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
-            self.get_logger().warning(rate, once=True)
+            if self._reminders.is_due(rate):
+                self.get_logger().warning(rate)
         if (unpaired := recent.dropped[UNPAIRED]) and self._partner is not None:
             topic = self._partner.topic
             gone = f'{unpaired} given up for newer ones: what {topic} says of them did not come in time'
             rate += f'; {gone}'
-            self.get_logger().warning(gone, once=True)
+            if self._reminders.is_due(gone):
+                self.get_logger().warning(gone)
         if missing_s > params.image_timeout_s:
             why = self._why_no_image()
             text = f'no picture for {missing_s:.0f} s: {why}'
-            if self._reminders.is_due('no picture', why):
+            if self._reminders.is_due(text):
                 self.get_logger().warning(text)
             return WARN, text
         if bad:
             level = WARN if recent.answered else ERROR
             return level, f'{bad} of {counted(bad + recent.answered, "picture")} failed: {report.last_error}'
         if problem := clock_problem(self.get_clock()):
-            if self._reminders.is_due('clock'):
+            if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
             return WARN, problem
         if self._problem:

@@ -248,8 +248,8 @@ def test_a_camera_that_does_not_come_is_said_at_growing_distances_and_always_in_
 ):
     now_s, said = [0.0], []
     monkeypatch.setattr(perception_node, 'monotonic', lambda: now_s[0])
+    monkeypatch.setattr(perception_node, 'Reminders', lambda: Reminders(lambda: now_s[0]))
     node, _ = make()
-    monkeypatch.setattr(node, '_reminders', Reminders(lambda: now_s[0]))
     node._start()
     log = SimpleNamespace(warning=lambda text, **_: said.append((now_s[0], text)))
     monkeypatch.setattr(node, 'get_logger', lambda: log)
@@ -257,6 +257,11 @@ def test_a_camera_that_does_not_come_is_said_at_growing_distances_and_always_in_
         level, text = node._judge(node._health.report())
         assert level == WARN and text.startswith(f'no picture for {now_s[0]} s: nobody publishes /image')
     assert [at_s for at_s, _ in said] == [6, 16, 36, 76]
+    node.trigger_deactivate()
+    node.trigger_activate()
+    now_s[0] = 106
+    node._judge(node._health.report())
+    assert said[-1][0] == 106  # whoever activates it again hears what is still wrong
 
 
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):

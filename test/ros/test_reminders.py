@@ -1,8 +1,8 @@
-"""What goes on is said at growing distances, what changes at once."""
+"""What goes on is said at growing distances, what is new at once."""
 
 import pytest
 
-from isaac_infer.ros.reminders import LONGEST_S, REPEAT_S, Reminders
+from isaac_infer.ros.reminders import LONGEST_S, MOST_KEPT, MOST_NEWS, Reminders
 
 
 class Clock:
@@ -18,15 +18,15 @@ def said():
     clock = Clock()
     reminders = Reminders(clock)
 
-    def said(seconds, what='', subject='camera'):
+    def said(seconds, text='no picture'):
         begin, due = clock.now_s, []
         while clock.now_s < begin + seconds:
-            if reminders.is_due(subject, what):
+            if reminders.is_due(text):
                 due.append(clock.now_s - begin)
             clock.now_s += 1
         return due
 
-    said.clock = clock
+    said.clock, said.reminders = clock, reminders
     return said
 
 
@@ -39,10 +39,24 @@ def test_the_distance_has_an_end(said):
     assert due[-1] - due[-2] == LONGEST_S
 
 
-def test_what_changes_is_said_soon(said):
-    said(100)
-    assert said(12, 'another') == [0, 10]
-    assert said(REPEAT_S + 1, 'a third') == [8]
+def test_numbers_in_it_are_no_change(said):
+    due = []
+    for second in range(160):
+        due += [
+            second for _ in said(1, f'no picture for {second} s, the newest is {-second / 7:.3f} s older')
+        ]
+    assert due == [0, 10, 30, 70, 150]
+
+
+def test_something_else_is_said_at_once_and_neither_disturbs_the_other(said):
+    assert said(5) == [0]
+    due = []
+    for second in range(5, 75):
+        for text in ('no picture', 'bad step'):
+            due += [(second, text) for _ in said(0.5, text)]
+            said.clock.now_s -= 0.5
+    assert [second for second, text in due if text == 'no picture'] == [10, 30, 70]
+    assert [second for second, text in due if text == 'bad step'] == [5, 15, 35]
 
 
 def test_what_comes_back_is_news(said):
@@ -51,6 +65,11 @@ def test_what_comes_back_is_news(said):
     assert said(12) == [0, 10]
 
 
-def test_subjects_do_not_know_one_another(said):
-    said(5)
-    assert said(5, subject='clock') == [0]
+def test_rubbish_of_many_kinds_does_not_fill_the_log_and_is_not_kept(said):
+    letters = [f'{chr(97 + at // 26)}{chr(97 + at % 26)}' for at in range(500)]
+    said_now = [text for text in letters if said.reminders.is_due(text)]
+    assert said_now == letters[:MOST_NEWS]
+    for text in letters:
+        said.clock.now_s += 10
+        assert said.reminders.is_due(text)
+    assert len(said.reminders._said) == MOST_KEPT

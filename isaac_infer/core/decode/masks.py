@@ -182,16 +182,20 @@ def interpolated_labels(scores: np.ndarray, label: np.ndarray, rows: Taps, colum
     tiles = np.flatnonzero(is_mixed.take(down.cell, axis=0).take(across.cell, axis=1))
     at_down, at_across = np.divmod(tiles, len(across.cell))
     values_per_tile = CORNERS * len(scores) + len(down.pixel) * len(across.pixel)
+    values = 0
     for block in blocks(len(tiles), values_per_tile, LEAST_TILES):
         of_down, of_across = down[at_down[block]], across[at_across[block]]
         corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
-        _label_tiles(labels, corners, of_down, of_across)
+        values += _label_tiles(labels, corners, of_down, of_across)
+        if values > MOST_VALUES:
+            return nearest(label, rows, columns)
     return labels
 
 
 # What is interpolated in one picture; a map with more borders than that is left as it is.
 MOST_PIXELS = 1 << 19
 MOST_SCORES = 1 << 22
+MOST_VALUES = 1 << 22  # scores that are worked out: pixels times rivals, which are many in noise alone
 
 
 @dataclass(frozen=True)
@@ -220,8 +224,10 @@ def _runs(along: Taps) -> Runs:
     return Runs(along.low[start], pixel, along.weight[pixel])
 
 
-def _label_tiles(labels: np.ndarray, corners: np.ndarray, down: Runs, across: Runs) -> None:
+def _label_tiles(labels: np.ndarray, corners: np.ndarray, down: Runs, across: Runs) -> int:
     """Write the best class of the source pixels of n tiles, each a run of rows and one of columns.
+
+    Gives how many scores were worked out for it.
 
     A class that no corner of a cell raises above the lowest corner of another cannot win in it: mostly two
     are left, its rivals. All tiles are worked out at once, with their first rival, then with their second,
@@ -257,6 +263,7 @@ def _label_tiles(labels: np.ndarray, corners: np.ndarray, down: Runs, across: Ru
         np.maximum(winner[..., left], number, out=winner[..., left])  # later rivals have higher numbers
         np.maximum(best[..., left], value, out=best[..., left])
     labels.reshape(-1)[down.pixel[:, None] * labels.shape[1] + across.pixel] = winner
+    return len(rival) * len(down.pixel) * len(across.pixel)
 
 
 def _corners(scores: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:

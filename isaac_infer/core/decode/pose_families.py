@@ -52,11 +52,13 @@ def _keypoint_shape(model: Model, values: int) -> tuple[int, int]:
 
 
 def _tensors(model: Model, dimensions: int) -> list[TensorSpec]:
-    """The outputs with so many axes, of those that the user names."""
+    """The outputs of real numbers with so many axes, of those that the user names."""
     return [
         output
         for output in model.outputs
-        if len(output.shape) == dimensions and output.name in (model.output_names or (output.name,))
+        if len(output.shape) == dimensions
+        and output.dtype.kind == 'f'
+        and output.name in (model.output_names or (output.name,))
     ]
 
 

@@ -32,7 +32,7 @@ MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, sev
 MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
 MAX_CLASSES = 1 << 16  # a class map has two bytes at most
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
-LEAST_CONTRAST = 1.0  # between all logits of a grey picture, of whoever tells classes apart
+FAINT = 0.5  # what key points score at most in a grey picture, where there are none
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
 BACKGROUND_NAMES = ('background', '__background__', 'bg', '_background_', 'unlabeled', 'void')
@@ -531,7 +531,7 @@ def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
     """
     low, high = scores.min(), scores.max()
     is_shared_out = np.allclose(scores.sum(axis=axis), 1, atol=SHARES_TOLERANCE)  # by softmax
-    if high - low >= LEAST_CONTRAST or is_shared_out:
+    if max(-low, high) >= FAINT or is_shared_out:
         return spec
     warning = (
         f'{spec.outputs[0]}: {spec.num_classes} channels from {low:.2g} to {high:.2g} in a grey picture are '

@@ -298,7 +298,8 @@ def test_scores_of_classes_are_no_heat_maps():
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
     unsure = np.full_like(shares, 1 / 17)
-    for scores in (logits, shares, unsure, unsure.astype(np.float16), np.log(shares)):
+    each = 1 / (1 + np.exp(-2 * logits))  # a sigmoid per class, which need not add up
+    for scores in (logits, shares, unsure, unsure.astype(np.float16), np.log(shares), each):
         assert semantic_spec(scores).warnings == ()
 
 
@@ -449,8 +450,9 @@ def test_a_score_of_minus_infinity_rules_a_class_out(dtype):
     assert (maps[0] == maps[1]).mean() > 0.999
 
 
-def test_a_map_of_nothing_but_borders_is_not_interpolated(monkeypatch):
-    monkeypatch.setattr(masks, 'MOST_PIXELS', 100)
+@pytest.mark.parametrize('limit', ['MOST_PIXELS', 'MOST_SCORES', 'MOST_VALUES'])
+def test_a_map_of_nothing_but_borders_is_not_interpolated(monkeypatch, limit):
+    monkeypatch.setattr(masks, limit, 100)
     scores = np.random.default_rng(1).normal(size=(1, 4, *GRID_HW)).astype(np.float32)
     spec, fit = semantic_spec(scores), fit_picture(SOURCE_HW, SIZE_HW, resize='stretch')
     coarse = decode_pixels(scores, spec, fit=fit, limits=Limits(interpolate_scores=False))
