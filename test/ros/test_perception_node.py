@@ -251,7 +251,7 @@ def test_a_camera_that_does_not_come_is_said_at_growing_distances_and_always_in_
     monkeypatch.setattr(perception_node, 'Reminders', lambda: Reminders(lambda: now_s[0]))
     node, _ = make()
     node._start()
-    log = SimpleNamespace(warning=lambda text, **_: said.append((now_s[0], text)))
+    log = SimpleNamespace(warning=lambda text: said.append((now_s[0], text)), info=lambda text: None)
     monkeypatch.setattr(node, 'get_logger', lambda: log)
     for now_s[0] in range(6, 100):
         level, text = node._judge(node._health.report())
