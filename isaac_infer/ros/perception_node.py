@@ -299,6 +299,7 @@ class PerceptionNode(LifecycleNode):
         if partner is not None:
             self._pairs = Pairs(partner.timeout_s)
             self._companions += (Companion(partner.topic, partner.message, self._on_partner),)
+        self._check_companions()
         self._health.restart()
         spec, session = self._pipeline.spec, self._pipeline.session
         for each in (self._pipeline, *self._pipeline.twins):
@@ -326,7 +327,6 @@ class PerceptionNode(LifecycleNode):
     @_transition
     def on_activate(self) -> None:
         """Subscribe."""
-        self._check_companions()
         self._reminders = Reminders()  # whoever activates it again wants to hear what is still wrong
         self._last_image_s = monotonic()
         self._lost = 0  # as the subscription counts

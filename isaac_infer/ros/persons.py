@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from vision_msgs.msg import Detection2DArray
 
-from isaac_infer.core.errors import SessionError
+from isaac_infer.core.errors import FrameError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections, no_detections
 from isaac_infer.params import PoseNodeParams
@@ -29,11 +29,14 @@ class PersonsOfTopic:
 
     def read(self, message: Detection2DArray) -> tuple[int, Detections]:
         """Give the stamp of a message, and the persons among what was found."""
+        try:
+            self._newest_ns = stamp_ns_of(message.header)
+        except FrameError as error:
+            raise FrameError(f'{self.topic}: {str(error).removeprefix("image: ")}') from error
         found, classes = detections_from_msg(message, [])
         self._others.update(classes[: MOST_TOLD - len(self._others)])
         self._has_matched |= not self._classes.isdisjoint(classes)
         is_person = np.array([text in self._classes for text in classes], bool)
-        self._newest_ns = stamp_ns_of(message.header)
         return self._newest_ns, found[is_person & (found.score >= self._threshold)]
 
     def missing(self, stamp_ns: int) -> SessionError:

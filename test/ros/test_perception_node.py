@@ -17,7 +17,7 @@ from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
 from isaac_infer.ros.diagnostics import OK, WARN
 from isaac_infer.ros.images import image_to_cdr
-from isaac_infer.ros.perception_node import Loaded, Output, Perception, PerceptionNode
+from isaac_infer.ros.perception_node import Companion, Loaded, Output, Perception, PerceptionNode
 from isaac_infer.ros.reminders import Reminders
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (8, 8)), ('output0',), ('mug',), 1)
@@ -262,6 +262,18 @@ def test_a_camera_that_does_not_come_is_said_at_growing_distances_and_always_in_
     now_s[0] = 106
     node._judge(node._health.report())
     assert said[-1][0] == 106  # whoever activates it again hears what is still wrong
+
+
+@pytest.mark.parametrize('topic', ['image', 'results'])
+def test_a_node_that_would_wait_for_itself_is_not_configured(make, topic):
+    def load(params, say, is_cancelled):
+        companion = Companion(topic, Empty, lambda message: None)
+        return Loaded(PretendedPipeline(), {'model': 'pretended'}, companions=(companion,))
+
+    node, _ = make(load)
+    node._start()
+    assert state(node) == 'unconfigured'
+    assert f"{topic}: expected a topic of another node, got this node's own {topic}" in node._failure
 
 
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
