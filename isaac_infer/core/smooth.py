@@ -20,7 +20,7 @@ class Smoothing:
     min_cutoff_hz: float = 1.7  # of what stands still: lower is calmer
     beta: float = 1.0  # how much the cutoff rises with speed: higher lags less
     iou_threshold: float = 0.3  # of the boxes of one person in two pictures
-    max_age_s: float = 1.0  # how long a person that is not found is remembered
+    max_age_s: float = 1.0  # how long a person that is not found is remembered at least: see `Tracker`
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ class Smoother:
                 the same name begin anew.
         """
         numbers = self._track(poses, stamp_ns, smoothing)
-        oldest_ns = stamp_ns - round(smoothing.max_age_s * 1e9)
-        self._states = {
-            number: state for number, state in self._states.items() if oldest_ns <= state.stamp_ns <= stamp_ns
-        }
+        known = self._tracker.numbers
+        self._states = {number: state for number, state in self._states.items() if number in known}
         xy = poses.xy.copy()
         is_found = (poses.score >= threshold) & (poses.score > 0)
         for row, number in enumerate(numbers.tolist()):

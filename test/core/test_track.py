@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isaac_infer.core.track import Tracker
+from isaac_infer.core.track import MOST_UNSEEN, Tracker
 
 FRAME_NS = 33_000_000
 
@@ -34,7 +34,24 @@ def test_one_that_is_hidden_for_a_moment_is_known_again_and_after_a_while_is_new
     tracker(boxes((0, 0, 10, 10)), 0)
     tracker(boxes(), FRAME_NS)
     assert tracker(boxes((0, 0, 10, 10)), 2 * FRAME_NS).tolist() == [1]
-    assert tracker(boxes((0, 0, 10, 10)), 2_000_000_000).tolist() == [2]
+    for at in range(3, 40):
+        tracker(boxes(), at * FRAME_NS)
+    assert tracker(boxes((0, 0, 10, 10)), 40 * FRAME_NS).tolist() == [2]
+
+
+def test_an_object_keeps_its_number_however_slow_the_pictures_come():
+    tracker = Tracker()
+    found, nobody = boxes((0, 0, 10, 10)), boxes()
+    stream = [found, found, nobody, nobody, found, nobody, nobody, nobody, nobody, found]
+    numbers = [tracker(rows, at * 1_100_000_000).tolist() for at, rows in enumerate(stream)]
+    assert numbers == [[1], [1], [], [], [1], [], [], [], [], [2]]
+
+
+def test_what_is_remembered_is_bounded_where_no_time_passes():
+    tracker = Tracker()
+    for at in range(1000):
+        tracker(boxes((20 * at, 0, 20 * at + 10, 10)), 0)
+    assert len(tracker.numbers) == 1 + MOST_UNSEEN
 
 
 def test_everything_is_new_where_time_goes_back():
