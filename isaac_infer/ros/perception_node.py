@@ -228,6 +228,7 @@ class PerceptionNode(LifecycleNode):
         self._is_starting = False  # by itself: configured and activated in one go
         self._failure = ''
         self._topic = ''
+        self._told: tuple[str, ...] = ()  # fallbacks that were known when the model was opened
         self._has_answered = False  # a picture, since this process began
         self._last_image_s = monotonic()
         self._lost = 0
@@ -319,7 +320,8 @@ class PerceptionNode(LifecycleNode):
         )
         for note in spec.notes:
             log.info(note)
-        for fallback in self._pipeline.fallbacks:
+        self._told = self._pipeline.fallbacks
+        for fallback in self._told:
             log.warning(fallback)
         if not self._is_starting:
             log.info('configured; activate it (lifecycle) to begin')
@@ -697,10 +699,13 @@ class PerceptionNode(LifecycleNode):
         backend = ''
         if self._pipeline is not None:
             session = self._pipeline.session
-            backend = session.backend
+            backend, fallbacks = session.backend, self._pipeline.fallbacks
+            for fallback in fallbacks:  # some show only in what comes
+                if fallback not in self._told and self._reminders.is_due('fallback', fallback):
+                    self.get_logger().warning(fallback)
             values |= {
                 'backend': backend,
-                'fallbacks': ' '.join(self._pipeline.fallbacks),
+                'fallbacks': ' '.join(fallbacks),
                 'decoder': self._pipeline.spec.decoder,
             }
         answer = self._last_answer

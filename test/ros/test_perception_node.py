@@ -276,6 +276,19 @@ def test_a_node_that_would_wait_for_itself_is_not_configured(make, topic):
     assert f"{topic}: expected a topic of another node, got this node's own {topic}" in node._failure
 
 
+def test_a_fallback_that_shows_only_while_the_node_runs_is_in_the_log_too(make, monkeypatch):
+    node, opened = make()
+    said = []
+    log = SimpleNamespace(warning=lambda text, **_: said.append(text), info=lambda text, **_: None)
+    monkeypatch.setattr(node, 'get_logger', lambda: log)
+    node._loading.result().pipeline.fallbacks = ('known from the start',)
+    node._start()
+    opened[0].fallbacks += ('found out later',)
+    for _ in range(3):
+        node._publish_diagnostics()
+    assert said == ['known from the start', 'found out later']
+
+
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
     node, _ = make()
 
