@@ -30,7 +30,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.encodings import stamp_ns_from_cdr
-from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.spec import Limits, ModelSpec
@@ -52,6 +52,7 @@ from isaac_infer.ros.diagnostics import (
     report_values,
     wait_until_heard,
 )
+from isaac_infer.ros.graph import published
 from isaac_infer.ros.images import (
     frame_from_compressed_cdr,
     frame_from_image_cdr,
@@ -523,7 +524,19 @@ class PerceptionNode(LifecycleNode):
         """Say which pictures have waited for their partner for too long."""
         for stamp_ns in self._pairs.expire() if self._partner is not None else ():
             self._health.dropped(FAILED)
-            self._note_error(self._partner.missing(stamp_ns))
+            self._note_error(self._why_no_partner() or self._partner.missing(stamp_ns))
+
+    def _why_no_partner(self) -> IsaacInferError | None:
+        """Name the topic of the partner where nobody publishes it, and those that it may be meant for."""
+        assert self._partner is not None
+        message, topic = self._partner.message, self.resolve_topic_name(self._partner.topic)
+        if self.count_publishers(topic):
+            return None
+        ours = {self.resolve_topic_name(output.topic) for output in self._perception.outputs}
+        kind = f'{message.__module__.split(".")[0]}/msg/{message.__name__}'
+        others = [name for name in published(self, kind) if name not in ours]
+        hint = f'; there is {", ".join(others)}' if others else ''
+        return SessionError(f'nobody publishes {topic}{hint}')
 
     def _offer(self, arrival: _Arrival) -> None:
         if self._worker.offer(arrival):
@@ -768,14 +781,13 @@ class PerceptionNode(LifecycleNode):
         topic, wanted = self._topic, self._wanted_type()
         publishers = self.get_publishers_info_by_topic(topic)
         if not publishers:
-            ours = (topic, *(self.resolve_topic_name(output.topic) for output in self._perception.outputs))
-            topics = self.get_topic_names_and_types()
             is_compressed = self.params.transport == 'compressed'
             twin = topic.removesuffix('/compressed') if is_compressed else f'{topic}/compressed'
-            if any(name == twin for name, _ in topics):
+            if any(name == twin for name, _ in self.get_topic_names_and_types()):
                 other = 'raw' if is_compressed else 'compressed'
                 return f'nobody publishes {topic}, but {twin} is there; set transport to {other}'
-            others = [name for name, types in topics if wanted in types and name not in ours]
+            ours = (topic, *(self.resolve_topic_name(output.topic) for output in self._perception.outputs))
+            others = [name for name in published(self, wanted) if name not in ours]
             hint = f'; remap it to one of {", ".join(others)}' if others else ''
             return f'nobody publishes {topic}{hint}'
         said = '; '.join(

@@ -347,9 +347,15 @@ def test_pictures_wait_for_their_partner_while_the_model_is_free_and_none_is_los
     for transit in (node.trigger_cleanup, node.trigger_configure, node.trigger_activate):
         transit()
     show(node, 4)
+    publisher = node.create_publisher(Empty, partner.topic, 1)
     node._publish_diagnostics()
     assert counts(node) == (5, 1, {'unpaired': 1, 'bad_image': 1, 'inactive': 1, 'failed': 1})
     assert node._health.report().last_error == 'nothing came for 4'
+    node.destroy_publisher(publisher)
+    node.create_publisher(Empty, 'elsewhere', 1)
+    show(node, 5)
+    node._publish_diagnostics()
+    assert node._health.report().last_error == 'nobody publishes /partner; there is /elsewhere'
 
 
 def test_a_picture_that_waits_is_begun_by_the_twin(make):
