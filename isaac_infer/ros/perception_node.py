@@ -52,7 +52,7 @@ from isaac_infer.ros.diagnostics import (
     report_values,
     wait_until_heard,
 )
-from isaac_infer.ros.graph import published
+from isaac_infer.ros.graph import published, published_by_others
 from isaac_infer.ros.images import (
     frame_from_compressed_cdr,
     frame_from_image_cdr,
@@ -786,8 +786,7 @@ class PerceptionNode(LifecycleNode):
             if any(name == twin for name, _ in self.get_topic_names_and_types()):
                 other = 'raw' if is_compressed else 'compressed'
                 return f'nobody publishes {topic}, but {twin} is there; set transport to {other}'
-            ours = (topic, *(self.resolve_topic_name(output.topic) for output in self._perception.outputs))
-            others = [name for name in published(self, wanted) if name not in ours]
+            others = published_by_others(self, wanted)
             hint = f'; remap it to one of {", ".join(others)}' if others else ''
             return f'nobody publishes {topic}{hint}'
         said = '; '.join(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from processes import wait_until
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
 from std_msgs.msg import Empty
 
 from isaac_infer.core.errors import ModelError
@@ -287,6 +288,17 @@ def test_a_fallback_that_shows_only_while_the_node_runs_is_in_the_log_too(make, 
     for _ in range(3):
         node._publish_diagnostics()
     assert said == ['known from the start', 'found out later']
+
+
+def test_where_no_pictures_come_those_of_cameras_are_named_and_none_of_nodes_that_answer(make, ros):
+    node, _ = make()
+    node._start()
+    node.create_publisher(Image, 'pose/overlay', 1)
+    camera = ros.create_node('camera')
+    camera.create_publisher(Image, 'front/image', 1)
+    why = 'nobody publishes /image; remap it to one of /front/image'
+    assert wait_until(lambda: node._why_no_image() == why, timeout_s=5)
+    camera.destroy_node()
 
 
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
