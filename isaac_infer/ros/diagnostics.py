@@ -23,8 +23,8 @@ PERCENTS = (50, 95, 99)
 HEARD_TIMEOUT_S = 0.5
 
 # Why a picture got no answer. LOST ones were never received; of the others and the answered ones, the sum is
-# what was received. UNPAIRED: what is needed of another node came first for a newer one. INACTIVE: the node
-# was deactivated before the answer was ready.
+# what was received. UNPAIRED: what is needed of another node came first for a newer one, or too late.
+# INACTIVE: the node was deactivated before the answer was ready.
 BUSY, UNPAIRED, BAD_IMAGE, FAILED = 'busy', 'unpaired', 'bad_image', 'failed'
 INACTIVE, LOST = 'inactive', 'lost_in_transport'
 CAUSES = (BUSY, UNPAIRED, BAD_IMAGE, FAILED, INACTIVE, LOST)

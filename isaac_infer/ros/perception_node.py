@@ -219,6 +219,7 @@ class PerceptionNode(LifecycleNode):
         self._extra: Any = None
         self._partner: Partner | None = None
         self._pairs: Pairs[_Arrival, Any] = Pairs(0.0)  # used where there is a partner
+        self._late = 0  # pictures whose partner came too late or not at all, since the last report
         self._companion_subscriptions: list[Any] = []
         self._facts: Mapping[str, str] = {}
         self._last_answer: Answer | None = None
@@ -523,7 +524,8 @@ class PerceptionNode(LifecycleNode):
     def _expire(self) -> None:
         """Say which pictures have waited for their partner for too long."""
         for stamp_ns in self._pairs.expire() if self._partner is not None else ():
-            self._health.dropped(FAILED)
+            self._health.dropped(UNPAIRED)
+            self._late += 1
             self._note_error(self._why_no_partner() or self._partner.missing(stamp_ns))
 
     def _why_no_partner(self) -> IsaacInferError | None:
@@ -731,13 +733,14 @@ class PerceptionNode(LifecycleNode):
 
     def _judge(self, report: Report) -> tuple[bytes, str]:
         """Give the level of the node's health, and why."""
+        late, self._late = self._late, 0
         if self._loading is not None:
             return OK, f'opening the model: {self._progress}' if self._progress else 'opening the model'
         if not self._is_active:
             return (ERROR, self._failure) if self._failure else (OK, self._state_machine.current_state[1])
         recent, params = report.recent, self.params
         missing_s = monotonic() - self._last_image_s
-        bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED]
+        bad = recent.dropped[BAD_IMAGE] + recent.dropped[FAILED] + late
         rate = f'{report.rate_hz:.1f} pictures per second'
         if not recent.received:
             rate = f'{counted(report.total.answered, "picture")} answered, none came since the last report'
@@ -746,7 +749,7 @@ class PerceptionNode(LifecycleNode):
             rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
             if self._reminders.is_due(rate):
                 self.get_logger().warning(rate)
-        if (unpaired := recent.dropped[UNPAIRED]) and self._partner is not None:
+        if (unpaired := recent.dropped[UNPAIRED] - late) and self._partner is not None:
             topic = self._partner.topic
             gone = f'{unpaired} given up for newer ones: what {topic} says of them did not come in time'
             rate += f'; {gone}'

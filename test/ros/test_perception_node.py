@@ -16,7 +16,7 @@ from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
-from isaac_infer.ros.diagnostics import OK, WARN
+from isaac_infer.ros.diagnostics import ERROR, OK, WARN
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perception_node import Companion, Loaded, Output, Perception, PerceptionNode
 from isaac_infer.ros.reminders import Reminders
@@ -361,12 +361,14 @@ def test_pictures_wait_for_their_partner_while_the_model_is_free_and_none_is_los
     show(node, 4)
     publisher = node.create_publisher(Empty, partner.topic, 1)
     node._publish_diagnostics()
-    assert counts(node) == (5, 1, {'unpaired': 1, 'bad_image': 1, 'inactive': 1, 'failed': 1})
+    assert counts(node) == (5, 1, {'unpaired': 2, 'bad_image': 1, 'inactive': 1})
     assert node._health.report().last_error == 'nothing came for 4'
     node.destroy_publisher(publisher)
     node.create_publisher(Empty, 'elsewhere', 1)
     show(node, 5)
-    node._publish_diagnostics()
+    node._expire()
+    level, text = node._judge(node._health.report())
+    assert level == ERROR and text.startswith('1 of 1 picture failed: nobody publishes /partner')
     assert node._health.report().last_error == 'nobody publishes /partner; there is /elsewhere'
 
 
