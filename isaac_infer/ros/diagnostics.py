@@ -46,6 +46,7 @@ class Report:
 
     rate_hz: float  # answers per second
     input_rate_hz: float
+    done_rate_hz: float  # pictures answered or dropped here per second: those that waited came earlier
     total: Tally
     recent: Tally  # the difference to the last report
     percentiles_ms: Mapping[str, tuple[float, float, float]]  # 50th, 95th, 99th by stage
@@ -108,7 +109,9 @@ class Health:
             now.answered - last.answered,
             {cause: now.dropped.get(cause, 0) - last.dropped.get(cause, 0) for cause in CAUSES},
         )
-        return Report(recent.answered / seconds, recent.received / seconds, now, recent, percentiles, error)
+        done = recent.answered + sum(recent.dropped.values()) - recent.dropped[LOST]
+        rates_hz = (count / seconds for count in (recent.answered, recent.received, done))
+        return Report(*rates_hz, now, recent, percentiles, error)
 
 
 def report_values(report: Report) -> dict[str, str]:

@@ -746,7 +746,7 @@ class PerceptionNode(LifecycleNode):
             rate = f'{counted(report.total.answered, "picture")} answered, none came since the last report'
         # As it should be where the camera is faster, but nobody should have to guess.
         if busy := recent.dropped[BUSY]:
-            rate += f' of {report.input_rate_hz:.1f}; {busy} came while the model was busy'
+            rate += f' of {report.done_rate_hz:.1f}; {busy} came while the model was busy'
             if self._reminders.is_due(rate):
                 self.get_logger().warning(rate)
         if (unpaired := recent.dropped[UNPAIRED] - late) and self._partner is not None:

@@ -372,6 +372,27 @@ def test_pictures_wait_for_their_partner_while_the_model_is_free_and_none_is_los
     assert node._health.report().last_error == 'nobody publishes /partner; there is /elsewhere'
 
 
+def test_no_more_pictures_are_answered_than_there_were(make):
+    partner, pipeline = PretendedPartner(), PretendedPipeline()
+    node, _ = make(lambda *_: Loaded(pipeline, {'model': 'pretended'}, partner=partner))
+    node._start()
+    for stamp_ns in (1, 2, 3):
+        show(node, stamp_ns)
+    node._judge(node._health.report())  # they came before, and what is said of them comes after it
+    show(node, 4)
+    for stamp_ns in (1, 2, 3):
+        node._on_partner(stamp_ns)
+        if stamp_ns == 1:
+            assert pipeline.begun.acquire(timeout=10)
+    pipeline.proceed.release(2)
+    assert wait_until(lambda: node._health._answered == 2)
+    report = node._health.report()
+    assert report.input_rate_hz < report.rate_hz < report.done_rate_hz
+    _, text = node._judge(report)
+    rate, of = (float(text.split(' ')[at].rstrip(';')) for at in (0, 5))
+    assert rate < of and '; 1 came while the model was busy' in text
+
+
 def test_a_picture_that_waits_is_begun_by_the_twin(make):
     node, opened = make()
     node._start()
