@@ -26,6 +26,7 @@ from isaac_infer.core.record import Record
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
 from isaac_infer.ros.diagnostics import LEVEL_NAMES, clock_problem
+from isaac_infer.ros.graph import published
 from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.parameters import NodeParameters
@@ -73,12 +74,20 @@ class Recorder(Node):
         """Write what was recorded, and say where; safe to call twice."""
         params, log = self._params, self.get_logger()
         if params.contact_sheet and not self._record.samples():
-            why = 'no answer came with its picture' if self._record.answered else 'no answers came'
+            why = 'no answer came with its picture' if self._record.answered else self._why_no_answers()
             log.warning(f'no contact sheet: {why}')
         elif params.contact_sheet and self._write(Path(params.contact_sheet), self._contact_sheet):
             log.info(f'written: {params.contact_sheet}')
         if params.report and self._write_report():
             log.info(f'written: {params.report}')
+
+    def _why_no_answers(self) -> str:
+        """Name the topic where nobody publishes it, and those that it may be meant for."""
+        topic = self.resolve_topic_name('detections')
+        others = published(self, 'vision_msgs/msg/Detection2DArray')
+        if self.count_publishers(topic) or not others:
+            return 'no answers came'
+        return f'no answers came: nobody publishes {topic}; remap detections to one of {", ".join(others)}'
 
     def _hear(self, topic: str, callback: Callable[[Any], None], message: Any) -> None:
         """Take a message; one that cannot be used is told, and ends nothing: anybody may have sent it."""

@@ -72,6 +72,16 @@ def test_a_sheet_that_nothing_can_be_shown_on_is_told(start, tmp_path):
     assert not (tmp_path / 'a.png').exists()
 
 
+def test_answers_on_another_topic_are_named_where_none_came(start, make_peer, tmp_path):
+    peer = make_peer()
+    peer.node.create_publisher(Detection2DArray, 'persons', 10)
+    recorder = start('recorder', *parameters(contact_sheet=tmp_path / 'a.png'), '-r', 'image:=picture')
+    assert wait_until(lambda: peer.node.count_subscribers('picture'))
+    wait_until(lambda: False, timeout_s=1)  # it knows this peer a moment later
+    assert recorder.stop() == 0
+    assert 'nobody publishes /detections; remap detections to one of /persons' in recorder.log
+
+
 WITHOUT_ROOM = """
 import sys
 from isaac_infer.nodes import recorder
