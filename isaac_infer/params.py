@@ -568,7 +568,9 @@ class PerceptionNodeParams(Params):
     overlay_line_width: int = param(
         0, 'Line width of the overlay in pixels; 0: fitting the picture.', low=0, high=100, live=True
     )
-    overlay_labels: bool = param(True, 'Write class names into the overlay.', live=True)
+    overlay_labels: bool = param(
+        True, 'Write class names, or the numbers of persons, into the overlay.', live=True
+    )
     overlay_scores: bool = param(True, 'Write scores into the overlay.', live=True)
 
 

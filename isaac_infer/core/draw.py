@@ -5,7 +5,8 @@ from __future__ import annotations
 import colorsys
 import unicodedata
 from collections.abc import Collection, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -83,16 +84,22 @@ def draw_poses(
     skeleton: Skeleton,
     *,
     threshold: float = 0.3,
+    boxes: bool = True,
     line_width: int = 0,
+    labels: bool = True,
+    scores: bool = True,
 ) -> np.ndarray:
-    """Draw the key points of persons and the links between them onto a picture, in place, and return it.
+    """Draw persons, their key points and the links between them onto a picture, in place, and return it.
 
     Args:
         image_bgr: (H, W, 3) uint8.
         poses: K key points each, as many as the skeleton has.
         skeleton: the links and the colours.
         threshold: key points that score less are left out, and so are their links.
-        line_width: of the links in pixels; 0: fitting the picture.
+        boxes: whether to draw the boxes and labels of the persons, each in a colour of its own.
+        line_width: of the links in pixels, those of boxes are thinner; 0: fitting the picture.
+        labels: whether to write the numbers of the persons, where they have some.
+        scores: whether to write the scores of the persons.
     """
     height, width = image_bgr.shape[:2]
     thickness = line_width or max(round((height + width) / LINES), 1)
@@ -113,7 +120,14 @@ def draw_poses(
                 radius = round((1.5 * thickness + is_rim) * (1 << _SHIFT))
                 centre = tuple(points[row, joint].tolist())
                 cv2.circle(image_bgr, centre, radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
-    return image_bgr
+    if not boxes:
+        return image_bgr
+    # A number has its colour and is written as that of a class without a name.
+    numbers = np.arange(len(poses)) if poses.ids is None else poses.ids
+    persons = replace(poses.persons, class_id=numbers)
+    has_labels = labels and poses.ids is not None
+    thin = (thickness + 1) // 2
+    return draw_detections(image_bgr, persons, (), line_width=thin, labels=has_labels, scores=scores)
 
 
 def draw_segmentation(
@@ -205,7 +219,7 @@ def class_colour(class_id: int, palette: Palette = ()) -> Colour:
     return palette[class_id] if 0 <= class_id < len(palette) else _own_colour(class_id)
 
 
-@cache
+@lru_cache(1024)  # numbers of persons go on and on
 def _own_colour(class_id: int) -> Colour:
     hue = (0.58 + class_id * GOLDEN_RATIO) % 1.0
     lightness = (0.55, 0.66, 0.47)[class_id // 5 % 3]

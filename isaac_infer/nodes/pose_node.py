@@ -148,6 +148,8 @@ def overlay(answer: Answer) -> bytearray:
         answer.extra.skeleton,
         threshold=params.keypoint_threshold,
         line_width=params.overlay_line_width,
+        labels=params.overlay_labels,
+        scores=params.overlay_scores,
     )
     return picture_of(image, answer.frame)
 
