@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,17 @@ def test_the_best_object_lies_on_top():
     )
     assert tuple(image[60, 45]) == class_colour(0)
     assert tuple(image[60, 55]) == class_colour(1)
+
+
+def test_objects_of_one_class_that_overlap_are_told_apart_by_their_outlines():
+    both = objects((20, 30, 80, 90), (40, 40, 100, 100))
+    same = replace(both, objects=replace(both.objects, class_id=np.zeros(2, np.int32)))
+    image = draw_segmentation(canvas(), same, ['cup'], opacity=1.0)
+    across = image[65, 40:60].tolist()  # from the one into the other, between their boxes
+    own, outline = list(class_colour(0)), [part // 2 for part in class_colour(0)]
+    assert across[5] == across[15] == own and across[9] == outline
+    hidden = draw_segmentation(canvas(), same, ['cup'], opacity=1.0, hidden=(0,), labels=False, scores=False)
+    assert (hidden[65, 45:60] == GREY).all()
 
 
 def test_boxes_and_labels_are_drawn_over_masks():
