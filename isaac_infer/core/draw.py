@@ -95,7 +95,7 @@ def draw_poses(
         image_bgr: (H, W, 3) uint8.
         poses: K key points each, as many as the skeleton has.
         skeleton: the links and the colours.
-        threshold: key points that score less are left out, and so are their links.
+        threshold: key points that score less are left out like those of the skeleton, and so are their links.
         boxes: whether to draw the boxes and labels of the persons, each in a colour of its own.
         line_width: of the links in pixels, those of boxes are thinner; 0: fitting the picture.
         labels: whether to write the numbers of the persons, where they have some.
@@ -105,6 +105,7 @@ def draw_poses(
     thickness = line_width or max(round((height + width) / LINES), 1)
     near = (poses.xy > (-width, -height)).all(axis=2) & (poses.xy < (2 * width, 2 * height)).all(axis=2)
     is_drawn = near & (poses.score >= threshold) & (poses.score > 0)  # 0: not found, whatever the threshold
+    is_drawn[:, sorted(skeleton.left_out)] = False
     points = np.where(is_drawn[..., None], (poses.xy - 0.5) * (1 << _SHIFT), 0)
     points = np.rint(points).astype(np.int32)
     for row in range(len(poses) - 1, -1, -1):  # the best on top

@@ -30,13 +30,14 @@ class Skeleton:
     left: frozenset[int] = frozenset()  # key points on the body's own left side
     right: frozenset[int] = frozenset()
     colours: tuple[Colour, ...] = ()  # by key point; empty: by side
+    left_out: frozenset[int] = frozenset()  # key points that count as not found
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
         if len(set(self.keypoints)) != count:
             raise ParameterError(f'skeleton {self.name}: expected every key point once, {self._twice()}')
         pairs = {index for link in self.links for index in link}
-        if not all(0 <= index < count for index in {*pairs, *self.left, *self.right}):
+        if not all(0 <= index < count for index in {*pairs, *self.left, *self.right, *self.left_out}):
             raise ParameterError(f'skeleton {self.name}: expected indices from 0 to {count - 1}')
         if any(start == end for start, end in self.links):
             raise ParameterError(f'skeleton {self.name}: a link needs two different key points')
@@ -101,7 +102,7 @@ def choose_skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:
 
 
 def fit_skeleton(skeleton: Skeleton, keypoints: Sequence[str]) -> Skeleton:
-    """Put the user's skeleton into the order of a model's key points; those it leaves out have no links.
+    """Put the user's skeleton into the order of a model's key points; those it does not name are left out.
 
     Raises:
         ParameterError: the skeleton names key points that the model does not have.
@@ -124,6 +125,7 @@ def fit_skeleton(skeleton: Skeleton, keypoints: Sequence[str]) -> Skeleton:
         frozenset(moved[index] for index in skeleton.left),
         frozenset(moved[index] for index in skeleton.right),
         tuple(colours),
+        frozenset(index for index, name in enumerate(keypoints) if name not in skeleton.keypoints),
     )
 
 

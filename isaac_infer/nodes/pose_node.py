@@ -46,7 +46,11 @@ class PoseMessages:
         self._smoother = Smoother()
 
     def refine(self, found: Poses, frame: Frame, params: PoseNodeParams) -> Poses:
-        """Number the persons, and smooth their key points, as the parameters want it."""
+        """Number the persons, and smooth the key points of the skeleton, as the parameters want it."""
+        if self.skeleton.left_out:
+            score = found.score.copy()
+            score[:, sorted(self.skeleton.left_out)] = 0
+            found = replace(found, score=score)
         if not params.track:
             return replace(found, ids=np.arange(1, len(found) + 1))
         if not params.smooth:

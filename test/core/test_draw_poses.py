@@ -3,7 +3,7 @@ import pytest
 
 from isaac_infer.core.draw import class_colour, draw_poses
 from isaac_infer.core.results import Detections, Poses
-from isaac_infer.core.skeleton import LEFT, MIDDLE, RIGHT, Skeleton, skeleton_from
+from isaac_infer.core.skeleton import LEFT, MIDDLE, RIGHT, Skeleton, fit_skeleton, skeleton_from
 
 GREY = 128
 ARMS = skeleton_from({'keypoints': ['chest', 'left_hand', 'right_hand'], 'links': [[0, 1], [0, 2]]})
@@ -44,6 +44,12 @@ def test_joints_that_were_not_found_are_left_out_with_their_links(gone: tuple[fl
     image = draw_poses(canvas(), poses(((80, 60, 0.9), gone, (20, 60, 0.9))), ARMS, boxes=False)
     assert untouched(image[:, 90:]) and untouched(image[:40])
     assert not untouched(image[:, :85])
+
+
+def test_key_points_that_the_skeleton_does_not_name_are_not_drawn() -> None:
+    fitted = fit_skeleton(skeleton_from({'keypoints': ['chest', 'right_hand']}), ARMS.keypoints)
+    image = draw_poses(canvas(), poses(((80, 60, 0.9), (140, 60, 0.9), (20, 60, 0.9))), fitted, boxes=False)
+    assert untouched(image[:, 90:]) and not untouched(image[:, 70:90]) and not untouched(image[:, :40])
 
 
 def test_a_threshold_of_zero_draws_nothing_that_scores_nothing() -> None:

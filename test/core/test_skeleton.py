@@ -99,7 +99,7 @@ def test_a_skeleton_is_read_from_a_file(tmp_path):
 def test_a_skeleton_is_put_into_the_order_of_the_model():
     fitted = fit_skeleton(skeleton_from(ARM), ('right_hand', 'nose', 'shoulder', 'left_hand'))
     assert fitted.links == ((2, 3), (2, 0))
-    assert (fitted.left, fitted.right) == ({3}, {0})
+    assert (fitted.left, fitted.right, fitted.left_out) == ({3}, {0}, {1})
     coloured = skeleton_from({**ARM, 'colours': {'left_hand': [255, 128, 0]}})
     assert coloured == skeleton_from({**ARM, 'colours': {'left_hand': '#ff8000'}})
     assert fit_skeleton(coloured, ('left_hand', 'right_hand', 'shoulder')).colour(0) == (0, 128, 255)

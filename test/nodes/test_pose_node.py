@@ -130,6 +130,18 @@ def test_smoothing_that_is_switched_on_begins_with_the_next_picture_as_it_is():
     assert ((found[2].xy > 10) & (found[2].xy < 20)).all()
 
 
+def test_key_points_that_the_skeleton_does_not_name_are_not_published(start, tmp_path, camera):
+    file = tmp_path / 'arm.yaml'
+    file.write_text('keypoints: [left_wrist, left_elbow]\nlinks: [[left_wrist, left_elbow]]\n')
+    model = save_pose(tmp_path / 'pose.onnx', [20])
+    arguments = parameters(model_file_path=model, skeleton=file, keypoint_threshold=0.0)
+    start('pose_node', *arguments).wait_for('waiting for pictures')
+    keypoints = ask_for(camera, 'keypoints', Detection2DArray).detections
+    assert [entry.results[0].hypothesis.class_id for entry in keypoints] == ['left_elbow', 'left_wrist']
+    joints = ask_for(camera, 'markers', MarkerArray).markers[1]
+    assert len(joints.points) == 2
+
+
 def test_a_skeleton_that_names_joints_the_model_does_not_have_is_refused(start, tmp_path):
     file = tmp_path / 'dog.yaml'
     file.write_text('keypoints: [nose, tail]\nlinks: [[nose, tail]]\n')
