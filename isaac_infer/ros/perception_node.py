@@ -716,7 +716,7 @@ class PerceptionNode(LifecycleNode):
             session = self._pipeline.session
             backend, fallbacks = session.backend, self._pipeline.fallbacks
             for fallback in fallbacks:  # some show only in what comes
-                if fallback not in self._told and self._reminders.is_due('fallback', fallback):
+                if fallback not in self._told and self._reminders.is_due(fallback):
                     self.get_logger().warning(fallback)
             values |= {
                 'backend': backend,

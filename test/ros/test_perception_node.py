@@ -358,8 +358,8 @@ def test_pictures_wait_for_their_partner_while_the_model_is_free_and_none_is_los
     assert counts(node) == (4, 1, {'unpaired': 1, 'bad_image': 1, 'inactive': 1})
     for transit in (node.trigger_cleanup, node.trigger_configure, node.trigger_activate):
         transit()
-    show(node, 4)
     publisher = node.create_publisher(Empty, partner.topic, 1)
+    show(node, 4)
     node._publish_diagnostics()
     assert counts(node) == (5, 1, {'unpaired': 2, 'bad_image': 1, 'inactive': 1})
     assert node._health.report().last_error == 'nothing came for 4'
