@@ -14,7 +14,7 @@ from isaac_infer.core.decode.families import BOXES_ONLY
 from isaac_infer.core.decode.metadata import read_metadata
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
-from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
+from isaac_infer.core.errors import IsaacInferError, ModelError, NamesError, ParameterError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
@@ -119,7 +119,7 @@ def find_task(params: ModelParams) -> tuple[str, str]:
 
     Raises:
         ModelError: there is no such model.
-        ParameterError: it is not for detection, and several others can read it.
+        ParameterError: it is not for detection, and several others can read it; or there is no such decoder.
     """
     path = find_model(model_path(params))
     if by_decoder := _task_by_decoder(params.decoder):
@@ -132,22 +132,32 @@ def find_task(params: ModelParams) -> tuple[str, str]:
             spec = spec_of(path, overrides)
             return (spec.task, 'it was built for this') if spec else (FIRST_TASK, UNKNOWN)
         with contextlib.closing(open_session(path, backend='onnxruntime')) as session:
-            return task_of(session, path, overrides)
+            return task_of(session, path, overrides, is_posed=_is_posed(params))
     except ParameterError:
         raise
     except IsaacInferError:
         return FIRST_TASK, UNKNOWN  # why it does not open is said when it is opened
 
 
-def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, str]:
+def _is_posed(params: ModelParams) -> bool:
+    """Tell whether something is said of the model that only pose models have."""
+    if not isinstance(params, PoseParams):
+        return False
+    return bool(params.keypoints or params.skeleton or params.person_model_file_path)
+
+
+def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: bool = False) -> tuple[str, str]:
     """What a model is for, and why: as it says itself, or the only task that reads all of it; else detection.
 
+    Args:
+        is_posed: whether it is used as only pose models can be: where it can be one, it is.
+
     Raises:
-        ParameterError: it is not for detection, and several others can read it.
+        ParameterError: it is not for detection, and several others can read it; or there is no such decoder.
     """
-    if by_decoder := _task_by_decoder(overrides.decoder):
-        return by_decoder
     says = read_metadata(metadata_of(path, session.metadata, overrides)[0], file_name=path.name)
+    if by_decoder := _task_by_decoder(overrides.decoder or says.own.get('decoder', '')):
+        return by_decoder
     # Such models can be read as detectors too: what only one task says comes first.
     for task in reversed(tuple(TASKS)):
         if says.task in TASKS[task].says:
@@ -156,7 +166,11 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
             return task, f'its metadata says {says.task!r}{boxes}'
         if says.purpose in TASKS[task].says:
             return task, 'its metadata or its sidecar say so'
-    specs = {task: spec for task in TASKS if (spec := _spec_for(task, session, path, overrides))}
+    if says.keypoints:
+        return 'pose', 'its metadata or its sidecar name key points'
+    specs = _specs(session, path, overrides)
+    if is_posed and 'pose' in specs:
+        return 'pose', 'it is used with key points'
     if len(specs) == 1:
         return next(iter(specs)), 'no other one can read it'
     if not specs:
@@ -171,7 +185,8 @@ def task_of(session: Session, path: Path, overrides: Overrides) -> tuple[str, st
         raise ParameterError(
             f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task'
         )
-    if BOXES_ONLY in specs[FIRST_TASK].notes and len(others) == 1:
+    spec = specs[FIRST_TASK]
+    if spec and BOXES_ONLY in spec.notes and len(others) == 1:
         return others[0], f'for {FIRST_TASK} {BOXES_ALONE}'
     return FIRST_TASK, f'it can be read for {" and ".join(others)} too; --task says what it is for'
 
@@ -183,16 +198,27 @@ def _names_with(session: Session, words: Sequence[str]) -> list[str]:
 
 
 def _task_by_decoder(decoder: str) -> tuple[str, str] | None:
-    tasks = [task for task in TASKS if decoder in TASKS[task].decoders]
-    return (tasks[0], f'its decoder is {decoder}') if tasks else None
-
-
-def _spec_for(task: str, session: Session, path: Path, overrides: Overrides) -> ModelSpec | None:
-    """How a model is used for a task; None where it cannot be."""
-    try:
-        return find_spec(session, path, overrides, task=task)
-    except IsaacInferError:
+    """The task of a decoder, and why; None where none is asked for."""
+    if not decoder:
         return None
+    tasks = [task for task in TASKS if decoder in TASKS[task].decoders]
+    if not tasks:
+        known = ''.join(f'\n  {task}: {", ".join(TASKS[task].decoders)}' for task in TASKS)
+        raise ParameterError(f'decoder: there is no decoder {decoder!r}; there are, by task{known}')
+    return tasks[0], f'its decoder is {decoder}'
+
+
+def _specs(session: Session, path: Path, overrides: Overrides) -> dict[str, ModelSpec | None]:
+    """How a model is used, by the tasks that it can be used for; None: but for the number of names."""
+    specs: dict[str, ModelSpec | None] = {}
+    for task in TASKS:
+        try:
+            specs[task] = find_spec(session, path, overrides, task=task)
+        except NamesError:
+            specs[task] = None
+        except IsaacInferError:
+            continue
+    return specs
 
 
 def model_path(params: ModelParams) -> str:

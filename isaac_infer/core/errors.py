@@ -21,6 +21,10 @@ class ModelError(IsaacInferError):
     """A model file cannot be loaded, or cannot be understood without help."""
 
 
+class NamesError(ModelError):
+    """A model is understood, but has other numbers of classes or key points than were named."""
+
+
 class SessionError(IsaacInferError):
     """A loaded model failed to run, or its backend is not available."""
 

@@ -155,7 +155,7 @@ def test_what_a_model_is_for_is_said_with_the_reason(
             save_maps(tmp_path / 'd.onnx', decoder='semantic'),
             'segmentation',
             'semantic',
-            'no other one can read it',
+            'its decoder is semantic',
         ),
     ):
         spec = inspected(model, capsys)['spec']

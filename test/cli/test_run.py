@@ -419,7 +419,7 @@ def test_options_reach_the_pipeline(
         (['--class-filter', 'car'], 2, 'class_filter: expected classes of the model (red, green, blue)'),
         (['--class-names', 'a,b'], 1, 'expected 3 class names, as the model has classes, got 2'),
         (['--class-names', 'nowhere.txt'], 1, 'nowhere.txt'),
-        (['--decoder', 'yolov99'], 1, "there is no decoder 'yolov99'"),
+        (['--decoder', 'yolov99'], 2, "there is no decoder 'yolov99'"),
         (['--backend', 'tensorrt'], 1, 'TensorRT cannot be used'),
         (['--frames', '-1'], 2, 'frames: expected from 0 to'),
         (['--frames', '99999999999999999999'], 2, 'frames: expected from 0 to'),

@@ -16,7 +16,7 @@ from isaac_infer.core.decode.families import (
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
 from isaac_infer.core.decode.tasks import TASKS, describe_decoders
-from isaac_infer.core.errors import ModelError
+from isaac_infer.core.errors import ModelError, NamesError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.spec import MAX_BATCH, ImageSpec, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
@@ -47,6 +47,7 @@ def resolve_spec(
 
     Raises:
         ModelError: no decoder fits, several do, or what is said contradicts what the model is.
+        NamesError: classes or key points are named that are more or fewer than the model has.
     """
     says = read_metadata(metadata, file_name=file_name)
     image, size_input = _image_input(inputs, overrides, says, file_name)
@@ -381,7 +382,7 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
         persons = max(count - COCO_KEYPOINT_VALUES, 0)
         as_pose = family.match(replace(model, names=('',) * persons)) if persons else None
         pose = f' (or {persons}, if it is a pose model)' if as_pose and as_pose.num_classes == persons else ''
-        raise ModelError(
+        raise NamesError(
             f'{file_name}: expected {counted(count, "class name")}{pose}, as the model has classes, '
             f'got {len(model.names)}'
         )
@@ -396,7 +397,7 @@ def _keypoints(match: Match, overrides: Overrides, says: Metadata, file_name: st
             'once; set keypoints'
         )
     if match.keypoints and names and len(names) != len(match.keypoints):
-        raise ModelError(
+        raise NamesError(
             f'{file_name}: expected {counted(len(match.keypoints), "name")} of key points, as the model has '
             f'key points, got {len(names)}'
         )

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from isaac_infer.cli.main import main
+from models import save_constant_detector
+
+KEYPOINTS = [f'kp{number}' for number in range(17)]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    place = tmp_path / 'picture.png'
+    assert cv2.imwrite(str(place), np.zeros((64, 64, 3), np.uint8))
+    return place
+
+
+@pytest.fixture
+def pose(tmp_path: Path) -> Path:
+    """A model without metadata that finds a person in the middle: rows of a box, a score, 17 key points."""
+    rows = np.zeros((1, 4 + 1 + 17 * 3, 84), np.float32)
+    rows[0, :4] = np.array([[32], [32], [16], [16]])
+    rows[0, 4, 0] = 0.9
+    rows[0, 5:] = np.tile([[32], [32], [0.8]], (17, 1))
+    return save_constant_detector(tmp_path / 'pose.onnx', {'output0': rows})
+
+
+@pytest.fixture
+def semantic(tmp_path: Path) -> Path:
+    """A model that tells 21 classes of pixels apart."""
+    logits = np.zeros((1, 21, 33, 33), np.float32)
+    logits[:, 0] = 5
+    return save_constant_detector(tmp_path / 'semantic.onnx', {'logits': logits}, image_shape=(1, 3, 65, 65))
+
+
+def run(*arguments: object) -> int:
+    return main(['run', *map(str, arguments)])
+
+
+@pytest.mark.parametrize('in_sidecar', [False, True])
+def test_whoever_names_key_points_has_a_pose_model(
+    in_sidecar: bool, pose: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ['--keypoints', 'a', 'b', 'c']
+    if in_sidecar:
+        pose.with_suffix('.yaml').write_text('keypoints: [a, b, c]\n')
+        options = []
+    assert run(pose, '--source', picture, *options) == 1
+    said = capsys.readouterr().err
+    assert 'expected 17 names of key points, as the model has key points, got 3' in said
+
+
+def test_whoever_gives_a_skeleton_has_a_pose_model(picture: Path, tmp_path: Path) -> None:
+    both = save_constant_detector(tmp_path / 'maps.onnx', {'maps': np.zeros((1, 17, 64, 64), np.float32)})
+    assert run(both, '--source', picture) == 2
+    out = tmp_path / 'out.json'
+    assert run(both, '--source', picture, '--skeleton', 'coco17', '--json', out) == 0
+    assert json.loads(out.read_text())['task'] == 'pose'
+
+
+@pytest.mark.parametrize('in_sidecar', [False, True])
+def test_a_wrong_number_of_class_names_does_not_make_another_task(
+    in_sidecar: bool, semantic: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ['--class-names', 'a', 'b']
+    if in_sidecar:
+        semantic.with_suffix('.yaml').write_text('class_names: [a, b]\n')
+        options = []
+    assert run(semantic, '--source', picture, *options) == 1
+    assert 'expected 21 class names, as the model has classes, got 2' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('in_sidecar', [False, True])
+def test_a_decoder_that_nobody_knows_is_told_with_those_of_all_tasks(
+    in_sidecar: bool, semantic: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ['--decoder', 'semantik']
+    if in_sidecar:
+        semantic.with_suffix('.yaml').write_text('decoder: semantik\n')
+        options = []
+    assert run(semantic, '--source', picture, *options) == 2
+    said = capsys.readouterr().err
+    assert "there is no decoder 'semantik'" in said and 'for detection' not in said
+    for decoders in ('detection: ultralytics,', 'segmentation: ultralytics_seg,', 'pose: ultralytics_pose,'):
+        assert decoders in said
