@@ -86,3 +86,26 @@ def test_a_decoder_that_nobody_knows_is_told_with_those_of_all_tasks(
     assert "there is no decoder 'semantik'" in said and 'for detection' not in said
     for decoders in ('detection: ultralytics,', 'segmentation: ultralytics_seg,', 'pose: ultralytics_pose,'):
         assert decoders in said
+
+
+def test_key_points_that_are_named_are_not_taken_for_others_and_leave_persons_what_they_are(
+    pose: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out.json'
+    assert run(pose, '--source', picture, '--json', out) == 0
+    assert 'are taken for those of coco17' in ' '.join(capsys.readouterr().out.split())
+    assert run(pose, '--source', picture, '--json', out, '--keypoints', *KEYPOINTS) == 0
+    assert 'set keypoints' not in ' '.join(capsys.readouterr().out.split())
+    report = json.loads(out.read_text())
+    assert report['keypoints'] == KEYPOINTS
+    assert [found['class_name'] for found in report['images'][0]['detections']] == ['person']
+
+
+def test_the_boxes_of_a_pose_model_are_those_of_persons_too(
+    pose: Path, picture: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out.json'
+    for options, name in (((), 'person'), (('--class-names', 'robot'), 'robot')):
+        assert run(pose, '--source', picture, '--json', out, '--task', 'detection', *options) == 0
+        (found,) = json.loads(out.read_text())['images'][0]['detections']
+        assert found['class_name'] == name

@@ -103,8 +103,9 @@ def _probe_ultralytics(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelS
         )
     if not strange:
         return spec
+    # Key points as many as those of COCO: of a person.
     if spec.num_classes == 1 + COCO_KEYPOINT_VALUES and strange[0] > 0 and not spec.class_names:
-        return replace(spec, num_classes=1, notes=(*spec.notes, BOXES_ONLY))
+        return replace(spec, num_classes=1, class_names=('person',), notes=(*spec.notes, BOXES_ONLY))
     is_angle = strange == [spec.num_classes - 1] and np.abs(rows[:, -1]).max() <= np.pi
     if is_angle and spec.num_classes > 1 and not spec.class_names:
         turned = as_family(spec, 'ultralytics_obb', 'its boxes are rotated')

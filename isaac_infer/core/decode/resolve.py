@@ -50,6 +50,8 @@ def resolve_spec(
         NamesError: classes or key points are named that are more or fewer than the model has.
     """
     says = read_metadata(metadata, file_name=file_name)
+    own_keypoints = says.keypoints
+    says = replace(says, keypoints=overrides.keypoints or own_keypoints)
     image, size_input = _image_input(inputs, overrides, says, file_name)
     _check_batch(image, MAX_BATCH if TASKS[task].batched else 1, file_name)
     layout = _layout(image, overrides, says, file_name)
@@ -79,9 +81,10 @@ def resolve_spec(
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match), *_left_out(model))
     if image.shape[0] > 1:
         notes += (f'it always takes {image.shape[0]} pictures at once: those that nobody needs are wasted',)
-    keypoints = _keypoints(match, overrides, says, file_name)
-    # A pose model without names: whoever has shoulders is a person.
-    is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in keypoints)
+    keypoints = _keypoints(match, says, file_name)
+    # A pose model without names: whoever has shoulders is a person, whatever the user calls them.
+    named = (*keypoints, *(own_keypoints or match.keypoints))
+    is_of_persons = match.num_classes < 2 and any('shoulder' in name for name in named)
     names = model.names or (('person',) if is_of_persons else ())
     return ModelSpec(
         task=task,
@@ -388,9 +391,9 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
         )
 
 
-def _keypoints(match: Match, overrides: Overrides, says: Metadata, file_name: str) -> tuple[str, ...]:
+def _keypoints(match: Match, says: Metadata, file_name: str) -> tuple[str, ...]:
     """Their names, as the user, the model or its family says."""
-    names = overrides.keypoints or says.keypoints
+    names = says.keypoints
     if match.keypoints and (twice := sorted({name for name in names if names.count(name) > 1})):
         raise ModelError(
             f'{file_name}: expected a name of its own for every key point, got {", ".join(twice)} more than '
