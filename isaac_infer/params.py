@@ -414,18 +414,24 @@ class DetectionParams(ModelParams):
             max_detections=self.max_detections,
             max_candidates=self.max_candidates,
             class_agnostic_nms=self.nms_mode == 'class_agnostic',
-            class_ids=frozenset(_class_id(text, class_names, num_classes) for text in self.class_filter),
+            class_ids=frozenset(
+                _class_id(text, class_names, num_classes, self._filter()) for text in self.class_filter
+            ),
         )
 
+    def _filter(self) -> str:
+        """What the class filter is called, and the classes of what it expects."""
+        return 'class_filter: expected classes of the model'
 
-def _class_id(text: str, class_names: tuple[str, ...], num_classes: int) -> int:
+
+def _class_id(text: str, class_names: tuple[str, ...], num_classes: int, expected: str) -> int:
     if text in class_names:
         return class_names.index(text)
     number = class_number(text)
     if number is not None and (number < num_classes or not num_classes):
         return number
     known = ', '.join(class_names) or (f'0 to {num_classes - 1}' if num_classes else 'by their numbers')
-    raise ParameterError(f'class_filter: expected classes of the model ({known}), got {text!r}')
+    raise ParameterError(f'{expected} ({known}), got {text!r}')
 
 
 @dataclass(frozen=True)
@@ -517,19 +523,27 @@ class PoseParams(DetectionParams):
             keypoint_refinement=self.keypoint_refinement,
         )
 
-    def person_params(self) -> PoseParams:
+    def person_params(self) -> PersonParams:
         """The same backend and engine options, for the model that finds the persons."""
         shared = (
             'backend', 'providers', 'num_threads', 'precision', 'calibration_path', 'calibration',
             'engine_cache_path', 'workspace_mib', 'optimization_level', 'tactic_sources', 'dla_core',
             'version_compatible', 'hardware_compatible', 'uint8_input', 'best_class', 'prepare', 'device',
         )  # fmt: skip
-        return PoseParams(
+        return PersonParams(
             model_file_path=self.person_model_file_path,
             confidence_threshold=self.person_threshold,
             class_filter=self.person_classes,
             **{name: getattr(self, name) for name in shared},
         )
+
+
+@dataclass(frozen=True)
+class PersonParams(PoseParams):
+    """The detector that finds the persons for a pose model, its class filter being person_classes."""
+
+    def _filter(self) -> str:
+        return f'person_classes: expected classes of {self.model_file_path}, which finds the persons,'
 
 
 @dataclass(frozen=True)

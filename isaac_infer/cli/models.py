@@ -14,7 +14,7 @@ from isaac_infer.core.decode.families import BOXES_ONLY
 from isaac_infer.core.decode.metadata import read_metadata
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
-from isaac_infer.core.errors import IsaacInferError, ModelError, NamesError, ParameterError
+from isaac_infer.core.errors import IsaacInferError, ModelError, NamesError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
@@ -72,11 +72,25 @@ def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeli
         )
     if task != 'pose' or not isinstance(params, PoseParams) or not params.person_model_file_path:
         return pipeline
+    return with_persons(pipeline, params)
+
+
+def with_persons(pose: Pipeline, params: PoseParams) -> TopDownPipeline:
+    """Have the persons of a pose model found by the detector that the parameters name.
+
+    Both are closed with what is returned, the pose model where something goes wrong, too.
+    """
     with contextlib.ExitStack() as stack:
-        stack.callback(pipeline.close)
-        persons = open_detector(params.person_params())
+        stack.callback(pose.close)
+        try:
+            persons = open_detector(params.person_params())
+        except (ModelError, SessionError) as error:
+            raise type(error)(
+                'person_model_file_path: expected the detector that finds the persons (task and decoder '
+                f'concern the pose model): {error}'
+            ) from error
         stack.callback(persons.close)
-        both = TopDownPipeline(persons, pipeline, max_batch=params.max_batch, padding=params.person_padding)
+        both = TopDownPipeline(persons, pose, max_batch=params.max_batch, padding=params.person_padding)
         stack.pop_all()
         return both
 

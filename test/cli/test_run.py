@@ -589,21 +589,52 @@ def test_a_notebook_is_not_overwritten_by_a_report(
     assert notebook.read_text() == '{"cells": []}'
 
 
-def test_persons_of_one_model_get_key_points_of_another(tmp_path: Path, pictures: Path) -> None:
+@pytest.fixture
+def heatmaps(tmp_path: Path) -> Path:
+    """A pose model of one person that finds every key point in the middle of the crop."""
     maps = np.zeros((1, 16, 16, 16), np.float32)
-    maps[0, :, 8, 8] = 0.9  # every key point in the middle of the crop
-    pose = save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': maps})
+    maps[0, :, 8, 8] = 0.9
+    return save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': maps})
+
+
+@pytest.fixture
+def finder(tmp_path: Path) -> Path:
+    """A detector that finds a person and a dog."""
     boxes = ultralytics_output([(16, 32, 16, 24, 1, 0.9), (44, 32, 16, 24, 0, 0.9)], classes=2)
-    finder = save_constant_detector(
+    return save_constant_detector(
         tmp_path / 'finder.onnx', {'output0': boxes}, metadata=ultralytics_metadata(['dog', 'person'])
     )
+
+
+def test_persons_of_one_model_get_key_points_of_another(
+    heatmaps: Path, finder: Path, tmp_path: Path, pictures: Path
+) -> None:
     out = tmp_path / 'out.json'
     picture = pictures / 'blue.png'  # 32 x 16: half the size of the network
     options = ['--person-model-file-path', finder, '--json', out, '--save', tmp_path / 'saved']
-    assert run('--model', pose, '--source', picture, *options) == 0
+    assert run('--model', heatmaps, '--source', picture, *options) == 0
     (person,) = json.loads(out.read_text())['images'][0]['detections']
     assert person['class_name'] == 'person' and len(person['keypoints']) == 16
     assert np.abs(np.array(person['keypoints'])[:, :2] - (8, 8)).max() < 1
     assert (tmp_path / 'saved' / 'blue.png').is_file()
-    wrong = ['--person-classes', 'cat']
-    assert run('--model', pose, '--source', picture, *options, *wrong) == 2
+
+
+def test_a_person_detector_that_does_not_know_the_class_is_named(
+    heatmaps: Path, finder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ['--person-model-file-path', finder, '--person-classes', 'persn']
+    assert run(heatmaps, '--source', pictures, *options) == 2
+    told = (
+        f"person_classes: expected classes of {finder}, which finds the persons, (dog, person), got 'persn'"
+    )
+    assert told in capsys.readouterr().err
+
+
+def test_a_person_detector_that_is_none_is_named(
+    heatmaps: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = save_constant_detector(tmp_path / 'maps.onnx', {'logits': np.zeros((1, 5, 16, 16), np.float32)})
+    assert run(heatmaps, '--source', pictures, '--person-model-file-path', maps) == 1
+    said = capsys.readouterr().err
+    assert 'person_model_file_path: expected the detector that finds the persons' in said
+    assert 'maps.onnx: no decoder fits' in said
