@@ -7,6 +7,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
@@ -91,6 +92,8 @@ def with_persons(pose: Pipeline, params: PoseParams) -> TopDownPipeline:
             ) from error
         stack.callback(persons.close)
         both = TopDownPipeline(persons, pose, max_batch=params.max_batch, padding=params.person_padding)
+        found_by = f'persons are found by {params.person_model_file_path}, {persons.session.backend}'
+        both.spec = replace(both.spec, notes=(*both.spec.notes, found_by))
         stack.pop_all()
         return both
 

@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
             show_note(note, out)
         report: dict[str, Any] = {
             'model': model_path(params),
+            **({'person_model': params.person_model_file_path} if params.person_model_file_path else {}),
             'backend': pipeline.session.backend,
             'task': task,
             'decoder': pipeline.spec.decoder,

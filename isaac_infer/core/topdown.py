@@ -11,6 +11,7 @@ import numpy as np
 
 from isaac_infer.core.boxes import clip_boxes
 from isaac_infer.core.decode.pose import DECODERS, PIXEL_CENTRE, no_poses, tensors_of
+from isaac_infer.core.decode.pose_families import ONE_PERSON
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.frame import Frame
@@ -187,7 +188,8 @@ class TopDownPipeline:
         self._top_down = TopDown(pose.session, pose.spec, max_batch=max_batch, padding=padding)
         # Whatever the detector calls them, what is found here is one class: that of the pose network.
         names = pose.spec.class_names or ('person',)
-        self.spec = replace(pose.spec, class_names=names, num_classes=len(names))
+        notes = tuple(note for note in pose.spec.notes if note != ONE_PERSON)  # its pictures are such crops
+        self.spec = replace(pose.spec, class_names=names, num_classes=len(names), notes=notes)
         self.session, self.limits = pose.session, pose.limits
         self.times = StageTimes()
         self._frame: Frame

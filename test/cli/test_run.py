@@ -607,7 +607,7 @@ def finder(tmp_path: Path) -> Path:
 
 
 def test_persons_of_one_model_get_key_points_of_another(
-    heatmaps: Path, finder: Path, tmp_path: Path, pictures: Path
+    heatmaps: Path, finder: Path, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'out.json'
     picture = pictures / 'blue.png'  # 32 x 16: half the size of the network
@@ -617,6 +617,10 @@ def test_persons_of_one_model_get_key_points_of_another(
     assert person['class_name'] == 'person' and len(person['keypoints']) == 16
     assert np.abs(np.array(person['keypoints'])[:, :2] - (8, 8)).max() < 1
     assert (tmp_path / 'saved' / 'blue.png').is_file()
+    shown = ''.join(capsys.readouterr().out.split())
+    assert f'note:personsarefoundby{finder},onnxruntime' in shown
+    assert 'whoshouldfillthepicture' not in shown
+    assert json.loads(out.read_text())['person_model'] == str(finder)
 
 
 def test_a_person_detector_that_does_not_know_the_class_is_named(

@@ -120,7 +120,7 @@ def _match_heatmaps(model: Model) -> Match | None:
             # EfficientPose enlarges its maps to the size of its input, and has an order of its own.
             names = _names(channels, 'efficientpose16' if (channels, cell) == (16, 1) else '')
             return Match(
-                (output.name,), row_length=channels, notes=(_ONE_PERSON, *_note(names, model)),
+                (output.name,), row_length=channels, notes=(ONE_PERSON, *_note(names, model)),
                 keypoints=names, keypoint_values=3, keypoint_refinement='none' if cell == 1 else 'quarter',
             )  # fmt: skip
     return None
@@ -154,7 +154,7 @@ def _match_simcc(model: Model) -> Match | None:
         return None
     names = _names(found[0].shape[1])
     return Match(
-        tuple(output.name for output in found), notes=(_ONE_PERSON, *_note(names, model)), keypoints=names,
+        tuple(output.name for output in found), notes=(ONE_PERSON, *_note(names, model)), keypoints=names,
         keypoint_values=3,
     )  # fmt: skip
 
@@ -201,14 +201,14 @@ _OPENPOSE: dict[str, Any] = {
 }  # fmt: skip
 _BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
 _NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
-_ONE_PERSON = 'it finds the key points of one person, who should fill the picture'
+ONE_PERSON = 'it finds the key points of one person, who should fill the picture'
 _CHECK_MEAN = 'assumed: RGB in 0..1 with mean and std of ImageNet; set scale, mean, std if not'
 _CHECK_OPENPOSE = 'assumed: BGR / 256 - 0.5, as OpenPose; set channel_order, scale, mean, std if not'
 
 FAMILIES: dict[str, Family] = {
     'ultralytics_pose': Family(_match_ultralytics),
     'ultralytics_pose_end2end': Family(_match_end2end),
-    'movenet': Family(_match_movenet, _BYTES, 'normalised', (_ONE_PERSON,)),
+    'movenet': Family(_match_movenet, _BYTES, 'normalised', (ONE_PERSON,)),
     'movenet_multi': Family(_match_movenet_multi, _BYTES, 'normalised', (_NO_NMS,)),
     'heatmaps': Family(_match_heatmaps, _IMAGENET, notes=(_CHECK_MEAN,)),
     'simcc': Family(_match_simcc, _IMAGENET, notes=(_CHECK_MEAN,)),
