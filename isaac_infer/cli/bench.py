@@ -21,14 +21,17 @@ from rich.text import Text
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import (
+    ASKED,
     FIRST_TASK,
     add_model_argument,
     add_task_option,
+    check_special_options,
     check_task,
     find_task,
     model_file,
     open_network,
     take_model_argument,
+    with_persons,
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, console_beside, write_report
@@ -52,6 +55,7 @@ from isaac_infer.core.source import SYNTHETIC, open_source
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import counted
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
+from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
     file_sha256,
     find_spec,
@@ -173,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     out = console_beside(args.json)
     path = model_file(params)
     _check_batches(args.batch, path, params)
-    task = args.task or _task(params)
+    task = _task(args, params)
     if args.build_only:
         return build_only([params], args.json, task=task)
     frames = _frames(args, params)
@@ -183,16 +187,23 @@ def run(args: argparse.Namespace) -> int:
         pipeline, notes = _pipeline(session, params, task)
         if pipeline:
             stack.callback(pipeline.close)  # its twins too
-            show_model(pipeline, out)
+            answering = _top_down(pipeline, params, task)
+            if answering is not pipeline:
+                stack.callback(answering.close)
+                if not len(answering(frames[0])):
+                    notes.append('no persons are in the first picture; give pictures of some: --source')
+            show_model(answering, out)
             pipeline(frames[0])  # so that the network is measured on a picture
             whole = {'way': f'picture to {ANSWERS[task]}'}
+            if answering is not pipeline:
+                whole['person_model'] = params.person_model_file_path
         else:
             out.print(session.backend, highlight=False)
             _feed_noise(session)
             whole = {}
         with out.status('measuring'):
             network = _measure_network(session, plan)
-            stages = _measure_pipeline(pipeline, frames, plan) if pipeline else None
+            stages = _measure_pipeline(answering, frames, plan) if pipeline else None
             # Last, because it changes the shapes of the session's buffers.
             fed = _fed(session, pipeline, frames[0]) if args.batch else {}
             batches = {number: _measure_batch(session, fed, number, plan) for number in args.batch}
@@ -276,12 +287,14 @@ def _frames(args: argparse.Namespace, params: TaskParams) -> list[Frame]:
     return frames
 
 
-def _task(params: TaskParams) -> str:
+def _task(args: argparse.Namespace, params: TaskParams) -> str:
     """What a model is for; where that is not clear, it is looked at as a detector."""
     try:
-        return find_task(params)[0]
+        task, why = (args.task, ASKED) if args.task else find_task(params)
     except ParameterError:
         return FIRST_TASK
+    check_special_options(args, params, task, why)
+    return task
 
 
 def _pipeline(session: Session, params: TaskParams, task: str) -> tuple[Pipeline | None, list[str]]:
@@ -296,6 +309,11 @@ def _pipeline(session: Session, params: TaskParams, task: str) -> tuple[Pipeline
         ]
     limits = params.limits(spec.class_names, spec.num_classes)
     return make_pipeline(session, spec, limits, params.engine_options()), []
+
+
+def _top_down(pipeline: Pipeline, params: TaskParams, task: str) -> Pipeline | TopDownPipeline:
+    """The pipeline that is measured: with what finds the persons before it, where that is named."""
+    return with_persons(pipeline, params) if task == 'pose' and params.person_model_file_path else pipeline
 
 
 def _first_line(error: Exception) -> str:
@@ -420,7 +438,7 @@ def _measure_network(session: Session, plan: Plan) -> Measured:
     return measure(run, plan)
 
 
-def _measure_pipeline(pipeline: Pipeline, frames: Sequence[Frame], plan: Plan) -> Measured:
+def _measure_pipeline(pipeline: Pipeline | TopDownPipeline, frames: Sequence[Frame], plan: Plan) -> Measured:
     """Answer the pictures in turn, stage by stage."""
     turn = 0
 
@@ -515,7 +533,7 @@ def _show(
         pipeline = report['pipeline']
         sizes = [f'{width}x{height}' for width, height in pipeline['sizes_wh']]
         what = sizes[0] if len(sizes) == 1 else f'{len(sizes)} sizes of picture'
-        out.print(_table(f'picture to detections, {what}, milliseconds', stages))
+        out.print(_table(f'{pipeline["way"]}, {what}, milliseconds', stages))
         out.print(f'{stages.rate:.1f} frames per second, one after the other', highlight=False)
     for note in report['notes']:
         show_note(note, out)

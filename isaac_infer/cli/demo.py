@@ -23,10 +23,11 @@ from rich.text import Text
 
 from isaac_infer.cli.models import (
     DEFAULT_MODEL,
+    FIRST_TASK,
     add_model_argument,
     add_task_option,
     check_task,
-    find_task,
+    chosen_task,
     model_path,
     take_model_argument,
 )
@@ -102,10 +103,11 @@ def run(args: argparse.Namespace) -> int:
     take_model_argument(args)
     check_task(args.task)
     model = given_values(args, TaskParams)
-    task = args.task or ('detection' if not _names_model(model) else find_task(TaskParams(**model))[0])
-    _, _, own_model, own_source = NODES[task]
     if not _names_model(model):
-        model['model_file_path'] = own_model
+        args.task = args.task or FIRST_TASK
+        model['model_file_path'] = NODES[args.task][2]
+    task = chosen_task(args, TaskParams(**model))
+    _, _, _, own_source = NODES[task]
     args.source = args.source or own_source
     _choose_pictures(args)
     ImageSourceParams(

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isaac_infer.cli.models import (
+    ASKED,
     FIRST_TASK,
     add_model_argument,
     add_task_option,
@@ -48,7 +49,6 @@ from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
 LONGEST_VALUE = 200  # characters of a metadata value that are shown
-ASKED = 'it was asked for'  # why a model is for a task
 MOST_OPERATORS = 8  # that are shown by name
 
 

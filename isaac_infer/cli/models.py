@@ -29,11 +29,20 @@ from isaac_infer.engine.load import (
     open_pipeline,
     open_session,
 )
-from isaac_infer.params import DetectionParams, ModelParams, PoseParams
+from isaac_infer.params import (
+    DetectionParams,
+    ModelParams,
+    PoseParams,
+    SegmentationParams,
+    TaskParams,
+    parameters,
+)
 
 FIRST_TASK = next(iter(TASKS))
 BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
+ASKED = 'it was asked for'  # why a model is for a task
 UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
+SPECIAL = {'segmentation': SegmentationParams, 'pose': PoseParams}  # what detectors do not have, by task
 DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
 
 
@@ -129,6 +138,40 @@ def check_task(task: str | None) -> None:
     """
     if task not in (None, *TASKS):
         raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {task}')
+
+
+def chosen_task(args: argparse.Namespace, params: TaskParams) -> str:
+    """The task that `--task` says, or that of the model; see `find_task`.
+
+    Raises:
+        ModelError: there is no such model.
+        ParameterError: an option was given that only models of another task have; or see `find_task`.
+    """
+    task, why = (args.task, ASKED) if args.task else find_task(params)
+    check_special_options(args, params, task, why)
+    return task
+
+
+def check_special_options(args: argparse.Namespace, params: TaskParams, task: str, why: str) -> None:
+    """Refuse options that would do nothing, because only models of another task have them.
+
+    Args:
+        why: the model is for this task.
+
+    Raises:
+        ParameterError: there is such an option.
+    """
+    common = {parameter.name for parameter in parameters(DetectionParams)}
+    for other, kind in SPECIAL.items():
+        own = [parameter.name for parameter in parameters(kind) if parameter.name not in common]
+        useless = [name for name in own if getattr(args, name) is not None]
+        # What cannot be read for any task says so itself, when it is opened.
+        if useless and other != task and why != UNKNOWN:
+            raise ParameterError(
+                f'{", ".join(useless)}: expected a model for {other}, got {model_path(params)}, which is for '
+                f'{task}; leave {"it" if len(useless) == 1 else "them"} out, or set --task {other} if it is '
+                f'not\n  task {task}: {why}'
+            )
 
 
 def find_task(params: ModelParams) -> tuple[str, str]:

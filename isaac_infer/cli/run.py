@@ -23,7 +23,7 @@ from isaac_infer.cli.models import (
     add_model_argument,
     add_task_option,
     check_task,
-    find_task,
+    chosen_task,
     model_path,
     open_detector,
     take_model_argument,
@@ -46,6 +46,7 @@ from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, Source, open_sources
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import counted, without_commands
+from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import unused_precision
 from isaac_infer.params import TaskParams
 
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= getattr(args, name) <= sys.maxsize:
             raise ParameterError(f'{name}: expected from 0 to {sys.maxsize}, got {getattr(args, name)}')
     if args.build_only:
-        return build_only([params], args.json, task=args.task or find_task(params)[0])
+        return build_only([params], args.json, task=chosen_task(args, params))
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     out = console_beside(args.json)
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
-        task = args.task or find_task(params)[0]
+        task = chosen_task(args, params)
         maps = tuple(MAPS.values()) if task == 'segmentation' else ()
         places = Places(args.save, source.paths, maps=maps) if args.save else None
         if args.save:
@@ -147,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def show_model(pipeline: Pipeline, out: Console) -> None:
+def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
     """Say what runs, on what, and everything about it that the user should know."""
     spec = pipeline.spec
     height, width = spec.image.size_hw

@@ -16,7 +16,13 @@ from isaac_infer.cli.main import main
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import open_session
 from isaac_infer.engine.ort import OrtSession
-from models import save_colour_detector, save_model, ultralytics_metadata, ultralytics_output
+from models import (
+    save_colour_detector,
+    save_constant_detector,
+    save_model,
+    ultralytics_metadata,
+    ultralytics_output,
+)
 
 QUICK = ('--duration', '0', '--warm-up', '0', '--iterations', '12')
 STATISTICS = ['min', 'max', 'mean', 'median', 'p90', 'p95', 'p99', 'count']
@@ -354,3 +360,21 @@ def test_build_only_measures_nothing(model: Path, capsys: pytest.CaptureFixture[
     assert bench(model, '--build-only', '--backend', 'onnxruntime') == 0
     shown = capsys.readouterr().out
     assert 'nothing to build, it runs on onnxruntime' in shown and 'throughput' not in shown
+
+
+def test_top_down_is_measured_from_the_picture_to_the_key_points(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = np.zeros((1, 16, 16, 16), np.float32)
+    pose = save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': maps})
+    boxes = ultralytics_output([(16, 32, 16, 24, 0, 0.9)], classes=1)
+    finder = save_constant_detector(
+        tmp_path / 'finder.onnx', {'output0': boxes}, metadata=ultralytics_metadata(['person'])
+    )
+    report = report_of(pose, '--person-model-file-path', finder)
+    assert report['pipeline']['way'] == 'picture to key points'
+    assert report['pipeline']['person_model'] == str(finder)
+    assert 'no persons' not in ' '.join(report['notes'])
+    nobody = report_of(pose, '--person-model-file-path', finder, '--person-threshold', 0.95)
+    assert any('no persons are in the first picture' in note for note in nobody['notes'])
+    assert 'persons are found by' in ' '.join(capsys.readouterr().out.split())

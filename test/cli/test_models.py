@@ -109,3 +109,39 @@ def test_the_boxes_of_a_pose_model_are_those_of_persons_too(
         assert run(pose, '--source', picture, '--json', out, '--task', 'detection', *options) == 0
         (found,) = json.loads(out.read_text())['images'][0]['detections']
         assert found['class_name'] == name
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (['--keypoint-threshold', 0.5], 'keypoint_threshold: expected a model for pose, got'),
+        (['--person-model-file-path', 'x.onnx'], 'person_model_file_path: expected a model for pose, got'),
+        (['--skeleton', 'coco17'], 'skeleton: expected a model for pose, got'),
+        (['--task', 'segmentation', '--keypoints', 'a'], 'task segmentation: it was asked for'),
+        (['--keypoints', 'a', '--max-batch', 2], 'keypoints, max_batch: expected a model for pose, got'),
+        (
+            ['--task', 'pose', '--mask-threshold', 0.5],
+            'mask_threshold: expected a model for seg',
+        ),
+    ],
+)
+@pytest.mark.parametrize('command', ['run', 'bench', 'demo'])
+def test_options_that_only_models_of_another_task_have_are_refused(
+    command: str,
+    options: list[object],
+    told: str,
+    semantic: Path,
+    picture: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [command, semantic, '--source', picture, *options]
+    assert main([*map(str, arguments)]) == 2
+    said = capsys.readouterr().err
+    assert told in said and str(semantic) in said
+    if '--task' not in options:
+        assert 'task segmentation: no other one can read it' in said
+
+
+def test_options_of_the_task_of_a_model_are_taken(semantic: Path, pose: Path, picture: Path) -> None:
+    assert run(semantic, '--source', picture, '--min-region-area', 0) == 0
+    assert run(pose, '--source', picture, '--keypoint-threshold', 0.5) == 0

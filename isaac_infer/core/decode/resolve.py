@@ -51,7 +51,8 @@ def resolve_spec(
     """
     says = read_metadata(metadata, file_name=file_name)
     own_keypoints = says.keypoints
-    says = replace(says, keypoints=overrides.keypoints or own_keypoints)
+    if task == 'pose':  # of others they would tell that they are pose models
+        says = replace(says, keypoints=overrides.keypoints or own_keypoints)
     image, size_input = _image_input(inputs, overrides, says, file_name)
     _check_batch(image, MAX_BATCH if TASKS[task].batched else 1, file_name)
     layout = _layout(image, overrides, says, file_name)
