@@ -43,7 +43,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
-from isaac_infer.core.source import DRAWN, Source, open_sources
+from isaac_infer.core.source import DRAWN, PICTURE_SUFFIXES, Source, open_sources
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import counted, without_commands
 from isaac_infer.core.topdown import TopDownPipeline
@@ -112,6 +112,11 @@ def run(args: argparse.Namespace) -> int:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
         task = chosen_task(args, params)
+        if args.save and args.save.suffix.lower() in PICTURE_SUFFIXES and not args.save.is_dir():
+            raise ParameterError(
+                f'--save {args.save}: expected a folder, got the name of a picture; give one such as '
+                f'{args.save.parent}{os.sep}, in which each picture keeps its name'
+            )
         maps = tuple(MAPS.values()) if task == 'segmentation' else ()
         places = Places(args.save, source.paths, maps=maps) if args.save else None
         if args.save:

@@ -189,6 +189,19 @@ def test_nothing_is_written_into_a_folder_that_is_read(
     assert [path.name for path in folder.iterdir()] == ['a.bmp']
 
 
+@pytest.mark.parametrize('name', ['one.png', 'one.JPG'])
+def test_a_picture_s_name_is_no_folder_to_save_into_unless_it_is_one(
+    name: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / name
+    assert run(model, '--source', pictures / 'blue.png', '--save', place) == 2
+    assert f'--save {place}: expected a folder, got the name of a picture' in capsys.readouterr().err
+    assert not place.exists()
+    place.mkdir()
+    assert run(model, '--source', pictures / 'blue.png', '--save', place) == 0
+    assert (place / 'blue.png').is_file()
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
