@@ -161,13 +161,16 @@ def run(args: argparse.Namespace) -> int:
         return build_only(to_build(variants, args, params), args.json, task=task)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
+    if task == 'pose':  # whose synthetic scenes are those of humanoids anyway
+        args.source = [SYNTHETIC if source == HUMANOIDS else source for source in args.source]
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     out = console_beside(args.json)
     sources = ', '.join(args.source)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source))
         if source.is_live or HUMANOIDS in args.source:
-            raise ParameterError(f'source: expected pictures that come to an end, got {sources}')
+            way = f'; give {SYNTHETIC} alone, of which --scenes are drawn' if HUMANOIDS in args.source else ''
+            raise ParameterError(f'source: expected pictures that come to an end, got {sources}{way}')
         truth = _truth(args, params, task, source)
         read = [*source.paths, *([Path(args.truth)] if args.truth else [])]
         read += truth.maps.values() if truth and truth.maps else []

@@ -367,7 +367,7 @@ def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest
             'class_filter: expected none where truth is known',
         ),
         ([], 'source: expected pictures, got none'),
-        (['--source', 'synthetic:humanoids'], 'source: expected pictures that come to an end'),
+        (['--source', 'synthetic:humanoids'], 'got synthetic:humanoids; give synthetic alone'),
         (
             ['--precisions', 'fp32,fp61', '--source', 'synthetic'],
             'precisions: expected some of fp32, fp16, bf16',

@@ -205,12 +205,13 @@ def test_poses_are_paired_by_their_key_points(pictures: Path, tmp_path: Path) ->
     assert missed(report) == ['found again', 'extra objects']
 
 
-def test_drawn_scenes_bring_key_points(tmp_path: Path) -> None:
+@pytest.mark.parametrize('source', ['synthetic', 'synthetic:humanoids'])
+def test_drawn_scenes_bring_key_points(source: str, tmp_path: Path) -> None:
     seeds = range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + 12)
     scenes = [draw_scene(seed, humanoids=True) for seed in seeds]
     assert sum(int((scene.keypoints[..., 2] > 0).any(axis=1).sum()) for scene in scenes) > 24
     model = save_poser(tmp_path / 'poser.onnx')
-    report = report_of(0, tmp_path, model, '--source', 'synthetic', '--scenes', 12)
+    report = report_of(0, tmp_path, model, '--source', source, '--scenes', 12)
     assert report['pictures_with_truth'] == 12
     assert report['variants'][0]['score'] == {'ap50': 0, 'ap50_95': 0}  # it says the same of all
 
