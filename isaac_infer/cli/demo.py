@@ -26,6 +26,7 @@ from isaac_infer.cli.models import (
     FIRST_TASK,
     add_model_argument,
     add_task_option,
+    check_readable,
     check_task,
     chosen_task,
     model_path,
@@ -35,7 +36,7 @@ from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import show_written
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
-from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, open_source
+from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, is_stream, open_source
 from isaac_infer.core.text import counted
 from isaac_infer.engine.files import is_report, working_folder, write_whole
 from isaac_infer.params import ImageSourceParams, TaskParams
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     _, _, _, own_source = NODES[task]
     args.source = args.source or own_source
     _choose_pictures(args)
+    check_readable(TaskParams(**model), task)  # the node would say it only after seconds
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
     )
@@ -172,7 +174,7 @@ def _choose_pictures(args: argparse.Namespace) -> None:
     if args.frames is not None and args.frames < 1:
         raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     stills = 0
-    if args.source not in DRAWN and os.path.exists(os.path.expanduser(args.source)):
+    if args.source not in DRAWN and not is_stream(args.source):
         with open_source(args.source) as source:
             stills = len(source.paths) if all(is_picture(path) for path in source.paths) else 0
     if args.frames is None:

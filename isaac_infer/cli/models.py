@@ -199,6 +199,23 @@ def find_task(params: ModelParams) -> tuple[str, str]:
         return FIRST_TASK, UNKNOWN  # why it does not open is said when it is opened
 
 
+def check_readable(params: ModelParams, task: str) -> None:
+    """See before others open a model that it can be read for a task; engines tell it when they are opened.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be read.
+    """
+    path = find_model(model_path(params))
+    if is_engine(path):
+        return
+    try:
+        session = open_session(path, backend='onnxruntime')
+    except SessionError:
+        return  # without ONNX Runtime only its own backend can tell
+    with contextlib.closing(session):
+        find_spec(session, path, params.overrides(read_class_names(params.class_names)), task=task)
+
+
 def _is_posed(params: ModelParams) -> bool:
     """Tell whether something is said of the model that only pose models have."""
     if not isinstance(params, PoseParams):

@@ -98,6 +98,12 @@ class Source:
         self.close()
 
 
+def is_stream(text: str) -> bool:
+    """Tell whether a text names a camera or stream, and no file or folder."""
+    is_there = os.path.exists(os.path.expanduser(split_topic(text)[0]))
+    return not is_there and bool(LIVE.fullmatch(text) or '://' in text)
+
+
 def open_source(
     text: str, *, loop: bool = False, size_hw: tuple[int, int] = (480, 640), seed: int = 0
 ) -> Source:
@@ -120,7 +126,7 @@ def open_source(
     place, topic = split_topic(text)
     path = Path(os.path.expanduser(place))
     if not place or not os.path.exists(path):  # unlike Path.exists, no error for a text too long to be a path
-        if LIVE.fullmatch(text) or '://' in text:
+        if is_stream(text):
             return _open_video(text, loop=loop)
         if why := denial(path):
             raise SourceError(f'{text}: cannot be read: {why}')

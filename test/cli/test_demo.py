@@ -97,7 +97,11 @@ def test_models_of_other_tasks_are_shown_as_their_node_draws_them(environment, t
     ('arguments', 'says'),
     [
         (['--model', 'nowhere.onnx'], 'nowhere.onnx: no such model file'),
-        (['--source', 'nowhere.png'], 'nowhere.png'),
+        (['--source', 'nowhere.png'], "'nowhere.png': no such file"),
+        (
+            ['--task', 'pose', '--model', 'tabletop_segmentation.onnx'],
+            'expected a model for pose, or take seg',
+        ),
         (['--frames', '0'], '--frames: expected at least 1, got 0'),
         (['--frames', '99999999999999999999'], 'frames: expected int of at least 0, got a number of 67 bits'),
         (['--confidence-threshold', '2'], 'confidence_threshold: expected float from 0 to 1, got 2.0'),
@@ -110,6 +114,7 @@ def test_what_cannot_work_is_one_clear_error_and_leaves_nothing_behind(
     assert done.returncode in (1, 2)
     assert says in done.stderr
     assert 'Traceback' not in done.stderr
+    assert not done.stdout and 'ended with code' not in done.stderr  # no node was started for it
     assert not processes_of(environment)
 
 
