@@ -400,7 +400,11 @@ class DetectionParams(ModelParams):
     max_candidates: int = param(
         3000, 'Best-scored boxes that enter non-maximum suppression.', low=1, high=100000, live=True
     )
-    class_filter: list[str] = param([], 'Names or numbers of the classes to report; empty: all.', live=True)
+    class_filter: list[str] = param(
+        [],
+        'Names or numbers of the classes to report, as objects and in class maps; empty: all.',
+        live=True,
+    )
 
     def limits(self, class_names: tuple[str, ...], num_classes: int) -> Limits:
         """What of the answer counts, with the class filter resolved to indices.

@@ -64,6 +64,8 @@ def begin(
         if variant.pipeline is None:
             continue
         spec = variant.pipeline.spec
+        if not measure.has_objects:  # or what only one of two class maps has would count in neither
+            variant.pipeline.limits = replace(variant.pipeline.limits, class_ids=frozenset())
         try:
             if measure_of(spec) is not measure:
                 raise ParameterError(

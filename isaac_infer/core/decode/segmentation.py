@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -239,6 +239,8 @@ class SemanticDecoder:
             raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
         with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is refused
             found = _read_pixels(outputs[name], fit, spec, limits)
+            if limits.class_ids:
+                found = found._replace(class_map=_only(found.class_map, limits.class_ids))
             if limits.min_region_area <= 0:
                 return Segmentation(no_detections(), (), found.class_map)
             objects, masks = regions(found, fit, spec, limits)
@@ -378,6 +380,16 @@ def _hide_unseen(class_map: np.ndarray, fit: Fit) -> np.ndarray:
         class_map[:top] = class_map[bottom:] = unseen
         class_map[:, :left] = class_map[:, right:] = unseen
     return class_map
+
+
+def _only(class_map: np.ndarray, class_ids: Collection[int]) -> np.ndarray:
+    """Give the classes that do not count the highest number, too."""
+    unseen = np.iinfo(class_map.dtype).max
+    table = np.full(unseen + 1, unseen, class_map.dtype)
+    counted = [class_id for class_id in class_ids if class_id <= unseen]
+    table[counted] = counted
+    # For bytes OpenCV is several times as fast.
+    return np.asarray(cv2.LUT(class_map, table) if class_map.dtype == np.uint8 else table[class_map])
 
 
 # ---- regions -------------------------------------------------------------------------------------

@@ -646,6 +646,20 @@ def test_limits_choose_among_the_regions(limits, areas):
     assert [int(mask.sum()) for mask in found.masks] == areas
 
 
+@pytest.mark.parametrize('classes', [3, 300])
+@pytest.mark.parametrize('least', [0, 16], ids=['pixels', 'regions'])
+def test_classes_that_are_filtered_out_are_in_no_class_map(classes, least):
+    scores = np.zeros((1, classes, *SIZE_HW), np.float32)
+    scores[:, :3] = blobs()
+    everything = decode_pixels(scores, semantic_spec(scores)).class_map
+    limits = replace(REGIONS, min_region_area=least, class_ids=frozenset({2, 0}))
+    found = decode_pixels(scores, semantic_spec(scores), limits=limits)
+    none = np.iinfo(everything.dtype).max
+    assert set(np.unique(everything)) == {0, 1, 2} and set(np.unique(found.class_map)) == {0, 2, none}
+    np.testing.assert_array_equal(found.class_map == none, everything == 1)
+    assert found.class_map.dtype == everything.dtype == (np.uint8 if classes == 3 else np.uint16)
+
+
 def test_regions_have_a_hole_where_their_class_has():
     scores = blobs()
     scores[0, 0, 45:50, 60:70] = 9
