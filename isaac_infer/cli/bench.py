@@ -51,7 +51,7 @@ from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, TimedSession
-from isaac_infer.core.source import SYNTHETIC, open_source
+from isaac_infer.core.source import HUMANOIDS, SYNTHETIC, open_source
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import counted
 from isaac_infer.core.timing import Timings, coefficient_of_variation, summarise
@@ -114,14 +114,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'bench',
         help='measure how fast a model runs',
         description='Runs a network again and again, one run after the other, and prints throughput and '
-        'latency as trtexec does; then, of a detector, the whole way from the picture to what is found.',
+        'latency as trtexec does; then, of models for detection, segmentation and pose, the whole way from '
+        'the picture to what is found.',
     )
     add_model_argument(parser)
     parser.add_argument(
         '--source',
         metavar='PICTURES',
         default=SYNTHETIC,
-        help=f'picture, folder or video; the first {MOST_PICTURES} pictures (default: one drawn scene)',
+        help=f'picture, folder, video or {HUMANOIDS}; the first {MOST_PICTURES} pictures (default: one drawn '
+        'scene)',
     )
     size = ImageSourceParams(width=1920, height=1080)
     parser.add_argument(
@@ -397,7 +399,7 @@ def _check_open_batch(session: Session, batches: Sequence[int]) -> None:
 
 
 def _fed(session: Session, pipeline: Pipeline | None, frame: Frame) -> dict[str, np.ndarray]:
-    """What one picture's inputs hold, by name: of a detector a picture, else noise."""
+    """What one picture's inputs hold, by name: a picture where the network is understood, else noise."""
     fed = {spec.name: _noise(spec) for spec in session.inputs}
     if pipeline:
         image = pipeline.spec.image

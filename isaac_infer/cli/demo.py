@@ -66,7 +66,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `demo` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'demo',
-        help='run image source and model over ROS 2 and show what they found',
+        help='run image source and model (detection, segmentation, pose) over ROS 2, show what they found',
         description='Runs the image source, the node of the task and a recorder as separate ROS 2 processes, '
         'then prints what came of it and writes a contact sheet of annotated pictures.',
     )

@@ -45,7 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `evaluate` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'evaluate',
-        help='measure a model on drawn scenes',
+        help='measure a model (detection, segmentation, pose) on drawn scenes',
         description='Draws scenes, runs the whole pipeline on them and prints mean average precision (COCO) '
         'of boxes, masks or key points (OKS), or mIoU, whichever the model answers. Models of key points '
         'get scenes of humanoids. The default scenes are those that no training may use.',

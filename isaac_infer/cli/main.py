@@ -18,11 +18,11 @@ from isaac_infer.core.text import without_commands
 
 # Sub-command -> what it is for. Each is the module of that name, imported only when it is asked for.
 COMMANDS = {
-    'run': 'find objects in pictures, folders, videos or cameras',
-    'demo': 'run image source and detector over ROS 2 and show what they found',
+    'run': "find objects, masks or persons' key points in pictures, folders, videos or cameras",
+    'demo': 'run image source and model (detection, segmentation, pose) over ROS 2, show what they found',
     'inspect': 'show what a model file holds and how it will be used',
     'decoders': 'list the output layouts that are understood',
-    'evaluate': 'measure a detector on drawn scenes',
+    'evaluate': 'measure a model (detection, segmentation, pose) on drawn scenes',
     'build': 'build the TensorRT engine of an ONNX model',
     'bench': 'measure how fast a model runs',
     'compare': 'measure how precisions and backends of one model agree',

@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `run` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'run',
-        help='find objects, masks or persons in pictures, folders, videos or cameras',
+        help="find objects, masks or persons' key points in pictures, folders, videos or cameras",
         description='Runs a model on pictures. A picture that cannot be read, answered or saved is '
         'reported, the others are answered, and the exit code is 1. Ctrl-C ends a camera; what was found is '
         'written.',
@@ -69,11 +69,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         nargs='+',
         action='extend',
         help='pictures, folders, videos, rosbag2 recordings; or one of /dev/video0, rtsp://..., http://..., '
-        'a GStreamer pipeline, synthetic',
+        'a GStreamer pipeline, synthetic (drawn table tops), synthetic:humanoids (drawn figures)',
     )
     add_build_only_option(parser)
     add_json_option(parser)
-    parser.add_argument('--save', metavar='DIR', type=Path, help='write annotated pictures into this folder')
+    parser.add_argument(
+        '--save',
+        metavar='DIR',
+        type=Path,
+        help='write annotated pictures into this folder; of segmentation models also two PNG files each: the '
+        'class (.labels.png) and the object (.instances.png) of every pixel',
+    )
     parser.add_argument(
         '--frames',
         metavar='N',

@@ -1,3 +1,5 @@
+import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -29,6 +31,14 @@ def test_an_unknown_sub_command_is_a_usage_error(capsys: pytest.CaptureFixture[s
         main(['paint'])
     assert end.value.code == 2
     assert "'paint'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_sub_command_is_for_what_the_list_of_all_says(name: str) -> None:
+    subparsers = argparse.ArgumentParser().add_subparsers()
+    importlib.import_module(f'isaac_infer.cli.{name}').add_parser(subparsers)
+    (listed,) = subparsers._choices_actions
+    assert listed.help == COMMANDS[name]
 
 
 @pytest.mark.parametrize('name', COMMANDS)
