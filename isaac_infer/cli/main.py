@@ -27,6 +27,7 @@ COMMANDS = {
     'bench': 'measure how fast a model runs',
     'compare': 'measure how precisions and backends of one model agree',
 }
+SIMILAR = 0.75  # from which share of common letters on one option may have been meant by another
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,8 +76,11 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            known = list(self._option_string_actions)
-            alike = [near for each in unknown for near in get_close_matches(each.split('=')[0], known, n=1)]
+            known = {option.lstrip('-'): option for option in self._option_string_actions}
+            words = [each.split('=')[0].lstrip('-') for each in unknown]
+            alike = [
+                known[near] for word in words for near in get_close_matches(word, known, n=1, cutoff=SIMILAR)
+            ]
             hint = f'; did you mean {", ".join(alike)}?' if alike else ''
             if not unknown[0].startswith('-') and any(not action.option_strings for action in self._actions):
                 hint = '; name models together, before the options'

@@ -44,6 +44,7 @@ from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, PICTURE_SUFFIXES, Source, open_sources
+from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import counted, without_commands
 from isaac_infer.core.topdown import TopDownPipeline
@@ -140,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
             'backend': pipeline.session.backend,
             'task': task,
             'decoder': pipeline.spec.decoder,
+            **({'class_names': _class_names(pipeline.spec)} if task == 'segmentation' else {}),
             **({'keypoints': list(pipeline.spec.keypoints)} if pipeline.spec.keypoints else {}),
             'images': [],
         }
@@ -157,6 +159,11 @@ def run(args: argparse.Namespace) -> int:
         if path:
             show_written(path, out)
     return code
+
+
+def _class_names(spec: ModelSpec) -> list[str]:
+    """The classes by the numbers of a class map."""
+    return [spec.class_name(number) for number in range(spec.num_classes)]
 
 
 def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:

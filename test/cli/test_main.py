@@ -129,6 +129,8 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
     [
         (['--confidence-treshold', '0.4'], '; did you mean --confidence-threshold?\n'),
         (['--wxyz'], 'unrecognized arguments: --wxyz\n'),
+        (['--test'], 'unrecognized arguments: --test\n'),
+        (['--iou', '0.5'], 'unrecognized arguments: --iou 0.5\n'),
         (['--frames', '1', 'b.onnx'], 'arguments: b.onnx; name models together, before the options\n'),
     ],
 )

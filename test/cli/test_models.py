@@ -145,3 +145,18 @@ def test_options_that_only_models_of_another_task_have_are_refused(
 def test_options_of_the_task_of_a_model_are_taken(semantic: Path, pose: Path, picture: Path) -> None:
     assert run(semantic, '--source', picture, '--min-region-area', 0) == 0
     assert run(pose, '--source', picture, '--keypoint-threshold', 0.5) == 0
+
+
+@pytest.mark.parametrize(
+    ('options', 'names'),
+    [
+        ([], [str(number) for number in range(21)]),
+        (['--class-names', *(f'class {number}' for number in range(21))], [f'class {n}' for n in range(21)]),
+    ],
+)
+def test_the_report_of_a_segmentation_names_the_numbers_of_its_class_maps(
+    options: list[str], names: list[str], semantic: Path, picture: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'out.json'
+    assert run(semantic, '--source', picture, '--json', out, *options) == 0
+    assert json.loads(out.read_text())['class_names'] == names
