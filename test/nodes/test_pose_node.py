@@ -155,8 +155,8 @@ def test_a_skeleton_that_names_joints_the_model_does_not_have_is_refused(start, 
     ('values', 'says'),
     [
         ({'persons_topic': '"bad topic!"'}, 'persons_topic: Invalid topic name'),
-        ({'person_classes': '[person, cat]'}, 'person_classes: expected classes of the model'),
-        ({'person_classes': '["99"]'}, 'person_classes: expected classes of the model'),
+        ({'person_classes': '[person, cat]'}, 'finder.onnx, which finds the persons, (dog, person), got'),
+        ({'person_classes': '["99"]'}, 'finder.onnx, which finds the persons, (dog, person), got'),
     ],
 )
 def test_what_top_down_cannot_use_is_said_when_the_model_is_opened(start, tmp_path, values, says):
