@@ -236,6 +236,12 @@ def _read_coco(content: Mapping[str, Any], path: Path, task: str) -> Truth:
     objects: dict[str, list[Object]] = {name: [] for name in names.values()}
     num_keypoints = len(keypoints)
     for number, entry in enumerate(annotations, 1):
+        for key, known in (('category_id', class_number), ('image_id', names)):
+            if entry[key] not in known:
+                raise ParameterError(
+                    f'truth {path}: annotation {number}: expected {key} as one of the ids there, '
+                    f'got {_brief(entry[key])}'
+                )
         object_ = _object(entry, class_number[entry['category_id']])
         if object_ is None:
             values = ', '.join(f'{key} {_brief(entry[key])}' for key in VALUE_KEYS if key in entry)

@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray
 from visualization_msgs.msg import MarkerArray
 
 from isaac_infer.core.draw import draw_poses
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import ModelError, ParameterError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Poses
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
@@ -82,8 +82,10 @@ def _with_persons(
             finder = open_any(
                 'detection', params.person_params(), say, is_cancelled, build_only=params.build_only
             )
-        except ParameterError as error:  # of classes that it does not have
-            raise ParameterError(str(error).replace('class_filter', 'person_classes')) from error
+        except ModelError as error:
+            raise ModelError(
+                f'person_model_file_path: expected the detector that finds the persons: {error}'
+            ) from error
         try:
             pipeline = TopDownPipeline(finder.pipeline, pose, **options)
         except BaseException:

@@ -449,6 +449,8 @@ BUS, PERSON = {'id': 7, 'name': 'bus'}, {'id': 1, 'name': 'person'}
         ({'area': -1}, 'area -1'),
         ({'area': '4'}, 'area "4"'),
         ({'iscrowd': 2}, 'iscrowd 2'),
+        ({'category_id': 99}, 'annotation 1: expected category_id as one of the ids there, got 99'),
+        ({'image_id': 99}, 'annotation 1: expected image_id as one of the ids there, got 99'),
         ({'categories': [BUS, PERSON, {**BUS, 'id': 9}]}, 'expected different names of categories'),
         ({'categories': [BUS, PERSON, {**BUS, 'name': 'x'}]}, 'expected different ids of categories'),
         (
