@@ -64,8 +64,8 @@ def begin(
         if variant.pipeline is None:
             continue
         spec = variant.pipeline.spec
-        if not measure.has_objects:  # or what only one of two class maps has would count in neither
-            variant.pipeline.limits = replace(variant.pipeline.limits, class_ids=frozenset())
+        if not measure.has_objects and variant.pipeline.limits.class_ids:
+            raise ParameterError('class_filter: expected none, because class maps are compared as a whole')
         try:
             if measure_of(spec) is not measure:
                 raise ParameterError(

@@ -105,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
     check_task(args.task)
     model = given_values(args, TaskParams)
     if not _names_model(model):
-        args.task = args.task or FIRST_TASK
-        model['model_file_path'] = NODES[args.task][2]
+        model['model_file_path'] = NODES[args.task or FIRST_TASK][2]
     task = chosen_task(args, TaskParams(**model))
     _, _, _, own_source = NODES[task]
     args.source = args.source or own_source

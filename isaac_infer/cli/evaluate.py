@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     if not given.get('engine_file_path'):
         given.setdefault('model_file_path', DEFAULT_MODEL)
     params = DetectionParams().changed(**{**CUSTOMARY, **given})
+    if params.class_filter:
+        raise ParameterError('class_filter: expected none, because what is in the scenes holds all classes')
     check_report(args.json, params)
     out = console_beside(args.json)
     task = args.task or find_task(params)[0]

@@ -135,13 +135,14 @@ def run(args: argparse.Namespace) -> int:
         show_model(pipeline, out)
         if note := unused_precision(args.precision, pipeline.session):
             show_note(note, out)
+        names = _class_names(pipeline.spec)
         report: dict[str, Any] = {
             'model': model_path(params),
             **({'person_model': params.person_model_file_path} if params.person_model_file_path else {}),
             'backend': pipeline.session.backend,
             'task': task,
             'decoder': pipeline.spec.decoder,
-            **({'class_names': _class_names(pipeline.spec)} if task == 'segmentation' else {}),
+            **({'class_names': names} if task == 'segmentation' and names else {}),
             **({'keypoints': list(pipeline.spec.keypoints)} if pipeline.spec.keypoints else {}),
             'images': [],
         }

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
 LABELS = 'vision_msgs/msg/LabelInfo'  # what all our nodes that answer pictures publish, and no camera
+PICTURES = {'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'}
+
+Topics = Mapping[str, Sequence[str]]  # their types by their full names
+Who = tuple[str, str]  # its name and namespace
 
 
 def published(node: Node, kind: str) -> list[str]:
     """Give the full names of the topics of a type, such as sensor_msgs/msg/Image, that somebody publishes."""
-    return _of_kind(kind, _topics_by_node(node))
+    return _of_kinds({kind}, _by_node(node, node.get_publisher_names_and_types_by_node).values())
 
 
 def published_by_others(node: Node, kind: str) -> list[str]:
-    """Give those alone that somebody publishes who is no node of ours that answers pictures."""
-    return _of_kind(kind, [topics for topics in _topics_by_node(node) if not _of_kind(LABELS, [topics])])
+    """Give those alone that somebody publishes who is no node of ours that answers pictures.
+
+    A player of recordings may publish such labels, too, but it looks at no pictures.
+    """
+    publishing = _by_node(node, node.get_publisher_names_and_types_by_node)
+    looking = _by_node(node, node.get_subscriber_names_and_types_by_node)
+    return _of_kinds(
+        {kind},
+        [
+            topics
+            for who, topics in publishing.items()
+            if not (_of_kinds({LABELS}, [topics]) and _of_kinds(PICTURES, [looking.get(who, {})]))
+        ],
+    )
 
 
-def _of_kind(kind: str, topics_by_node: list[dict[str, list[str]]]) -> list[str]:
-    return sorted({name for topics in topics_by_node for name, kinds in topics.items() if kind in kinds})
+def _of_kinds(kinds: set[str], found: Iterable[Topics]) -> list[str]:
+    return sorted({name for topics in found for name, types in topics.items() if kinds.intersection(types)})
 
 
-def _topics_by_node(node: Node) -> list[dict[str, list[str]]]:
-    """The topics that each node publishes, with their types."""
+def _by_node(node: Node, ask: Callable[[str, str], list[tuple[str, list[str]]]]) -> dict[Who, Topics]:
+    """What each node says when it is asked for its topics."""
     # Not by topics: rclpy would apply the remappings of this node to their names.
-    found = []
+    found: dict[Who, Topics] = {}
     for name, namespace in node.get_node_names_and_namespaces():
         try:
-            found.append(dict(node.get_publisher_names_and_types_by_node(name, namespace)))
+            found[name, namespace] = dict(ask(name, namespace))
         except rclpy_implementation.NodeNameNonExistentError:  # it is gone meanwhile
             continue
     return found

@@ -38,7 +38,8 @@ class Pairs(Generic[Picture, Found]):
         self._waiting: list[_Waiting[Picture]] = []  # as they came
         self._found: Recent[Found] = Recent(MOST_FOUND)
         self._past: deque[int] = deque(maxlen=MOST_FOUND)  # stamps of pictures that are answered or given up
-        self._newest_ns: int | None = None  # of the pairs
+        self._answered_ns: int | None = None  # the newest of the pairs
+        self._latest_ns: int | None = None  # the newest of the pictures
         self._given_up = 0
 
     def add_picture(self, stamp_ns: int, picture: Picture) -> tuple[Picture, Found] | None:
@@ -47,18 +48,23 @@ class Pairs(Generic[Picture, Found]):
         Raises:
             FrameError: another picture had the same stamp, so that nobody knows what was found in which.
         """
+        if self._latest_ns is not None and self._latest_ns - stamp_ns > self._timeout_s * 1e9:
+            self._given_up += self.clear()
+        self._latest_ns = max(stamp_ns, self._latest_ns or stamp_ns)
         if stamp_ns in self._past or any(stamp_ns == waiting.stamp_ns for waiting in self._waiting):
             raise FrameError(
                 f'image: expected a stamp of its own for every picture, got {stamp_ns} ns again: what was '
                 'found in one may be of the other; have the camera stamp its pictures'
             )
-        age_ns = 0 if self._newest_ns is None else self._newest_ns - stamp_ns
-        if 0 < age_ns <= self._timeout_s * 1e9 or len(self._waiting) == MOST_PICTURES:
+        found = self._found.take(stamp_ns)
+        if self._answered_ns is not None and stamp_ns < self._answered_ns:
             self._give_up([stamp_ns])
             return None
-        found = self._found.take(stamp_ns)
         if found is not None:
             return self._pair(stamp_ns, picture, found)
+        if len(self._waiting) == MOST_PICTURES:
+            self._give_up([stamp_ns])
+            return None
         self._waiting.append(_Waiting(stamp_ns, picture, self._clock() + self._timeout_s))
         return None
 
@@ -87,16 +93,19 @@ class Pairs(Generic[Picture, Found]):
         return given_up
 
     def clear(self) -> int:
-        """Give up the pictures that wait; tell how many."""
+        """Give up the pictures that wait, and forget those before them; tell how many waited."""
         count = len(self._waiting)
         self._waiting.clear()
+        self._past.clear()
+        self._found = Recent(MOST_FOUND)
+        self._answered_ns = self._latest_ns = None
         return count
 
     def _pair(self, stamp_ns: int, picture: Picture, found: Found) -> tuple[Picture, Found]:
         self._give_up([waiting.stamp_ns for waiting in self._waiting if waiting.stamp_ns < stamp_ns])
         self._waiting = [waiting for waiting in self._waiting if waiting.stamp_ns > stamp_ns]
         self._past.append(stamp_ns)
-        self._newest_ns = stamp_ns
+        self._answered_ns = stamp_ns
         return picture, found
 
     def _give_up(self, stamps_ns: list[int]) -> None:

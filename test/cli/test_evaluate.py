@@ -184,6 +184,7 @@ def test_the_shipped_detector_is_small() -> None:
     [
         (['--scenes', '0'], 'scenes: expected from 1 to'),
         (['--scenes', '99999999999999999999'], 'scenes: expected from 1 to'),
+        (['--class-filter', 'mug'], 'class_filter: expected none'),
         (['--seed', '-1'], 'seed: expected int of at least 0, got -1'),
         (
             ['--width', '0'],

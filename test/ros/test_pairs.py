@@ -85,11 +85,31 @@ def test_a_picture_that_comes_after_newer_ones_that_wait_leaves_these(pairs):
 
 
 def test_a_recording_that_begins_again_goes_on(pairs):
-    minute_ns = 60 * 10**9
-    pairs.add_picture(minute_ns, 'last')
-    assert pairs.add_found(minute_ns, 'in last')
-    pairs.add_picture(1, 'first')
-    assert pairs.add_found(1, 'in first') == ('first', 'in first')
+    for _ in range(3):
+        for second in range(4):
+            stamp_ns = second * 10**9
+            pairs.add_picture(stamp_ns, second)
+            assert pairs.add_found(stamp_ns, 'found') == (second, 'found')
+        pairs.add_picture(5 * 10**9, 'not answered any more')
+    assert pairs.take_given_up() == 2
+    pairs.add_picture(0, 'first')
+    assert pairs.add_found(5 * 10**9, 'too late') is None
+    assert pairs.add_found(0, 'in first') == ('first', 'in first')
+
+
+def test_whoever_begins_again_may_see_the_same_pictures(pairs):
+    pairs.add_picture(1, 'one')
+    assert pairs.add_found(1, 'in one') and pairs.clear() == 0
+    pairs.add_picture(1, 'one')
+    assert pairs.add_found(1, 'in one') == ('one', 'in one')
+
+
+def test_a_picture_whose_other_half_is_there_needs_no_room(pairs):
+    for stamp in range(MOST_PICTURES):
+        pairs.add_picture(stamp, 'waits')
+    pairs.add_found(99, 'found')
+    assert pairs.add_picture(99, 'picture') == ('picture', 'found')
+    assert (pairs.take_given_up(), pairs.clear()) == (MOST_PICTURES, 0)
 
 
 def test_a_picture_that_waits_for_too_long_expires(pairs, clock):
@@ -106,10 +126,10 @@ def test_what_is_kept_is_bounded(pairs):
     for stamp in range(1000):
         pairs.add_found(-1 - stamp, 'nothing of these')
         pairs.add_picture(stamp, 'a picture')
-    waiting = pairs.clear()
-    assert waiting <= MOST_PICTURES and waiting + pairs.take_given_up() == 1000
     assert pairs.add_picture(-1000 + MOST_FOUND, 'too late') is None
     assert pairs.add_picture(-1001 + MOST_FOUND, 'kept') == ('kept', 'nothing of these')
+    waiting = pairs.clear()
+    assert waiting <= MOST_PICTURES and waiting + pairs.take_given_up() == 1001
 
 
 def test_as_many_pictures_are_answered_as_can_wait_while_more_come(pairs):

@@ -239,11 +239,16 @@ class SemanticDecoder:
             raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
         with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is refused
             found = _read_pixels(outputs[name], fit, spec, limits)
+            counted = limits.class_ids
             if limits.class_ids:
-                found = found._replace(class_map=_only(found.class_map, limits.class_ids))
-            if limits.min_region_area <= 0:
+                class_map = found.class_map
+                if spec.num_classes > np.iinfo(class_map.dtype).max:  # no number is left for no class
+                    class_map = class_map.astype(np.uint16)
+                counted = frozenset(each for each in counted if each < np.iinfo(class_map.dtype).max)
+                found = found._replace(class_map=_only(class_map, counted))
+            if limits.min_region_area <= 0 or (limits.class_ids and not counted):
                 return Segmentation(no_detections(), (), found.class_map)
-            objects, masks = regions(found, fit, spec, limits)
+            objects, masks = regions(found, fit, spec, replace(limits, class_ids=counted))
         return Segmentation(objects, masks, found.class_map)
 
 
@@ -386,8 +391,7 @@ def _only(class_map: np.ndarray, class_ids: Collection[int]) -> np.ndarray:
     """Give the classes that do not count the highest number, too."""
     unseen = np.iinfo(class_map.dtype).max
     table = np.full(unseen + 1, unseen, class_map.dtype)
-    counted = [class_id for class_id in class_ids if class_id <= unseen]
-    table[counted] = counted
+    table[list(class_ids)] = list(class_ids)
     # For bytes OpenCV is several times as fast.
     return np.asarray(cv2.LUT(class_map, table) if class_map.dtype == np.uint8 else table[class_map])
 

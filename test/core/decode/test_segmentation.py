@@ -660,6 +660,23 @@ def test_classes_that_are_filtered_out_are_in_no_class_map(classes, least):
     assert found.class_map.dtype == everything.dtype == (np.uint8 if classes == 3 else np.uint16)
 
 
+def test_a_filter_of_the_number_of_no_class_finds_nothing():
+    labels = blobs().argmax(axis=1).astype(np.uint8)
+    for class_ids in ({255}, {255, 300}):
+        limits = replace(REGIONS, class_ids=frozenset(class_ids))
+        found = decode_pixels(labels, semantic_spec(labels), limits=limits)
+        assert len(found) == 0 and (found.class_map == 255).all()
+
+
+def test_the_last_of_256_classes_can_be_filtered():
+    scores = np.zeros((1, 256, *SIZE_HW), np.float32)
+    scores[0, 255, :8] = 1
+    limits = replace(REGIONS, class_ids=frozenset({255}))
+    found = decode_pixels(scores, semantic_spec(scores), limits=limits)
+    assert found.objects.class_id.tolist() == [255]
+    assert set(np.unique(found.class_map)) == {255, 65535}
+
+
 def test_regions_have_a_hole_where_their_class_has():
     scores = blobs()
     scores[0, 0, 45:50, 60:70] = 9
