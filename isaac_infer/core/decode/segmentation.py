@@ -239,16 +239,14 @@ class SemanticDecoder:
             raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
         with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is refused
             found = _read_pixels(outputs[name], fit, spec, limits)
-            counted = limits.class_ids
+            wants_regions = limits.min_region_area > 0
             if limits.class_ids:
-                class_map = found.class_map
-                if spec.num_classes > np.iinfo(class_map.dtype).max:  # no number is left for no class
-                    class_map = class_map.astype(np.uint16)
-                counted = frozenset(each for each in counted if each < np.iinfo(class_map.dtype).max)
-                found = found._replace(class_map=_only(class_map, counted))
-            if limits.min_region_area <= 0 or (limits.class_ids and not counted):
+                class_map, counted = _only(found.class_map, limits.class_ids, spec.num_classes)
+                found, limits = found._replace(class_map=class_map), replace(limits, class_ids=counted)
+                wants_regions &= bool(counted)  # none would mean all
+            if not wants_regions:
                 return Segmentation(no_detections(), (), found.class_map)
-            objects, masks = regions(found, fit, spec, replace(limits, class_ids=counted))
+            objects, masks = regions(found, fit, spec, limits)
         return Segmentation(objects, masks, found.class_map)
 
 
@@ -387,13 +385,19 @@ def _hide_unseen(class_map: np.ndarray, fit: Fit) -> np.ndarray:
     return class_map
 
 
-def _only(class_map: np.ndarray, class_ids: Collection[int]) -> np.ndarray:
-    """Give the classes that do not count the highest number, too."""
+def _only(
+    class_map: np.ndarray, class_ids: Collection[int], num_classes: int
+) -> tuple[np.ndarray, frozenset[int]]:
+    """Give the classes that do not count the highest number, too; and those that do, which it has not."""
+    if num_classes > np.iinfo(class_map.dtype).max:  # no number is left for no class
+        class_map = class_map.astype(np.uint16)
     unseen = np.iinfo(class_map.dtype).max
+    counted = [class_id for class_id in class_ids if class_id < unseen]
     table = np.full(unseen + 1, unseen, class_map.dtype)
-    table[list(class_ids)] = list(class_ids)
+    table[counted] = counted
     # For bytes OpenCV is several times as fast.
-    return np.asarray(cv2.LUT(class_map, table) if class_map.dtype == np.uint8 else table[class_map])
+    only = cv2.LUT(class_map, table) if class_map.dtype == np.uint8 else table[class_map]
+    return np.asarray(only), frozenset(counted)
 
 
 # ---- regions -------------------------------------------------------------------------------------
