@@ -193,6 +193,16 @@ def save_single(path):
     return save_constant_detector(path, {'heatmaps': maps}, image_shape=(1, 3, SIZE, SIZE))
 
 
+def start_beside_a_detector(start, tmp_path, camera, **values):
+    """Start a node that takes its persons from a topic; give the publisher of that topic."""
+    model = save_single(tmp_path / 'single.onnx')
+    arguments = parameters(model_file_path=model, persons_topic='detections', **values)
+    start('pose_node', *arguments).wait_for('waiting for pictures')
+    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    return publisher
+
+
 def publish_persons(camera, publisher, stamp_ns, boxes, class_id=0):
     found = Detections(
         np.array(boxes, np.float32).reshape(-1, 4),
@@ -205,12 +215,7 @@ def publish_persons(camera, publisher, stamp_ns, boxes, class_id=0):
 
 
 def test_persons_of_another_node_are_taken_by_the_stamp_of_the_picture(start, tmp_path, camera):
-    model = save_single(tmp_path / 'single.onnx')
-    start('pose_node', *parameters(model_file_path=model, persons_topic='detections')).wait_for(
-        'waiting for pictures'
-    )
-    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
-    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    publisher = start_beside_a_detector(start, tmp_path, camera)
     keypoints, answers = camera.peer.got['keypoints'], camera.peer.got['persons']
     camera.peer.listen(Detection2DArray, 'keypoints')
     for _ in range(10):
@@ -229,12 +234,7 @@ def test_persons_of_another_node_are_taken_by_the_stamp_of_the_picture(start, tm
 
 
 def test_pictures_are_answered_at_their_rate_however_late_their_persons_come(start, tmp_path, camera):
-    model = save_single(tmp_path / 'single.onnx')
-    start('pose_node', *parameters(model_file_path=model, persons_topic='detections')).wait_for(
-        'waiting for pictures'
-    )
-    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
-    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    publisher = start_beside_a_detector(start, tmp_path, camera)
     answers = camera.peer.got['persons']
 
     def is_answered():  # until both ends know one another
@@ -256,11 +256,7 @@ def test_pictures_are_answered_at_their_rate_however_late_their_persons_come(sta
 
 
 def test_pictures_without_persons_are_given_up_for_the_next_that_has_some(start, tmp_path, camera):
-    model = save_single(tmp_path / 'single.onnx')
-    arguments = parameters(model_file_path=model, persons_topic='detections', persons_timeout_ms=10000.0)
-    start('pose_node', *arguments).wait_for('waiting for pictures')
-    publisher = camera.peer.node.create_publisher(Detection2DArray, 'detections', 10)
-    assert wait_until(lambda: publisher.get_subscription_count() and camera.is_matched())
+    publisher = start_beside_a_detector(start, tmp_path, camera, persons_timeout_ms=10000.0)
 
     def received():
         return int(camera.peer.diagnostics().get('received', 0))

@@ -6,6 +6,20 @@ import random
 import pytest
 
 
+class Clock:
+    """Seconds that pass where a test says so."""
+
+    now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture(scope='module')
 def ros():
     """rclpy, initialised."""

@@ -6,18 +6,6 @@ from isaac_infer.core.errors import FrameError
 from isaac_infer.ros.pairs import MOST_FOUND, MOST_PICTURES, Pairs
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self):
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def pairs(clock):
     return Pairs(0.2, clock)
@@ -54,7 +42,7 @@ def test_a_stamp_that_comes_again_is_refused(pairs, clock, before):
     if before == 'is answered':
         pairs.add_found(0, 'in first')
     if before == 'is too late':
-        clock.now_s = 1
+        clock.now_s += 1
         pairs.expire()
         assert pairs.add_found(0, 'in first') is None
     with pytest.raises(FrameError, match='a stamp of its own'):
@@ -114,9 +102,9 @@ def test_a_picture_whose_other_half_is_there_needs_no_room(pairs):
 
 def test_a_picture_that_waits_for_too_long_expires(pairs, clock):
     pairs.add_picture(1, 'one')
-    clock.now_s = 0.1
+    clock.now_s += 0.1
     pairs.add_picture(2, 'two')
-    clock.now_s = 0.25
+    clock.now_s += 0.15
     assert (pairs.expire(), pairs.expire()) == ([1], [])
     assert pairs.add_found(1, 'in one') is None
     assert pairs.add_found(2, 'in two') == ('two', 'in two')

@@ -5,17 +5,9 @@ import pytest
 from isaac_infer.ros.reminders import LONGEST_S, MOST_KEPT, MOST_NEWS, Reminders
 
 
-class Clock:
-    now_s = 1000.0
-
-    def __call__(self):
-        return self.now_s
-
-
 @pytest.fixture
-def said():
+def said(clock):
     """Ask a second after the other, and give the seconds at which something is due."""
-    clock = Clock()
     reminders = Reminders(clock)
 
     def said(seconds, text='no picture'):
