@@ -12,6 +12,7 @@ from isaac_infer.core.fit import Fit, Size
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
 LEAST = 1 << 14  # pixels worked on at once: fewer would cost more in calls than the cache saves
+NEAR = 1 << 15
 LEAST_TILES = 1 << 9  # the same of tiles
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
@@ -119,13 +120,18 @@ def nearest(grid: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
 # ---- the best of many classes --------------------------------------------------------------------
 
 
-def best_class(scores: np.ndarray, dtype: type[np.unsignedinteger]) -> tuple[np.ndarray, np.ndarray]:
+def best_class(
+    scores: np.ndarray,
+    dtype: type[np.unsignedinteger],
+    *,
+    out: tuple[np.ndarray, np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Label and score of the best class of (C, h, w): (h, w) dtype, (h, w) float32; the first of equals.
 
-    NaN survives in the score.
+    NaN survives in the score. They are written to `out` where that is given.
     """
     count, height, width = scores.shape
-    label, score = np.zeros((height, width), dtype), np.empty((height, width), np.float32)
+    label, score = out or (np.empty((height, width), dtype), np.empty((height, width), np.float32))
     has_classes_last = _has_classes_last(scores)
     if has_classes_last and count >= MANY_CLASSES:
         for block in blocks(height, width * count):
@@ -139,7 +145,7 @@ def best_class(scores: np.ndarray, dtype: type[np.unsignedinteger]) -> tuple[np.
         values = np.ascontiguousarray(scores[:, block], np.float32) if is_copied else scores[:, block]
         best, labels = score[block], label[block]
         is_better, number = np.empty(best.shape, bool), np.empty_like(labels)
-        best[...] = values[0]
+        best[...], labels[...] = values[0], 0
         for class_id in range(1, count):
             np.greater(values[class_id], best, out=is_better)
             # Later classes have higher numbers: the maximum replaces, and is far faster than a mask.
@@ -154,48 +160,83 @@ def _has_classes_last(scores: np.ndarray) -> bool:
     return scores.strides[0] == scores.itemsize
 
 
-def interpolated_labels(scores: np.ndarray, label: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
-    """The best class of every source pixel, scores interpolated bilinearly before they are compared.
+def nearest_labels(
+    scores: np.ndarray, rows: Taps, columns: Taps, dtype: type[np.unsignedinteger]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best class of every source pixel, that of the cell which it lies in.
+
+    Args:
+        scores: (C, H, W), of the whole grid.
+        rows: where the rows of the source lie on the grid.
+        columns: where its columns lie.
+        dtype: of the labels.
+
+    Returns:
+        labels: (rows, columns) dtype.
+        score: (h, w) float32, of the best class of each grid point that is needed; NaN survives in it.
+    """
+    (part_y, rows), (part_x, columns) = rows.within(), columns.within()
+    label, score = best_class(scores[:, part_y, part_x], dtype)
+    return nearest(label, rows, columns), score
+
+
+def interpolated_labels(
+    scores: np.ndarray, rows: Taps, columns: Taps, dtype: type[np.unsignedinteger]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same as `nearest_labels`, but scores are interpolated bilinearly before they are compared.
 
     A cell is what lies between four neighbouring grid points. An interpolated score is a mean of those at
     the corners of its cell, so a class that is best at all four is best in the whole cell, and its pixels
     need no interpolation. Only the mixed cells, along the borders of classes, are worked out, in tiles: the
     source pixels of a cell as a small rectangle. Where there are too many borders, labels are taken as they
     are.
-
-    Args:
-        scores: (C, H, W), of the whole grid.
-        label: (h, w) best class of each grid point that is needed (`Taps.within`), as `best_class` gives it.
-        rows: where the rows of the source lie on the whole grid.
-        columns: where its columns lie.
     """
-    (part_y, rows), (part_x, columns) = rows.within(), columns.within()
-    around = np.pad(label, ((0, 1), (0, 1)), 'edge')
-    is_mixed = (label != around[:-1, 1:]) | (label != around[1:, :-1]) | (label != around[1:, 1:])
-    on_grid = not rows.weight.any() and not columns.weight.any()
-    cells = np.count_nonzero(is_mixed)
-    pixels = cells * len(rows) * len(columns) // is_mixed.size
-    if on_grid or pixels > MOST_PIXELS or cells * len(scores) > MOST_SCORES:
-        return nearest(label, rows, columns)
-    labels = np.ascontiguousarray(label.take(columns.low, axis=1).take(rows.low, axis=0))
-    down, across = _runs(rows), _runs(columns)
-    tiles = np.flatnonzero(is_mixed.take(down.cell, axis=0).take(across.cell, axis=1))
-    at_down, at_across = np.divmod(tiles, len(across.cell))
-    values_per_tile = CORNERS * len(scores) + len(down.pixel) * len(across.pixel)
-    values = 0
-    for block in blocks(len(tiles), values_per_tile, LEAST_TILES):
-        of_down, of_across = down[at_down[block]], across[at_across[block]]
-        corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
-        values += _label_tiles(labels, corners, of_down, of_across)
-        if values > MOST_VALUES:
-            return nearest(label, rows, columns)
-    return labels
+    if not (rows.weight.any() or columns.weight.any()):
+        return nearest_labels(scores, rows, columns, dtype)
+    (part_y, on_y), (part_x, on_x) = rows.within(), columns.within()
+    part = scores[:, part_y, part_x]
+    count, height, width = part.shape
+    label, score = np.empty((height, width), dtype), np.empty((height, width), np.float32)
+    labels = np.empty((len(on_y), len(on_x)), dtype)
+    down, across = _runs(on_y), _runs(on_x)
+    most_cells = min(MOST_PIXELS * label.size // labels.size, MOST_SCORES // count)
+    values_per_tile = CORNERS * count + len(down.pixel) * len(across.pixel)
+    last = cells = values = 0
+    for block in blocks(height, width * count, NEAR // width):
+        best_class(part[:, block], dtype, out=(label[block], score[block]))
+        # A cell wants the grid points below it too, but for those at the end of the grid.
+        first, last = last, block.stop - (block.stop < height)
+        is_mixed = _is_mixed(label[first : block.stop])[: last - first]
+        cells += np.count_nonzero(is_mixed)
+        if cells > most_cells:
+            return nearest_labels(scores, rows, columns, dtype)
+        pixels = slice(*np.searchsorted(on_y.low, (first, last)))
+        wide = label[first:last].take(on_x.low, axis=1)
+        wide.take(on_y.low[pixels] - first, axis=0, out=labels[pixels], mode='clip')  # clip: not checked
+        runs = down[np.arange(*np.searchsorted(down.cell, (first, last)))]
+        tiles = np.flatnonzero(is_mixed.take(runs.cell - first, axis=0).take(across.cell, axis=1))
+        at_down, at_across = np.divmod(tiles, len(across.cell))
+        for some in blocks(len(tiles), values_per_tile, LEAST_TILES):
+            of_down, of_across = runs[at_down[some]], across[at_across[some]]
+            corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
+            values += _label_tiles(labels, corners, of_down, of_across)
+            if values > MOST_VALUES:
+                return nearest_labels(scores, rows, columns, dtype)
+    return labels, score
 
 
 # What is interpolated in one picture; a map with more borders than that is left as it is.
 MOST_PIXELS = 1 << 19
 MOST_SCORES = 1 << 22
 MOST_VALUES = 1 << 22  # scores that are worked out: pixels times rivals, which are many in noise alone
+
+
+def _is_mixed(label: np.ndarray) -> np.ndarray:
+    """Tell of each cell, by its lower corner in (h, w) labels, whether its corners have several labels."""
+    below, right = np.r_[1 : len(label), len(label) - 1], slice(1, None)
+    differs = label != label[below]
+    differs[:, :-1] |= (label[:, :-1] != label[:, right]) | (label[:, :-1] != label[below, right])
+    return np.asarray(differs)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 from isaac_infer.core.decode import detection
 from isaac_infer.core.decode.masks import (
     Taps,
-    best_class,
     grid_in_source,
     interpolated_above,
     interpolated_labels,
     nearest,
+    nearest_labels,
     taps,
     taps_at,
 )
@@ -286,16 +286,10 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     """Logits or probabilities (C, h, w)."""
     grid_hw = (scores.shape[1], scores.shape[2])
     rows, columns = taps(fit, grid_hw)
-    part_y, along_y = rows.within()
-    part_x, along_x = columns.within()
-    # Without the padding.
-    label, best = best_class(scores[:, part_y, part_x], _label_dtype(len(scores) - 1))
+    is_coarse = any(len(axis) > COARSE * (axis.high[-1] - axis.low[0] + 1) for axis in (rows, columns))
+    read = interpolated_labels if limits.interpolate_scores and is_coarse else nearest_labels
+    class_map, best = read(scores, rows, columns, _label_dtype(len(scores) - 1))
     _refuse_infinite(best, spec)
-    is_coarse = len(along_y) > COARSE * label.shape[0] or len(along_x) > COARSE * label.shape[1]
-    if limits.interpolate_scores and is_coarse:
-        class_map = interpolated_labels(scores, label, rows, columns)
-    else:
-        class_map = nearest(label, along_y, along_x)
 
     def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
         values = scores[:, at_rows, at_columns].astype(np.float32)
