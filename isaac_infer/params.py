@@ -493,7 +493,14 @@ class PoseParams(DetectionParams):
         'neighbour, or dark (from the derivatives); empty: as the model family was trained.',
         choices=('', *KEYPOINT_REFINEMENTS),
     )
-
+    keypoint_blend: float = param(
+        -1.0,
+        'Boxes of one person that score nearly as well as its best one, less than this below it, share in '
+        'its key points, which then do not jump from one to the other; 0: the best one alone; below 0: as '
+        'the model says, else 0.',
+        low=-1.0,
+        high=1.0,
+    )
     skeleton: str = param(
         '',
         'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
@@ -525,6 +532,7 @@ class PoseParams(DetectionParams):
             super().overrides(class_names),
             keypoints=tuple(self.keypoints),
             keypoint_refinement=self.keypoint_refinement,
+            keypoint_blend=self.keypoint_blend if self.keypoint_blend >= 0 else None,
         )
 
     def person_params(self) -> PersonParams:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from keypoints_apart import keypoints_apart
 from onnx import TensorProto, helper, numpy_helper
 
 from isaac_infer.core.errors import ModelError
@@ -297,6 +298,17 @@ def test_half_precision_keeps_inputs_outputs_and_metadata() -> None:
     assert weights and {tensor.data_type for tensor in weights} == {TensorProto.FLOAT16}
     with pytest.raises(ModelError, match='converted already'):
         surgery.to_float16(done.model)
+
+
+def test_key_points_in_half_precision_are_within_a_pixel(tmp_path: Path) -> None:
+    model = TABLETOP.with_name('humanoid_pose.onnx')
+    surgery.save_model(surgery.to_float16(surgery.load_model(model)), tmp_path / 'half.onnx')
+    both = [
+        open_pipeline(path, task='pose', backend='onnxruntime') for path in (model, tmp_path / 'half.onnx')
+    ]
+    frames = (Frame(draw_scene(1_000_000 + seed, humanoids=True).image) for seed in range(20))
+    apart = keypoints_apart(*both, frames)
+    assert len(apart) > 500 and 0 < apart.max() <= 1
 
 
 def test_all_three_go_together_and_are_named_in_order(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ PRODUCTS = {
             'head': 'Pose',
             'kpt_shape': str([len(KEYPOINT_NAMES), 3]),
             'kpt_names': str({0: list(KEYPOINT_NAMES)}),
+            'keypoint_blend': '0.02',
         },
     ),
 }  # fmt: skip

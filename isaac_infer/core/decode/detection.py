@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isaac_infer.core.boxes import clip_boxes, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
+from isaac_infer.core.boxes import box_iou, clip_boxes, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
 from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.fit import Fit, Size
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
 
 HIGHEST_SCORE = 1.01  # a probability, and what quantisation may add to it
+MAX_PAIRS = 1 << 20  # of boxes compared at once
 FAR = 1e7  # pixels: a box beyond is everywhere, and would cost the small ones their precision
 LOWEST_SCORE = float(np.finfo(np.float32).tiny)  # padding rows score 0 and never count
 
@@ -68,7 +69,11 @@ class Decoder:
         if not np.isfinite(found.boxes).all():
             raise _not_finite(tensors, spec)
         detections, rows = _finish(found, fit, spec, limits, overlapping=self.overlapping)
-        return detections, None if found.further is None else found.further[rows]
+        if found.further is None:
+            return detections, None
+        if self.overlapping and spec.keypoint_blend:
+            return detections, _blended(found, rows, spec.keypoint_blend, limits)
+        return detections, found.further[rows]
 
 
 def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
@@ -197,6 +202,29 @@ def _may_be_tensorflow(spec: ModelSpec) -> bool:
 LARGEST_NORMALISED = (
     2.0  # 0..1, and boxes that reach far outside the picture; as pixels it would be no object
 )
+
+
+def _blended(found: Candidates, rows: np.ndarray, within: float, limits: Limits) -> np.ndarray:
+    """What the boxes that are left say further, together with those that they suppressed: (K, n) float32.
+
+    A box that scores as much as the best one weighs as much, one that scores lower by `within` nothing. So
+    nothing jumps where rounding, or the next picture, has another one of them win.
+    """
+    assert found.further is not None
+    boxes, score, class_id = np.clip(found.boxes, -FAR, FAR), found.score, found.class_id
+    blended = np.empty((len(rows), found.further.shape[1]), np.float32)
+    step = max(MAX_PAIRS // max(len(score), 1), 1)
+    for start in range(0, len(rows), step):
+        best = rows[start : start + step]
+        behind = score[best, None] - score
+        shares = (behind >= 0) & (behind < within) & (box_iou(boxes[best], boxes) > limits.nms_threshold)
+        if not limits.class_agnostic_nms:
+            shares &= class_id[best, None] == class_id
+        shares[np.arange(len(best)), best] = True
+        used = shares.any(axis=0)
+        weight = np.where(shares, 1 - behind / within, 0)[:, used]
+        blended[start : start + step] = weight @ found.further[used] / weight.sum(axis=1, keepdims=True)
+    return blended
 
 
 # ---- scores and shapes ---------------------------------------------------------------------------

@@ -213,6 +213,13 @@ def _scale(value: Any) -> float:
     return number
 
 
+def _share(value: Any) -> float:
+    (number,) = _numbers(value)
+    if not 0 <= number <= 1:
+        raise ValueError('a number from 0 to 1')
+    return number
+
+
 def _std(value: Any) -> tuple[float, ...]:
     numbers = _numbers(value)
     if min(numbers) <= 0:
@@ -241,6 +248,7 @@ _OWN: dict[str, Any] = {
     'score_unit': _choice(*SCORE_UNITS),
     'keypoints': _texts,
     'keypoint_refinement': _choice(*KEYPOINT_REFINEMENTS),
+    'keypoint_blend': _share,
 }
 _PURPOSE = 'isaac_infer_purpose'  # the task in a sidecar, which need not be that of a model of Ultralytics
 _TASK_WORDS = {'detection': 'detect', 'segmentation': 'segment'}  # this package's own -> Ultralytics'

@@ -110,6 +110,55 @@ def test_two_persons_are_told_apart_and_the_better_comes_first(name):
     np.testing.assert_allclose(found.xy, np.stack((second.xy, first.xy)), atol=source_tolerance(name))
 
 
+ULTRALYTICS = [name for name in NAMES if name.startswith('ultralytics_pose') and 'end2end' not in name]
+
+
+@pytest.mark.parametrize('name', ULTRALYTICS)
+@pytest.mark.parametrize(
+    ('blend', 'behind', 'share'),
+    [
+        (0.0, 0.0, 0),
+        (0.02, 0.0, 1 / 2),
+        (0.02, 0.01, 1 / 3),
+        (0.02, 0.02, 0),
+        (0.02, 0.1, 0),
+        (0.5, 0.1, 4 / 9),
+    ],
+)
+@pytest.mark.parametrize('limits', [PLAIN, Limits(class_agnostic_nms=True), Limits(nms_threshold=0.95)])
+def test_boxes_that_score_nearly_the_same_share_in_the_key_points(name, blend, behind, share, limits):
+    spec = replace(settled(name), keypoint_blend=blend)
+    best = replace(seen(some_person(name), spec), certainty=0.8)
+    other = replace(best, xy=best.xy + np.float32(3), certainty=0.8 - behind)
+    elsewhere = replace(seen(some_person(name, WIDE), spec), certainty=0.8)
+    outputs = LAYOUTS[name].encode([best, other, elsewhere])
+    found = DECODERS[spec.decoder](outputs, fit_for(spec), spec, limits)
+    if limits.nms_threshold == 0.95:  # two persons
+        share = 0
+        assert len(found) == 3
+    else:
+        assert len(found) == 2
+    expected = fit_for(spec).to_source(np.stack((best.xy + 3 * share, elsewhere.xy)))
+    order = np.argsort(found.xy[:, 0, 0])[[0, -1]]
+    np.testing.assert_allclose(found.xy[order], expected, atol=source_tolerance(name))
+
+
+@pytest.mark.parametrize('key', ['0.02', 0.02, 1, 0])
+def test_a_model_says_how_far_its_boxes_share(key):
+    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'keypoint_blend': key}
+    layout = replace(LAYOUTS['ultralytics_pose'], metadata=metadata)
+    assert layout.spec().keypoint_blend == float(key)
+    for said in (0.0, 0.3):
+        assert replace(layout, overrides=Overrides(keypoint_blend=said)).spec().keypoint_blend == said
+
+
+@pytest.mark.parametrize('key', ['-0.1', 1.1, float('nan'), 'often', [0.1, 0.2]])
+def test_a_model_that_has_them_share_in_no_known_way_is_refused(key):
+    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'keypoint_blend': key}
+    with pytest.raises(ModelError, match="metadata 'keypoint_blend' cannot be"):
+        replace(LAYOUTS['ultralytics_pose'], metadata=metadata).spec()
+
+
 @pytest.mark.parametrize('name', [name for name in SCORED if 'simcc' not in name])
 def test_a_key_point_that_is_not_there_scores_nothing_to_speak_of(name):
     person = some_person(name)
