@@ -157,9 +157,9 @@ def notes_of(rows: Sequence[Row], measure: Measure) -> list[str]:
 
 
 def notes_of_models(variants: Sequence[Variant]) -> list[str]:
-    """How the models are read, each note once."""
+    """What may be wrong with how the models are read, and how they are, each note once."""
     specs = [variant.pipeline.spec for variant in variants if variant.pipeline]
-    return list(dict.fromkeys(note for spec in specs for note in spec.notes))
+    return list(dict.fromkeys(note for spec in specs for note in (*spec.warnings, *spec.notes)))
 
 
 def notes_of_precision(

@@ -82,7 +82,7 @@ class ModelSpec:
     keypoint_unit: str = ''  # one of BOX_UNITS: what their coordinates mean; empty: what those of boxes mean
     keypoint_refinement: str = 'none'  # one of KEYPOINT_REFINEMENTS, of heat maps
     keypoint_blend: float = 0.0  # how far below the best box of a person others still share in its key points
-    unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct
+    unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct or doubt
     notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
     warnings: tuple[str, ...] = ()  # for the user: what may be wrong with this spec, and how to decide it
 

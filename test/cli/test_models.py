@@ -160,3 +160,22 @@ def test_the_report_of_a_segmentation_names_the_numbers_of_its_class_maps(
     out = tmp_path / 'out.json'
     assert run(semantic, '--source', picture, '--json', out, *options) == 0
     assert json.loads(out.read_text())['class_names'] == names
+
+
+@pytest.mark.parametrize('command', ['run', 'compare', 'inspect'])
+def test_what_a_warning_of_heat_maps_says_works_where_it_is_said(
+    command: str, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = np.full((1, 17, 16, 16), 0.01, np.float32)
+    maps[..., 5, 5] = 0.45
+    model = save_constant_detector(tmp_path / 'maps.onnx', {'seg': maps})
+    models = [model, model] if command == 'compare' else [model]
+    pictures = [] if command == 'inspect' else ['--source', picture]
+    asked = [command, *map(str, [*models, *pictures])]
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    assert 'more like heat maps' in ' '.join((said.out + said.err).split())
+    for way in (['--task', 'pose'], ['--decoder', 'semantic'], ['--class-names', *KEYPOINTS]):
+        assert main([*asked, *way]) == 0
+        said = capsys.readouterr()
+        assert 'more like heat maps' not in ' '.join((said.out + said.err).split())

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from isaac_infer.core.fit import Size
+
 BLUR = 11  # cells: width of the Gaussian that DARK smooths with, as published for maps of 64x48
 REACH = 2  # cells around a peak that its derivatives are taken from
 FARTHEST = 1.0  # cells: a refined point that is farther from its peak is noise
+COARSEST = 32  # network pixels per cell
 _FLOOR = 1e-10  # maps are taken to logarithms
 
 
@@ -21,6 +24,13 @@ class Peaks(NamedTuple):
     row: np.ndarray  # (P,) intp
     column: np.ndarray  # (P,) intp
     score: np.ndarray  # (P,) float32, the value there
+
+
+def cell_of(size_hw: Size, grid_hw: Size) -> int:
+    """How many network pixels wide and high a cell of maps is; 0: no network divides its picture so."""
+    cell, rest = divmod(size_hw[0], grid_hw[0])
+    is_whole = not rest and 1 <= cell <= COARSEST and grid_hw[1] * cell == size_hw[1]
+    return cell if is_whole else 0
 
 
 def highest(maps: np.ndarray) -> Peaks:

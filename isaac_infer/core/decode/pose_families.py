@@ -7,12 +7,12 @@ from typing import Any
 
 from isaac_infer.core.decode import paf
 from isaac_infer.core.decode.families import Family, Match, Model
+from isaac_infer.core.decode.heatmaps import cell_of
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.tensor import TensorSpec
 
 MAX_KEYPOINTS = 1024  # a face has 468
 MOVENET_ROWS = 6, 56  # persons, and numbers per person
-COARSEST = 32  # network pixels per cell of a heat map
 # What usually has so many key points, where the model does not name them.
 _USUAL = {16: 'mpii16', 17: 'coco17', 18: 'coco18', 21: 'hand21', 25: 'body25'}
 
@@ -130,11 +130,9 @@ def _cells(model: Model, output: TensorSpec) -> Iterator[tuple[int, int]]:
     """How an output can be maps of the picture: channels, network pixels per cell."""
     _, second, third, fourth = output.shape
     orders = [(second, (third, fourth)), (fourth, (second, third))]
-    for channels, (height, width) in orders if model.layout == 'nchw' else orders[::-1]:
-        if min(channels, height, width) > 0:
-            cell, rest = divmod(model.size_hw[0], height)
-            if not rest and 1 <= cell <= COARSEST and width * cell == model.size_hw[1]:
-                yield channels, cell
+    for channels, grid_hw in orders if model.layout == 'nchw' else orders[::-1]:
+        if min(channels, *grid_hw) > 0 and (cell := cell_of(model.size_hw, grid_hw)):
+            yield channels, cell
 
 
 def _match_simcc(model: Model) -> Match | None:

@@ -78,7 +78,11 @@ def resolve_spec(
     _check_twins(model, family, decoder, match, file_name)
     _check_names(model, family, match, file_name)
     box_unit = overrides.box_unit or says.own.get('box_unit', '')
-    unsettled = {'decoder': not is_certain, 'box_unit': not box_unit}
+    unsettled = {
+        'decoder': not is_certain,
+        'box_unit': not box_unit,
+        'task': not (is_certain or says.purpose),
+    }
     notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match), *_left_out(model))
     if image.shape[0] > 1:
         notes += (f'it always takes {image.shape[0]} pictures at once: those that nobody needs are wasted',)
@@ -357,6 +361,7 @@ def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
         says = 'pose'  # nobody else has key points
     if says and says not in expected:
         others = [name for name, other in TASKS.items() if says in other.says]
+        others = [name for name in others if _matches(model, name)] or others
         way = f', or {_elsewhere(others)}' if others else ''
         raise ModelError(
             f'{file_name}: it was made for the task {says!r}, which gives no {task}; expected a model for '

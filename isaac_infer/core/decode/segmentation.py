@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from isaac_infer.core.decode import detection
+from isaac_infer.core.decode.heatmaps import cell_of
 from isaac_infer.core.decode.masks import (
     Taps,
     grid_in_source,
@@ -526,7 +527,7 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
     if not spec.score_unit and not _are_probabilities(tensor, spec):
         spec = replace(spec, score_unit='logits')
     if axis := class_axis(tensor.shape, spec.num_classes, spec.image.layout):
-        is_told = spec.class_names or 'decoder' not in spec.unsettled
+        is_told = spec.class_names or 'task' not in spec.unsettled
         return spec if is_told else _doubt(spec, tensor.astype(np.float32), axis)
     is_whole = tensor.min() >= 0 and tensor.max() > 1 and not (tensor % 1).any()
     if is_whole and 'decoder' in spec.unsettled:
@@ -539,13 +540,14 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
 
 
 def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
-    """Warn of scores like those of heat maps, which have the same shapes.
+    """Warn of scores like those of heat maps, which have the same shapes, where a pose decoder reads them.
 
     Whoever tells classes apart prefers one, even in a grey picture, all over which key points score about 0.
     """
+    height, width = scores.shape[2:] if axis == 1 else scores.shape[1:3]
     low, high = scores.min(), scores.max()
     is_shared_out = np.allclose(scores.sum(axis=axis), 1, atol=SHARES_TOLERANCE)  # by softmax
-    if max(-low, high) >= FAINT or is_shared_out:
+    if max(-low, high) >= FAINT or is_shared_out or not cell_of(spec.image.size_hw, (height, width)):
         return spec
     warning = (
         f'{spec.outputs[0]}: {spec.num_classes} channels from {low:.2g} to {high:.2g} in a grey picture are '

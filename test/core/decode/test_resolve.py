@@ -628,7 +628,7 @@ def test_a_decoder_of_another_task_is_told_as_one():
 
 def test_a_model_that_names_key_points_is_none_for_pixels():
     maps, said = tensor('out', 1, 2, 160, 160), {'keypoints': ['left', 'right']}
-    with pytest.raises(ModelError, match="made for the task 'pose', .* or pose_node"):
+    with pytest.raises(ModelError, match="made for the task 'pose', .* or take pose_node"):
         resolve(maps, metadata=said, task='segmentation')
     assert resolve(maps, metadata=said, task='segmentation', decoder='semantic').decoder == 'semantic'
     assert resolve(maps, metadata=said, task='pose').keypoints == ('left', 'right')

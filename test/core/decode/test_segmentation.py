@@ -37,6 +37,7 @@ Found = tuple[
 
 SIZE_HW = (64, 96)
 GRID_HW = (16, 24)  # of prototypes
+IMAGE = TensorSpec('images', (1, 3, *SIZE_HW), np.dtype(np.float32))
 SOURCE_HW = (201, 333)
 CELLS, CLASSES, COEFFICIENTS = 126, 3, 8
 USUAL = Limits()
@@ -124,10 +125,9 @@ METADATA = {'ultralytics_seg': {'task': 'segment', 'stride': '32'}}
 
 def instance_spec(name: str) -> ModelSpec:
     encode, decoder = LAYOUTS[name], name.split()[0]
-    inputs = (TensorSpec('images', (1, 3, *SIZE_HW), np.dtype(np.float32)),)
     specs = tensor_specs(encode(CUP, BALL))
     names = Overrides(class_names=('cup', 'spoon', 'ball')) if decoder != 'mask_rcnn' else Overrides()
-    spec = resolve_spec(inputs, specs, METADATA.get(decoder, {}), names, task='segmentation')
+    spec = resolve_spec([IMAGE], specs, METADATA.get(decoder, {}), names, task='segmentation')
     assert spec.decoder == decoder
     return probe(encode(CUP, BALL), spec)
 
@@ -253,6 +253,35 @@ def semantic_spec(
     outputs = {'out': output}
     spec = resolve_spec(inputs, tensor_specs(outputs), {}, Overrides(**said), task='segmentation')
     return probe(outputs, spec)
+
+
+def faint_maps(*grid_hw: int) -> np.ndarray:
+    """17 channels as heat maps of key points are in a grey picture."""
+    maps = np.full((1, 17, *grid_hw), 0.01, np.float32)
+    maps[..., grid_hw[0] // 2, grid_hw[1] // 2] = 0.2
+    return maps
+
+
+def test_what_looks_like_heat_maps_is_a_warning_whose_ways_out_end_it():
+    maps = faint_maps(16, 24)
+    (warning,) = semantic_spec(maps).warnings
+    assert '--task pose; if not, set decoder to semantic, or class_names' in warning
+    assert resolve_spec([IMAGE], tensor_specs({'out': maps}), {}, task='pose').decoder == 'heatmaps'
+    assert semantic_spec(maps, decoder='semantic').warnings == ()
+    assert semantic_spec(maps, class_names=tuple(map(str, range(17)))).warnings == ()
+
+
+def test_what_no_pose_decoder_reads_is_not_taken_for_heat_maps():
+    maps = faint_maps(13, 20)  # a cell is not a whole number of pixels of 64x96
+    assert semantic_spec(maps).warnings == ()
+    with pytest.raises(ModelError, match='no decoder fits its outputs for pose'):
+        resolve_spec([IMAGE], tensor_specs({'out': maps}), {}, task='pose')
+
+
+def test_who_says_that_it_is_for_segmentation_is_not_asked_whether_it_is_for_poses():
+    maps = {'out': faint_maps(16, 24)}
+    spec = resolve_spec([IMAGE], tensor_specs(maps), {'task': 'segmentation'}, task='segmentation')
+    assert probe(maps, spec).warnings == ()
 
 
 def decode_pixels(
