@@ -16,11 +16,14 @@ from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 from isaac_infer.core.stats import Window
+from isaac_infer.ros.reminders import kind_of
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 LEVEL_NAMES = {OK: 'OK', WARN: 'WARN', ERROR: 'ERROR', DiagnosticStatus.STALE: 'STALE'}
 PERCENTS = (50, 95, 99)
 HEARD_TIMEOUT_S = 0.5
+MOST_ERRORS = 20  # kinds in one report
+OTHERS = 'errors of other kinds'
 
 # Why a picture got no answer. LOST ones were never received; of the others and the answered ones, the sum is
 # what was received. UNPAIRED: what is needed of another node came first for a newer one, or too late.
@@ -51,6 +54,7 @@ class Report:
     recent: Tally  # the difference to the last report
     percentiles_ms: Mapping[str, tuple[float, float, float]]  # 50th, 95th, 99th by stage
     last_error: str
+    errors: Mapping[str, int]  # how many of each kind since the last report, by the first of each
 
 
 class Health:
@@ -62,6 +66,7 @@ class Health:
         self._dropped: Counter[str] = Counter()
         self._windows: dict[str, Window] = {}
         self._last_error = ''
+        self._errors: dict[str, tuple[str, int]] = {}  # since the last report, by kind: the first, how many
         self._last = Tally(monotonic())
 
     def received(self) -> None:
@@ -85,14 +90,20 @@ class Health:
             self._dropped[cause] += count
 
     def error(self, text: str) -> None:
-        """Remember the last error, until another one or `restart`."""
+        """Remember the last error, until another one or `restart`, and count those of its kind."""
+        kind = kind_of(text)
         with self._lock:
             self._last_error = text
+            if kind not in self._errors and len(self._errors) >= MOST_ERRORS:
+                kind = text = OTHERS
+            first, count = self._errors.get(kind, (text, 0))
+            self._errors[kind] = first, count + 1
 
     def restart(self) -> None:
         """Forget times and errors, of a model that is gone; counts go on."""
         with self._lock:
             self._windows.clear()
+            self._errors.clear()
             self._last_error = ''
 
     def report(self) -> Report:
@@ -101,7 +112,8 @@ class Health:
             now = Tally(monotonic(), self._received, self._answered, dict(self._dropped))
             last, self._last = self._last, now
             percentiles = {stage: window.percentiles() for stage, window in self._windows.items()}
-            error = self._last_error
+            error, errors = self._last_error, dict(self._errors.values())
+            self._errors.clear()
         seconds = max(now.at_s - last.at_s, 1e-6)
         recent = Tally(
             seconds,
@@ -111,7 +123,7 @@ class Health:
         )
         done = recent.answered + sum(recent.dropped.values()) - recent.dropped[LOST]
         rates_hz = (count / seconds for count in (recent.answered, recent.received, done))
-        return Report(*rates_hz, now, recent, percentiles, error)
+        return Report(*rates_hz, now, recent, percentiles, error, errors)
 
 
 def report_values(report: Report) -> dict[str, str]:
@@ -128,6 +140,7 @@ def report_values(report: Report) -> dict[str, str]:
         for percent, time_ms in zip(PERCENTS, percentiles):
             values[f'{stage}_ms_p{percent}'] = f'{time_ms:.3f}'
     values['last_error'] = report.last_error
+    values['errors'] = ' | '.join(f'{count} x {text}' for text, count in report.errors.items())
     return values
 
 

@@ -9,7 +9,7 @@ from time import monotonic
 
 REPEAT_S = 10.0  # until the same is said again at least, and for how long it has to be away to be news
 LONGEST_S = 3600.0
-MOST_NEWS = 5  # in REPEAT_S: whoever sends rubbish of many kinds does not fill the log
+MOST_LINES = 5  # in REPEAT_S, of all kinds: whoever sends rubbish of many does not fill the log
 MOST_KEPT = 100
 _NUMBER = re.compile(r'-?\d+(\.\d+)?')
 
@@ -21,34 +21,40 @@ class _Said:
     seen_s: float  # when it was the case last
 
 
+def kind_of(text: str) -> str:
+    """What stays the same of something that goes on: numbers in it change all the time."""
+    return _NUMBER.sub('', text)
+
+
 class Reminders:
-    """What goes on is said again after 10, 20, 40 s, ..., an hour; what is new, or comes back, at once."""
+    """What goes on is said again after 10, 20, 40 s, ..., an hour; what is new, or comes back, at once.
+
+    More than MOST_LINES in REPEAT_S have to wait until there is room, whatever they say.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._said: dict[str, _Said] = {}  # as they were the case, the last one last
-        self._news_s: list[float] = []  # when something new was said
+        self._lines_s: list[float] = []  # when the last ones were said
 
     def is_due(self, text: str) -> bool:
         """Tell whether to say something now; if so, it counts as said.
 
         Args:
-            text: what is the case, asked about whenever it is. Numbers in it do not count: they change all
-                the time.
+            text: what is the case, asked about whenever it is; see `kind_of`.
         """
-        now_s, key = self._clock(), _NUMBER.sub('', text)
+        now_s, key = self._clock(), kind_of(text)
         last = self._said.pop(key, None)
+        self._lines_s = [at_s for at_s in self._lines_s if now_s - at_s < REPEAT_S]
+        is_full, pause_s = len(self._lines_s) == MOST_LINES, REPEAT_S
         if last is not None and now_s - last.seen_s <= REPEAT_S:
-            if now_s - last.at_s < last.pause_s:
+            if is_full or now_s - last.at_s < last.pause_s:
                 self._said[key] = replace(last, seen_s=now_s)
                 return False
             pause_s = min(2 * last.pause_s, LONGEST_S)
-        else:
-            self._news_s = [at_s for at_s in self._news_s if now_s - at_s < REPEAT_S]
-            if len(self._news_s) == MOST_NEWS:
-                return False
-            self._news_s.append(now_s)
-            pause_s = REPEAT_S
+        elif is_full:
+            return False
+        self._lines_s.append(now_s)
         self._said[key] = _Said(now_s, pause_s, now_s)
         while len(self._said) > MOST_KEPT:
             del self._said[next(iter(self._said))]

@@ -24,6 +24,7 @@ from isaac_infer.core.boxes import box_iou
 from isaac_infer.engine.load import tensorrt_problem
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.messages import detections_from_msg
+from isaac_infer.ros.reminders import MOST_LINES
 from models import OPSET, save_constant_detector, save_model, ultralytics_metadata, ultralytics_output
 
 NODE = '/detector_node'
@@ -175,6 +176,35 @@ def test_bad_pictures_are_counted_and_the_node_lives_on(detector, camera):
     assert values_of(status)['last_error'].startswith('image: ')
     assert len(camera.ask().detections) == 2
     assert detector.log.count('[ERROR]') < 5  # throttled
+
+
+def test_errors_of_many_kinds_are_all_in_diagnostics_and_few_in_the_log(detector, camera):
+    camera.ask()
+    good = {'height': 48, 'width': 64, 'encoding': 'bgr8', 'step': 192, 'data': bytes(48 * 192)}
+    bad = {
+        'expected a step of at least': {'step': 8},
+        "got 'neither'": {'encoding': 'neither'},
+        "got 'this'": {'encoding': 'this'},
+        "got 'nor that'": {'encoding': 'nor that'},
+        'for 64 x 48 bgr8': {'data': bytes(9)},
+        'for 64 x 48 rgb8': {'data': bytes(9), 'encoding': 'rgb8'},
+        'expected even sides': {'encoding': 'nv12', 'height': 47},
+        'pixels, got 0 x 48': {'width': 0},
+    }
+    pictures = [Image(**{**good, **changed}) for changed in bad.values()]
+
+    def errors():
+        return ' | '.join(values_of(m.status[0])['errors'] for m in list(camera.peer.got['/diagnostics']))
+
+    begin = time.monotonic()
+    while not (all(text in errors() for text in bad) and time.monotonic() - begin > 12):
+        assert time.monotonic() - begin < 30, errors()
+        for picture in pictures:
+            camera.publisher.publish(picture)
+            time.sleep(0.01)
+    lines = [float(line.split('[')[2].split(']')[0]) for line in detector.log.splitlines() if 'ERROR' in line]
+    assert max(sum(at_s <= other < at_s + 9.9 for other in lines) for at_s in lines) <= MOST_LINES
+    assert len(camera.ask().detections) == 2
 
 
 def test_a_picture_that_comes_from_the_typed_interface_is_answered(detector, camera):

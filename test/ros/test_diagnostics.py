@@ -11,6 +11,8 @@ from rclpy.time import Time as RosTime
 from isaac_infer.ros.diagnostics import (
     BUSY,
     LOST,
+    MOST_ERRORS,
+    OTHERS,
     WARN,
     Health,
     clock_problem,
@@ -50,6 +52,26 @@ def test_stages_are_reported_by_percentile():
     assert float(values['run_ms_p99']) == pytest.approx(99, abs=1)
 
 
+def test_every_kind_of_error_is_in_one_report_with_how_many_there_were():
+    health = Health()
+    for step in (10, 20, 30):
+        health.error(f'expected a step of 192, got {step}')
+        health.error('unknown encoding')
+    values = report_values(health.report())
+    assert values['errors'] == '3 x expected a step of 192, got 10 | 3 x unknown encoding'
+    assert values['last_error'] == 'unknown encoding'
+    values = report_values(health.report())
+    assert (values['errors'], values['last_error']) == ('', 'unknown encoding')
+
+
+def test_kinds_of_errors_without_end_are_counted_and_not_kept():
+    health = Health()
+    for letter in range(MOST_ERRORS + 50):
+        health.error(chr(0x3B1 + letter))
+    report = health.report()
+    assert len(report.errors) == MOST_ERRORS + 1 and report.errors[OTHERS] == 50
+
+
 def test_another_model_begins_with_new_times_and_no_error():
     health = Health()
     health.answered({'run': 1.0})
@@ -62,7 +84,7 @@ def test_another_model_begins_with_new_times_and_no_error():
 def test_no_number_in_the_values_is_nan():
     health = Health()
     health.answered({'run': 0.0})
-    numbers = [value for key, value in report_values(health.report()).items() if key != 'last_error']
+    numbers = [value for key, value in report_values(health.report()).items() if 'error' not in key]
     assert not any(math.isnan(float(number)) for number in numbers)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from isaac_infer.ros.reminders import LONGEST_S, MOST_KEPT, MOST_NEWS, Reminders
+from isaac_infer.ros.reminders import LONGEST_S, MOST_KEPT, MOST_LINES, Reminders
 
 
 @pytest.fixture
@@ -57,10 +57,21 @@ def test_what_comes_back_is_news(said):
     assert said(12) == [0, 10]
 
 
+def test_reminders_of_many_kinds_together_are_no_more_lines_than_news(said):
+    letters, begin = [chr(97 + at) for at in range(26)], said.clock.now_s
+    due = []
+    for _ in range(3000):
+        said.clock.now_s += 0.1
+        due += [(said.clock.now_s - begin, letter) for letter in letters if said.reminders.is_due(letter)]
+    times = [at_s for at_s, _ in due]
+    assert max(sum(at_s <= other < at_s + 9.9 for other in times) for at_s in times) == MOST_LINES
+    assert {letter for _, letter in due} == set(letters)
+
+
 def test_rubbish_of_many_kinds_does_not_fill_the_log_and_is_not_kept(said):
     letters = [f'{chr(97 + at // 26)}{chr(97 + at % 26)}' for at in range(500)]
     said_now = [text for text in letters if said.reminders.is_due(text)]
-    assert said_now == letters[:MOST_NEWS]
+    assert said_now == letters[:MOST_LINES]
     for text in letters:
         said.clock.now_s += 10
         assert said.reminders.is_due(text)
