@@ -251,12 +251,18 @@ class SemanticDecoder:
         return Segmentation(objects, masks, found.class_map)
 
 
-def class_axis(shape: tuple[int, ...], num_classes: int, layout: str) -> int:
-    """The axis of a tensor that has a score for every class; 0: none has."""
-    if len(shape) != 4 or num_classes < 2:
+def class_axis(shape: tuple[int, ...], spec: ModelSpec) -> int:
+    """The axis of a tensor that has a score for every class; 0: none has.
+
+    A grid may have as many rows or columns as there are classes. Whether these are classes the decoder
+    says; where it reads both, an axis of length 1 is taken for that of the only score.
+    """
+    if len(shape) != 4 or spec.num_classes < 2 or spec.decoder == 'semantic_binary':
         return 0
-    axes = [axis for axis in ((1, 3) if layout == 'nchw' else (3, 1)) if shape[axis] == num_classes]
-    return axes[0] if axes else 0
+    if 1 in (shape[1], shape[3]) and spec.decoder != 'semantic':
+        return 0
+    order = (1, 3) if spec.image.layout == 'nchw' else (3, 1)
+    return next((axis for axis in order if shape[axis] == spec.num_classes), 0)
 
 
 def _read_pixels(tensor: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) -> Read:
@@ -264,7 +270,7 @@ def _read_pixels(tensor: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
         raise TensorError(f'{spec.outputs[0]}: expected at least one number, got {list(tensor.shape)}')
     if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
         return _read_map(_plane(tensor, spec), fit, spec)
-    axis = class_axis(tensor.shape, spec.num_classes, spec.image.layout)
+    axis = class_axis(tensor.shape, spec)
     if axis and len(tensor) == 1:
         return _read_scores(np.moveaxis(tensor[0], axis - 1, 0), fit, spec, limits)
     return _read_foreground(_plane(tensor, spec), fit, spec, limits)
@@ -526,7 +532,7 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
         return replace(spec, notes=(*spec.notes, _NO_SCORES))
     if not spec.score_unit and not _are_probabilities(tensor, spec):
         spec = replace(spec, score_unit='logits')
-    if axis := class_axis(tensor.shape, spec.num_classes, spec.image.layout):
+    if axis := class_axis(tensor.shape, spec):
         is_told = spec.class_names or 'task' not in spec.unsettled
         return spec if is_told else _doubt(spec, tensor.astype(np.float32), axis)
     is_whole = tensor.min() >= 0 and tensor.max() > 1 and not (tensor % 1).any()

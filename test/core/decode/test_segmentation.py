@@ -346,10 +346,35 @@ def test_classes_may_come_first_or_last(dtype):
 
 
 def test_the_class_axis_is_the_one_of_the_picture_where_both_are_as_long():
-    assert class_axis((1, 24, 16, 24), 24, 'nchw') == 1
-    assert class_axis((1, 24, 16, 24), 24, 'nhwc') == 3
-    assert class_axis((1, 16, 24, 5), 5, 'nchw') == 3
-    assert class_axis((1, 16, 24, 5), 4, 'nchw') == 0
+    nchw = semantic_spec(smooth_scores(24, GRID_HW)[None])
+    nhwc = replace(nchw, image=replace(nchw.image, layout='nhwc'))
+    assert class_axis((1, 24, 16, 24), nchw) == 1
+    assert class_axis((1, 24, 16, 24), nhwc) == 3
+    assert class_axis((1, 16, 12, 24), nchw) == 3
+    assert class_axis((1, 16, 12, 5), nchw) == 0
+
+
+@pytest.mark.parametrize('decoder', ['', 'semantic_symmetric', 'ultralytics_semantic'])
+@pytest.mark.parametrize('names', [(), ('cup',), ('table', 'cup')])
+@pytest.mark.parametrize(
+    ('shape', 'grid_hw', 'layout'),
+    [
+        ((1, 1, 4, 2), (4, 2), 'nchw'),
+        ((1, 1, 2, 4), (2, 4), 'nchw'),
+        ((1, 4, 2, 1), (4, 2), 'nhwc'),
+        ((1, 2, 4, 1), (2, 4), 'nhwc'),
+        ((1, 4, 2), (4, 2), 'nchw'),
+    ],
+)
+def test_one_score_on_a_grid_of_two_columns_or_rows_is_no_pair_of_classes(
+    shape, grid_hw, layout, names, decoder
+):
+    size_hw = (grid_hw[0] * 16, grid_hw[1] * 16)
+    scores = np.where(np.indices(grid_hw).sum(axis=0) % 3 == 0, 3, -3).astype(np.float32)
+    output = scores.reshape(shape)
+    spec = semantic_spec(output, size_hw=size_hw, layout=layout, class_names=names, decoder=decoder)
+    found = decode_pixels(output, spec, limits=replace(USUAL, interpolate_scores=False))
+    assert (found.class_map[8::16, 8::16] == (scores > 0)).all() and spec.num_classes == 2
 
 
 def plainly_interpolated(planes: np.ndarray, fit: Fit) -> np.ndarray:
