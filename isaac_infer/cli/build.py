@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from isaac_infer.cli.models import (
     add_model_argument,
+    add_task_option,
+    check_task,
+    find_task,
     model_file,
     model_path,
     open_network,
@@ -16,11 +20,13 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.progress import BuildProgress
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, write_report
+from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, show_warnings, write_report
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.cache import read_sidecar
+from isaac_infer.engine.engines import open_engine, spec_of
 from isaac_infer.engine.load import check_built, find_spec, is_engine
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
@@ -35,6 +41,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         'cache. Nothing is built where it is there already.',
     )
     add_model_argument(parser)
+    add_task_option(parser)
     add_json_option(parser)
     add_options(parser, ModelParams)
     parser.set_defaults(run=run)
@@ -48,25 +55,28 @@ def run(args: argparse.Namespace) -> int:
     path = model_file(params)
     if is_engine(path):
         raise ParameterError(f'{path}: expected an ONNX model, got an engine')
+    check_task(args.task)
     check_report(args.json, params)
+    task = args.task or find_task(params)[0]
     options, overrides = params.engine_options(), params.overrides(read_class_names(params.class_names))
-    from isaac_infer.engine.engines import open_engine
-
     with BuildProgress() as say:
-        session, _ = open_engine(path, options, overrides, find_spec, say=say)
+        find = partial(find_spec, task=task)
+        session, spec = open_engine(path, options, overrides, find, task=task, say=say)
         session.close()
-    built = {'model': str(path), **_facts(session)}
+    built = {'model': str(path), 'task': task, **_facts(session, spec)}
+    show_warnings(built['warnings'])
     write_report(args.json, built)
     if args.json != STANDARD_OUTPUT:
         print(built['path'])
     return 0
 
 
-def _facts(session: TrtSession) -> dict[str, Any]:
-    """Where an engine is, and what its build wrote beside it."""
+def _facts(session: TrtSession, spec: ModelSpec | None) -> dict[str, Any]:
+    """Where an engine is, what may be wrong with it, and what its build wrote beside it."""
     return {
         'backend': session.backend,
         'path': str(session.path),
+        'warnings': [*session.fallbacks, *(spec.warnings if spec else ())],
         **(read_sidecar(session.path) or {}),
     }
 
@@ -94,7 +104,11 @@ def build_only(variants: Sequence[ModelParams], report: str, *, task: str = 'det
         try:
             with open_network(params, task=task) as session:
                 check_built(session, params.backend)
-                facts = _facts(session) if isinstance(session, TrtSession) else {'backend': session.backend}
+                facts: dict[str, Any] = {'backend': session.backend, 'warnings': list(session.fallbacks)}
+                if isinstance(session, TrtSession):
+                    overrides = params.overrides(read_class_names(params.class_names))
+                    facts = _facts(session, spec_of(session.path, overrides))
+            show_warnings(facts['warnings'])
         except ParameterError:
             raise
         except IsaacInferError as error:

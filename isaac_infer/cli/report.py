@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ def console_beside(report: str) -> Console:
 def show_written(path: str | Path, out: Console) -> None:
     """Say where something lies now."""
     out.print(f'written: {without_commands(str(path))}', markup=False, highlight=False)
+
+
+def show_warnings(warnings: Iterable[str]) -> None:
+    """Say what was asked for and is not in use, and what may be wrong: beside what a command prints."""
+    for warning in warnings:
+        print(f'isaac-infer: warning: {warning}', file=sys.stderr)
 
 
 def check_report(report: str, params: ModelParams, sources: Iterable[Path] = ()) -> None:

@@ -34,6 +34,7 @@ from isaac_infer.cli.report import (
     add_json_option,
     check_report,
     console_beside,
+    show_warnings,
     show_written,
     write_report,
 )
@@ -175,8 +176,7 @@ def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
         f'{spec.decoder}, {counted(spec.num_classes, "class")}, input {width}x{height}, '
         f'{pipeline.session.backend}'
     )
-    for fallback in pipeline.fallbacks:
-        print(f'isaac-infer: warning: {fallback}', file=sys.stderr)
+    show_warnings(pipeline.fallbacks)
     for note in spec.notes:
         show_note(note, out)
 

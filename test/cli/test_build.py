@@ -1,13 +1,20 @@
 """`isaac-infer build`, and `--build-only` of other commands."""
 
+import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 
+from isaac_infer.cli import build
 from isaac_infer.cli.main import main
+from isaac_infer.core.spec import Overrides
 from isaac_infer.engine.cuda import device_problem
-from models import save_colour_detector
+from isaac_infer.engine.load import open_session
+from models import save_colour_detector, save_constant_detector
 
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
 
@@ -24,6 +31,38 @@ def test_without_a_gpu_nothing_is_built_and_the_error_says_why(
     assert main(['build', str(model)]) == 1
     said = capsys.readouterr()
     assert 'TensorRT cannot be used' in said.err and not said.out
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pretend that there is a GPU, on which every model has this engine already; how it is read is found."""
+    path = tmp_path / 'built.engine'
+
+    def open_engine(model: Path, options: Any, overrides: Overrides, find_spec: Any, **_: Any) -> Any:
+        with contextlib.closing(open_session(model, backend='onnxruntime')) as session:
+            spec = find_spec(session, model, overrides)
+        return SimpleNamespace(path=path, backend='pretended', fallbacks=(), close=lambda: None), spec
+
+    monkeypatch.setattr(build, 'open_engine', open_engine)
+    return path
+
+
+def test_what_may_be_wrong_with_a_model_is_said_when_it_is_built_and_what_it_hints_at_works(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_constant_detector(
+        tmp_path / 'maps.onnx', {'seg': np.full((1, 17, 16, 16), 0.01, np.float32)}
+    )
+    file = tmp_path / 'report.json'
+    assert main(['build', str(model), '--json', str(file)]) == 0
+    said, report = capsys.readouterr(), json.loads(file.read_text())
+    (warning,) = report['warnings']
+    assert said.err == f'isaac-infer: warning: {warning}\n' and 'more like heat maps' in warning
+    assert said.out == f'{engine}\n' and report['task'] == 'segmentation'
+    for task, *options in (('pose', '--task', 'pose'), ('segmentation', '--decoder', 'semantic')):
+        assert main(['build', str(model), '--json', str(file), *options]) == 0
+        report = json.loads(file.read_text())
+        assert (report['task'], report['warnings'], capsys.readouterr().err) == (task, [], '')
 
 
 def test_an_engine_is_not_built_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
