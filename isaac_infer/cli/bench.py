@@ -22,7 +22,6 @@ from rich.text import Text
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.models import (
     ASKED,
-    FIRST_TASK,
     add_model_argument,
     add_task_option,
     check_special_options,
@@ -64,6 +63,7 @@ from isaac_infer.engine.load import (
     runs_on_tensorrt,
     unused_precision,
 )
+from isaac_infer.engine.task import FIRST_TASK
 from isaac_infer.params import ImageSourceParams, TaskParams
 
 ANSWERS = {'detection': 'detections', 'segmentation': 'masks', 'pose': 'key points'}  # by task

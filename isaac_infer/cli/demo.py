@@ -23,7 +23,6 @@ from rich.text import Text
 
 from isaac_infer.cli.models import (
     DEFAULT_MODEL,
-    FIRST_TASK,
     add_model_argument,
     add_task_option,
     check_readable,
@@ -39,6 +38,7 @@ from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, is_stream, open_source
 from isaac_infer.core.text import counted
 from isaac_infer.engine.files import is_report, working_folder, write_whole
+from isaac_infer.engine.task import FIRST_TASK
 from isaac_infer.params import ImageSourceParams, TaskParams
 
 FRAMES, RATE_HZ = 100, 30.0

@@ -15,7 +15,6 @@ from rich.text import Text
 
 from isaac_infer.cli.models import (
     ASKED,
-    FIRST_TASK,
     add_model_argument,
     add_task_option,
     check_task,
@@ -23,7 +22,6 @@ from isaac_infer.cli.models import (
     model_file,
     open_network,
     take_model_argument,
-    task_of,
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, write_report
@@ -45,6 +43,7 @@ from isaac_infer.engine.layers import (
 )
 from isaac_infer.engine.load import file_sha256, find_spec, is_engine
 from isaac_infer.engine.plan import read_plan
+from isaac_infer.engine.task import FIRST_TASK, task_of
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 

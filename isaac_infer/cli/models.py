@@ -6,29 +6,25 @@ import argparse
 import contextlib
 import glob
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
-from isaac_infer.core.decode.families import BOXES_ONLY
-from isaac_infer.core.decode.metadata import read_metadata
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
-from isaac_infer.core.errors import IsaacInferError, ModelError, NamesError, ParameterError, SessionError
+from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
-from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
     ENGINE_SUFFIXES,
     find_model,
     find_spec,
     is_engine,
-    metadata_of,
     open_pipeline,
     open_session,
 )
+from isaac_infer.engine.task import UNKNOWN, task_of_file
 from isaac_infer.params import (
     DetectionParams,
     ModelParams,
@@ -38,10 +34,7 @@ from isaac_infer.params import (
     parameters,
 )
 
-FIRST_TASK = next(iter(TASKS))
-BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
 ASKED = 'it was asked for'  # why a model is for a task
-UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
 SPECIAL = {'segmentation': SegmentationParams, 'pose': PoseParams}  # what detectors do not have, by task
 DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
 
@@ -175,28 +168,14 @@ def check_special_options(args: argparse.Namespace, params: TaskParams, task: st
 
 
 def find_task(params: ModelParams) -> tuple[str, str]:
-    """What a model is for, and why: see `task_of`; of an engine what it was built for.
+    """What a model is for, and why; see `task_of_file`.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: there is no such model, or its class names cannot be read.
         ParameterError: it is not for detection, and several others can read it; or there is no such decoder.
     """
-    path = find_model(model_path(params))
-    if by_decoder := _task_by_decoder(params.decoder):
-        return by_decoder
-    try:
-        overrides = params.overrides(read_class_names(params.class_names))
-        if is_engine(path):
-            from isaac_infer.engine.engines import spec_of
-
-            spec = spec_of(path, overrides)
-            return (spec.task, 'it was built for this') if spec else (FIRST_TASK, UNKNOWN)
-        with contextlib.closing(open_session(path, backend='onnxruntime')) as session:
-            return task_of(session, path, overrides, is_posed=_is_posed(params))
-    except ParameterError:
-        raise
-    except IsaacInferError:
-        return FIRST_TASK, UNKNOWN  # why it does not open is said when it is opened
+    overrides = params.overrides(read_class_names(params.class_names))
+    return task_of_file(find_model(model_path(params)), overrides, is_posed=_is_posed(params))
 
 
 def check_readable(params: ModelParams, task: str) -> None:
@@ -221,81 +200,6 @@ def _is_posed(params: ModelParams) -> bool:
     if not isinstance(params, PoseParams):
         return False
     return bool(params.keypoints or params.skeleton or params.person_model_file_path)
-
-
-def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: bool = False) -> tuple[str, str]:
-    """What a model is for, and why: as it says itself, or the only task that reads all of it; else detection.
-
-    Args:
-        is_posed: whether it is used as only pose models can be: where it can be one, it is.
-
-    Raises:
-        ParameterError: it is not for detection, and several others can read it; or there is no such decoder.
-    """
-    says = read_metadata(metadata_of(path, session.metadata, overrides)[0], file_name=path.name)
-    if by_decoder := _task_by_decoder(overrides.decoder or says.own.get('decoder', '')):
-        return by_decoder
-    # Such models can be read as detectors too: what only one task says comes first.
-    for task in reversed(tuple(TASKS)):
-        if says.task in TASKS[task].says:
-            is_detector_too = task != FIRST_TASK and says.task in TASKS[FIRST_TASK].says
-            boxes = f'; for {FIRST_TASK} {BOXES_ALONE}' if is_detector_too else ''
-            return task, f'its metadata says {says.task!r}{boxes}'
-        if says.purpose in TASKS[task].says:
-            return task, 'its metadata or its sidecar say so'
-    if says.keypoints:
-        return 'pose', 'its metadata or its sidecar name key points'
-    specs = _specs(session, path, overrides)
-    if is_posed and 'pose' in specs:
-        return 'pose', 'it is used with key points'
-    if len(specs) == 1:
-        return next(iter(specs)), 'no other one can read it'
-    if not specs:
-        return FIRST_TASK, UNKNOWN
-    others = [task for task in specs if task != FIRST_TASK]
-    if FIRST_TASK not in specs:
-        told = {task: _names_with(session, TASKS[task].words) for task in others}
-        told = {task: names for task, names in told.items() if names}
-        if len(told) == 1:
-            ((task, names),) = told.items()
-            return task, f'its outputs are called {", ".join(names)}'
-        raise ParameterError(
-            f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task'
-        )
-    spec = specs[FIRST_TASK]
-    if spec and BOXES_ONLY in spec.notes and len(others) == 1:
-        return others[0], f'for {FIRST_TASK} {BOXES_ALONE}'
-    return FIRST_TASK, f'it can be read for {" and ".join(others)} too; --task says what it is for'
-
-
-def _names_with(session: Session, words: Sequence[str]) -> list[str]:
-    """The names of outputs that have one of these words in them."""
-    names = [output.name for output in session.outputs]
-    return [name for name in names if any(word in name.lower() for word in words)]
-
-
-def _task_by_decoder(decoder: str) -> tuple[str, str] | None:
-    """The task of a decoder, and why; None where none is asked for."""
-    if not decoder:
-        return None
-    tasks = [task for task in TASKS if decoder in TASKS[task].decoders]
-    if not tasks:
-        known = ''.join(f'\n  {task}: {", ".join(TASKS[task].decoders)}' for task in TASKS)
-        raise ParameterError(f'decoder: there is no decoder {decoder!r}; there are, by task{known}')
-    return tasks[0], f'its decoder is {decoder}'
-
-
-def _specs(session: Session, path: Path, overrides: Overrides) -> dict[str, ModelSpec | None]:
-    """How a model is used, by the tasks that it can be used for; None: but for the number of names."""
-    specs: dict[str, ModelSpec | None] = {}
-    for task in TASKS:
-        try:
-            specs[task] = find_spec(session, path, overrides, task=task)
-        except NamesError:
-            specs[task] = None
-        except IsaacInferError:
-            continue
-    return specs
 
 
 def model_path(params: ModelParams) -> str:

@@ -140,7 +140,7 @@ def _open_on_tensorrt(
 def open_pipeline(
     path: str | Path,
     *,
-    task: str = 'detection',
+    task: str = '',
     limits: Limits | Callable[[ModelSpec], Limits] = Limits(),
     overrides: Overrides = Overrides(),
     backend: str = 'auto',
@@ -154,7 +154,7 @@ def open_pipeline(
 
     Args:
         path: see `find_model`.
-        task: what kind of answer is wanted, a key of TASKS.
+        task: what kind of answer is wanted, a key of TASKS; empty: what the model is for, see `task_of`.
         limits: what of the answers counts, or what gives it, now that the classes are known.
         overrides: what the user knows better than the file.
         backend, providers, num_threads, engine, say, is_cancelled: see `open_session`.
@@ -162,19 +162,25 @@ def open_pipeline(
     Raises:
         ModelError: there is no such task; the file is missing, cannot be loaded, or cannot be understood
             without help.
+        ParameterError: no task is given, and several can read it; or there is no such decoder.
         SessionError: the backend is not available, or the network fails or answers with NaN.
     """
-    _check_task(task)
+    from isaac_infer.engine.task import task_of, task_of_file  # which need this module
+
+    if task:
+        _check_task(task)
     path = find_model(path)
     session: Session
     spec: ModelSpec | None = None
     if runs_on_tensorrt(path, backend, providers):
+        task = task or task_of_file(path, overrides)[0]
         session, spec = _open_on_tensorrt(path, task, backend, engine, overrides, say, is_cancelled)
     else:
         session = _open_on_onnxruntime(path, providers, num_threads, is_cancelled)
         if backend == 'auto' and not providers and _expects_tensorrt():
             session.fallbacks += (f'running on the CPU: {tensorrt_problem()}',)  # type: ignore[misc]
     try:
+        task = task or task_of(session, path, overrides)[0]
         spec = spec or find_spec(session, path, overrides, task=task)
         wanted = limits if isinstance(limits, Limits) else limits(spec)
     except BaseException:

@@ -1,3 +1,4 @@
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_model, save
 
-from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, SessionError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.spec import Limits, Overrides
 from isaac_infer.engine import cuda
@@ -33,7 +34,7 @@ def picture(colour_bgr: tuple[int, int, int], *, size_hw: tuple[int, int] = (64,
 
 
 def open_detector(path: Path, **overrides: object):
-    return open_pipeline(path, limits=lambda spec: Limits(), overrides=Overrides(**overrides))
+    return open_pipeline(path, task='detection', overrides=Overrides(**overrides))
 
 
 def with_relu(path: Path, **changes: object) -> Path:
@@ -420,6 +421,33 @@ def test_limits_are_given_as_they_are_or_by_the_classes_or_not_at_all(tmp_path: 
     assert open_pipeline(model, limits=Limits(0.5)).limits == Limits(0.5)
     wanted = open_pipeline(model, limits=lambda spec: Limits(max_detections=spec.num_classes)).limits
     assert wanted == Limits(max_detections=3)
+
+
+@pytest.mark.parametrize(
+    ('output', 'shape', 'said', 'task'),
+    [
+        ('output0', (1, 7, 84), {}, 'detection'),
+        ('logits', (1, 21, 33, 33), {}, 'segmentation'),
+        ('heatmaps', (1, 17, 16, 16), {}, 'pose'),
+        ('maps', (1, 17, 16, 16), {'decoder': 'semantic'}, 'segmentation'),
+        ('maps', (1, 3, 16, 16), {'keypoints': ('a', 'b', 'c')}, 'pose'),
+    ],
+)
+def test_where_no_task_is_given_it_is_that_of_the_model(
+    output: str, shape: tuple[int, ...], said: dict[str, Any], task: str, tmp_path: Path
+) -> None:
+    model = save_constant_detector(tmp_path / 'model.onnx', {output: np.zeros(shape, np.float32)})
+    with contextlib.closing(open_pipeline(model, overrides=Overrides(**said))) as pipeline:
+        assert pipeline.spec.task == task
+
+
+def test_a_model_that_several_tasks_can_read_wants_to_be_told_which(tmp_path: Path) -> None:
+    maps = np.full((1, 17, 16, 16), 0.5, np.float32)
+    model = save_constant_detector(tmp_path / 'model.onnx', {'maps': maps})
+    with pytest.raises(ParameterError, match='for segmentation and pose; say what it is for: .* task'):
+        open_pipeline(model)
+    with contextlib.closing(open_pipeline(model, task='pose')) as pipeline:
+        assert pipeline.spec.task == 'pose'
 
 
 def test_a_task_that_there_is_not_is_an_error_that_lists_those_there_are(tmp_path: Path) -> None:
