@@ -22,9 +22,12 @@ def clock():
 
 @pytest.fixture(scope='module')
 def ros():
-    """rclpy, initialised."""
+    """rclpy, initialised as our own processes do it: Fast DDS reads its profile once in a process."""
     import rclpy
 
+    from isaac_infer.ros import transport
+
+    transport.set_up()
     os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 100))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
