@@ -25,10 +25,9 @@ from isaac_infer.cli.models import (
     DEFAULT_MODEL,
     add_model_argument,
     add_task_option,
-    check_readable,
     check_task,
-    chosen_task,
     model_path,
+    readable_task,
     take_model_argument,
 )
 from isaac_infer.cli.options import add_options, given_values
@@ -106,11 +105,10 @@ def run(args: argparse.Namespace) -> int:
     model = given_values(args, TaskParams)
     if not _names_model(model):
         model['model_file_path'] = NODES[args.task or FIRST_TASK][2]
-    task = chosen_task(args, TaskParams(**model))
+    task = readable_task(args, TaskParams(**model))  # the node would say only after seconds that it is not
     _, _, _, own_source = NODES[task]
     args.source = args.source or own_source
     _choose_pictures(args)
-    check_readable(TaskParams(**model), task)  # the node would say it only after seconds
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
     )

@@ -24,7 +24,7 @@ from isaac_infer.engine.load import (
     open_pipeline,
     open_session,
 )
-from isaac_infer.engine.task import UNKNOWN, task_of_file
+from isaac_infer.engine.task import UNKNOWN, task_of, task_of_file
 from isaac_infer.params import (
     DetectionParams,
     ModelParams,
@@ -178,21 +178,29 @@ def find_task(params: ModelParams) -> tuple[str, str]:
     return task_of_file(find_model(model_path(params)), overrides, is_posed=_is_posed(params))
 
 
-def check_readable(params: ModelParams, task: str) -> None:
-    """See before others open a model that it can be read for a task; engines tell it when they are opened.
+def readable_task(args: argparse.Namespace, params: TaskParams) -> str:
+    """See `chosen_task`; and see before others open the model that it can be read for that, at one opening.
+
+    Engines tell it when they are opened, as does every model where there is no ONNX Runtime.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
+        ParameterError: see `chosen_task`.
     """
     path = find_model(model_path(params))
     if is_engine(path):
-        return
+        return chosen_task(args, params)
     try:
         session = open_session(path, backend='onnxruntime')
     except SessionError:
-        return  # without ONNX Runtime only its own backend can tell
+        return chosen_task(args, params)
     with contextlib.closing(session):
-        find_spec(session, path, params.overrides(read_class_names(params.class_names)), task=task)
+        overrides = params.overrides(read_class_names(params.class_names))
+        is_posed = _is_posed(params)
+        task, why = (args.task, ASKED) if args.task else task_of(session, path, overrides, is_posed=is_posed)
+        check_special_options(args, params, task, why)
+        find_spec(session, path, overrides, task=task)
+    return task
 
 
 def _is_posed(params: ModelParams) -> bool:
