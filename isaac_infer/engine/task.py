@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from isaac_infer.engine.load import find_spec, is_engine, metadata_of, open_sess
 
 FIRST_TASK = next(iter(TASKS))
 UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
+_PART = re.compile('[A-Z]*[a-z]+|[A-Z]+')  # of a name such as stage2/HeatMaps:0
 _BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
 
 
@@ -92,9 +94,9 @@ def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: boo
 
 
 def _names_with(session: Session, words: Sequence[str]) -> list[str]:
-    """The names of outputs that have one of these words in them."""
-    names = [output.name for output in session.outputs]
-    return [name for name in names if any(word in name.lower() for word in words)]
+    """The names of outputs of which a part begins with one of these words: `out_poses`, not `transpose`."""
+    parts = {output.name: _PART.findall(output.name) for output in session.outputs}
+    return [name for name in parts if any(part.lower().startswith(tuple(words)) for part in parts[name])]
 
 
 def _task_by_decoder(decoder: str) -> tuple[str, str] | None:

@@ -142,6 +142,37 @@ def test_options_that_only_models_of_another_task_have_are_refused(
         assert 'task segmentation: no other one can read it' in said
 
 
+@pytest.mark.parametrize(
+    ('name', 'task'),
+    [
+        ('heatmaps', 'pose'),
+        ('upscaled_confs/BiasAdd:0', 'pose'),
+        ('stage2/outHeatMaps', 'pose'),
+        ('POSES', 'pose'),
+        ('kpts2d', 'pose'),
+        ('out.keypoints', 'pose'),
+        ('segmentation', 'segmentation'),
+        ('outMasks', 'segmentation'),
+        ('class_scores', 'segmentation'),
+        ('purpose', ''),
+        ('composed', ''),
+        ('transpose_12', ''),
+        ('cheating', ''),
+        ('disjoint', ''),
+        ('unmasked', ''),
+        ('subclass', ''),
+        ('heat_mask', ''),  # both
+    ],
+)
+def test_parts_of_the_names_of_outputs_tell_the_task_and_letters_within_them_do_not(
+    name: str, task: str, picture: Path, tmp_path: Path
+) -> None:
+    maps = save_constant_detector(tmp_path / 'maps.onnx', {name: np.zeros((1, 17, 16, 16), np.float32)})
+    out = tmp_path / 'out.json'
+    assert run(maps, '--source', picture, '--json', out) == (0 if task else 2)
+    assert not task or json.loads(out.read_text())['task'] == task
+
+
 def test_options_of_the_task_of_a_model_are_taken(semantic: Path, pose: Path, picture: Path) -> None:
     assert run(semantic, '--source', picture, '--min-region-area', 0) == 0
     assert run(pose, '--source', picture, '--keypoint-threshold', 0.5) == 0

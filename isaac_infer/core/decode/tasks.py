@@ -33,7 +33,7 @@ class Task:
     named: tuple[str, ...]  # told by names or by pairs of tensors; tried before the others
     by_metadata: Callable[[Model], tuple[str, ...]]  # the decoders that Ultralytics' metadata leaves open
     says: tuple[str, ...]  # what metadata call tasks whose models give such answers
-    words: tuple[str, ...]  # in names of outputs; they decide between tasks that could all read a model
+    words: tuple[str, ...]  # that parts of the names of outputs begin with; they decide between tasks
     probe: Callable[[Mapping[str, np.ndarray], ModelSpec], ModelSpec]  # settles by a first run what is open
     batched: frozenset[str] = frozenset()  # decoders that read the answers to several pictures, too
 
