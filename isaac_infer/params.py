@@ -396,6 +396,14 @@ class DetectionParams(ModelParams):
         choices=('class_aware', 'class_agnostic'),
         live=True,
     )
+    box_blend: float = param(
+        -1.0,
+        'Boxes of one object that score nearly as well as its best one, less than this below it, share in '
+        'its place, mask and key points, which then do not jump from one to the other; 0: the best one '
+        'alone; below 0: as the model says, else 0.',
+        low=-1.0,
+        high=1.0,
+    )
     max_detections: int = param(300, 'Objects per picture at most.', low=1, high=10000, live=True)
     max_candidates: int = param(
         3000, 'Best-scored boxes that enter non-maximum suppression.', low=1, high=100000, live=True
@@ -421,6 +429,11 @@ class DetectionParams(ModelParams):
             class_ids=frozenset(
                 _class_id(text, class_names, num_classes, self._filter()) for text in self.class_filter
             ),
+        )
+
+    def overrides(self, class_names: tuple[str, ...]) -> Overrides:
+        return replace(
+            super().overrides(class_names), box_blend=self.box_blend if self.box_blend >= 0 else None
         )
 
     def _filter(self) -> str:
@@ -493,14 +506,7 @@ class PoseParams(DetectionParams):
         'neighbour, or dark (from the derivatives); empty: as the model family was trained.',
         choices=('', *KEYPOINT_REFINEMENTS),
     )
-    keypoint_blend: float = param(
-        -1.0,
-        'Boxes of one person that score nearly as well as its best one, less than this below it, share in '
-        'its key points, which then do not jump from one to the other; 0: the best one alone; below 0: as '
-        'the model says, else 0.',
-        low=-1.0,
-        high=1.0,
-    )
+
     skeleton: str = param(
         '',
         'YAML or JSON file with keypoints and links, or the name of a known skeleton; empty: that of the '
@@ -532,7 +538,6 @@ class PoseParams(DetectionParams):
             super().overrides(class_names),
             keypoints=tuple(self.keypoints),
             keypoint_refinement=self.keypoint_refinement,
-            keypoint_blend=self.keypoint_blend if self.keypoint_blend >= 0 else None,
         )
 
     def person_params(self) -> PersonParams:

@@ -81,7 +81,7 @@ class ModelSpec:
     keypoint_values: int = 0  # numbers per key point: 2: x, y; 3: and a score
     keypoint_unit: str = ''  # one of BOX_UNITS: what their coordinates mean; empty: what those of boxes mean
     keypoint_refinement: str = 'none'  # one of KEYPOINT_REFINEMENTS, of heat maps
-    keypoint_blend: float = 0.0  # how far below the best box of a person others still share in its key points
+    box_blend: float = 0.0  # how far below the best box of an object others still share in it
     unsettled: frozenset[str] = frozenset()  # fields that a first run may still correct or doubt
     notes: tuple[str, ...] = ()  # for the user: how it was recognised, limits baked into the model
     warnings: tuple[str, ...] = ()  # for the user: what may be wrong with this spec, and how to decide it
@@ -153,7 +153,7 @@ class Overrides:
     score_unit: str = ''
     keypoints: tuple[str, ...] = ()
     keypoint_refinement: str = ''
-    keypoint_blend: float | None = None
+    box_blend: float | None = None
 
 
 def check_spec(spec: ModelSpec) -> None:
@@ -232,7 +232,7 @@ _MODEL_RULES: dict[str, Callable[[object], bool]] = {
     'keypoint_values': _whole(0),
     'keypoint_unit': _one_of('', *BOX_UNITS),
     'keypoint_refinement': _one_of(*KEYPOINT_REFINEMENTS),
-    'keypoint_blend': lambda value: _is_real(value) and 0 <= value <= 1,  # type: ignore[operator]
+    'box_blend': lambda value: _is_real(value) and 0 <= value <= 1,  # type: ignore[operator]
     'notes': _all(_is_text),
     'warnings': _all(_is_text),
 }

@@ -17,6 +17,7 @@ from training.scenes import INPUT_SIZE
 OPSET = 17
 NEWEST_IR = 9  # that the oldest supported ONNX Runtime reads
 HUMANOID = 'humanoid'
+STEADY = {'box_blend': '0.02'}  # half precision finds the same boxes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Product:
 PRODUCTS = {
     'detection': Product(
         'tabletop_detector.onnx', 'Detector of drawn table-top objects', 'detect', CLASS_NAMES,
-        metadata={'head': 'Detect'},
+        metadata={'head': 'Detect', **STEADY},
     ),
     'segmentation': Product(
         'tabletop_segmentation.onnx', 'Semantic segmentation of drawn table-top objects', 'semantic',
@@ -44,15 +45,15 @@ PRODUCTS = {
     'instances': Product(
         'tabletop_instances.onnx', 'Instance segmentation of drawn table-top objects', 'segment', CLASS_NAMES,
         ('output0', 'output1'),
-        metadata={'head': 'Segment'},
+        metadata={'head': 'Segment', **STEADY},
     ),
     'pose': Product(
         'humanoid_pose.onnx', 'Key points of drawn humanoid robots and people', 'pose', (HUMANOID,),
         metadata={
             'head': 'Pose',
+            **STEADY,
             'kpt_shape': str([len(KEYPOINT_NAMES), 3]),
             'kpt_names': str({0: list(KEYPOINT_NAMES)}),
-            'keypoint_blend': '0.02',
         },
     ),
 }  # fmt: skip

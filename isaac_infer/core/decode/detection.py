@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from isaac_infer.core.boxes import box_iou, clip_boxes, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
+from isaac_infer.core.boxes import clip_boxes, iou, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
 from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.fit import Fit, Size
 from isaac_infer.core.results import Detections
@@ -69,11 +69,9 @@ class Decoder:
         if not np.isfinite(found.boxes).all():
             raise _not_finite(tensors, spec)
         detections, rows = _finish(found, fit, spec, limits, overlapping=self.overlapping)
-        if found.further is None:
-            return detections, None
-        if self.overlapping and spec.keypoint_blend:
-            return detections, _blended(found, rows, spec.keypoint_blend, limits)
-        return detections, found.further[rows]
+        if self.overlapping and spec.box_blend and found.angle is None:
+            return _blended(found, detections, rows, fit, spec, limits)
+        return detections, None if found.further is None else found.further[rows]
 
 
 def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
@@ -204,27 +202,52 @@ LARGEST_NORMALISED = (
 )
 
 
-def _blended(found: Candidates, rows: np.ndarray, within: float, limits: Limits) -> np.ndarray:
-    """What the boxes that are left say further, together with those that they suppressed: (K, n) float32.
+def _blended(
+    found: Candidates, detections: Detections, rows: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits
+) -> tuple[Detections, np.ndarray | None]:
+    """The boxes that are left, and what they say further, together with those that they suppressed.
 
-    A box that scores as much as the best one weighs as much, one that scores lower by `within` nothing. So
+    A box that scores as much as the best one weighs as much, one that scores lower by `box_blend` nothing. So
     nothing jumps where rounding, or the next picture, has another one of them win.
     """
-    assert found.further is not None
-    boxes, score, class_id = np.clip(found.boxes, -FAR, FAR), found.score, found.class_id
-    blended = np.empty((len(rows), found.further.shape[1]), np.float32)
-    step = max(MAX_PAIRS // max(len(score), 1), 1)
+    boxes, further = np.clip(found.boxes, -FAR, FAR), found.further
+    said = [boxes] if further is None else [boxes, further]
+    blended = [each[rows] for each in said]
+    step = max(MAX_PAIRS // max(len(found.score), 1), 1)
     for start in range(0, len(rows), step):
-        best = rows[start : start + step]
-        behind = score[best, None] - score
-        shares = (behind >= 0) & (behind < within) & (box_iou(boxes[best], boxes) > limits.nms_threshold)
-        if not limits.class_agnostic_nms:
-            shares &= class_id[best, None] == class_id
-        shares[np.arange(len(best)), best] = True
-        used = shares.any(axis=0)
-        weight = np.where(shares, 1 - behind / within, 0)[:, used]
-        blended[start : start + step] = weight @ found.further[used] / weight.sum(axis=1, keepdims=True)
-    return blended
+        some = slice(start, start + step)
+        weight, others = _weights(boxes, found, rows[some], spec.box_blend, limits)
+        if len(others):
+            for mean, each in zip(blended, said):
+                mean[some] = weight @ each[others]
+    if spec.box_unit == 'normalised':
+        height, width = spec.image.size_hw
+        blended[0] *= np.array((width, height, width, height), np.float32)
+    xyxy = clip_boxes(fit.to_source(blended[0]), fit.source_hw)
+    is_seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1, keepdims=True)
+    detections = replace(detections, xyxy=np.where(is_seen, xyxy, detections.xyxy))
+    return detections, blended[1] if further is not None else None
+
+
+def _weights(
+    boxes: np.ndarray, found: Candidates, best: np.ndarray, within: float, limits: Limits
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much which M candidates weigh in each of K best: (K, M) of sum 1; M is 0 where only those count."""
+    behind = found.score[best, None] - found.score
+    at, other = np.nonzero((behind >= 0) & (behind < within))
+    shares = iou(boxes[best[at]], boxes[other]) > limits.nms_threshold
+    if not limits.class_agnostic_nms:
+        shares &= found.class_id[best[at]] == found.class_id[other]
+    shares &= best[at] != other
+    at, other = at[shares], other[shares]
+    if not len(at):
+        return np.empty((len(best), 0)), other
+    weight = np.zeros(behind.shape, np.float32)
+    weight[at, other] = 1 - behind[at, other] / within
+    weight[np.arange(len(best)), best] = 1
+    used = np.flatnonzero(weight.any(axis=0))
+    weight = weight[:, used]
+    return weight / weight.sum(axis=1, keepdims=True), used
 
 
 # ---- scores and shapes ---------------------------------------------------------------------------

@@ -248,7 +248,7 @@ _OWN: dict[str, Any] = {
     'score_unit': _choice(*SCORE_UNITS),
     'keypoints': _texts,
     'keypoint_refinement': _choice(*KEYPOINT_REFINEMENTS),
-    'keypoint_blend': _share,
+    'box_blend': _share,
 }
 _PURPOSE = 'isaac_infer_purpose'  # the task in a sidecar, which need not be that of a model of Ultralytics
 _TASK_WORDS = {'detection': 'detect', 'segmentation': 'segment'}  # this package's own -> Ultralytics'

@@ -113,11 +113,7 @@ def resolve_spec(
             or says.own.get('keypoint_refinement', '')
             or match.keypoint_refinement
         ),
-        keypoint_blend=(
-            says.own.get('keypoint_blend', 0.0)
-            if overrides.keypoint_blend is None
-            else overrides.keypoint_blend
-        ),
+        box_blend=(says.own.get('box_blend', 0.0) if overrides.box_blend is None else overrides.box_blend),
         unsettled=frozenset(name for name, is_open in unsettled.items() if is_open),
         notes=notes,
     )

@@ -127,7 +127,7 @@ ULTRALYTICS = [name for name in NAMES if name.startswith('ultralytics_pose') and
 )
 @pytest.mark.parametrize('limits', [PLAIN, Limits(class_agnostic_nms=True), Limits(nms_threshold=0.95)])
 def test_boxes_that_score_nearly_the_same_share_in_the_key_points(name, blend, behind, share, limits):
-    spec = replace(settled(name), keypoint_blend=blend)
+    spec = replace(settled(name), box_blend=blend)
     best = replace(seen(some_person(name), spec), certainty=0.8)
     other = replace(best, xy=best.xy + np.float32(3), certainty=0.8 - behind)
     elsewhere = replace(seen(some_person(name, WIDE), spec), certainty=0.8)
@@ -141,21 +141,23 @@ def test_boxes_that_score_nearly_the_same_share_in_the_key_points(name, blend, b
     expected = fit_for(spec).to_source(np.stack((best.xy + 3 * share, elsewhere.xy)))
     order = np.argsort(found.xy[:, 0, 0])[[0, -1]]
     np.testing.assert_allclose(found.xy[order], expected, atol=source_tolerance(name))
+    boxes = np.concatenate((expected.min(axis=1), expected.max(axis=1)), axis=1)
+    np.testing.assert_allclose(found.persons.xyxy[order], boxes, atol=1.5 * source_tolerance(name))
 
 
 @pytest.mark.parametrize('key', ['0.02', 0.02, 1, 0])
 def test_a_model_says_how_far_its_boxes_share(key):
-    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'keypoint_blend': key}
+    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'box_blend': key}
     layout = replace(LAYOUTS['ultralytics_pose'], metadata=metadata)
-    assert layout.spec().keypoint_blend == float(key)
+    assert layout.spec().box_blend == float(key)
     for said in (0.0, 0.3):
-        assert replace(layout, overrides=Overrides(keypoint_blend=said)).spec().keypoint_blend == said
+        assert replace(layout, overrides=Overrides(box_blend=said)).spec().box_blend == said
 
 
 @pytest.mark.parametrize('key', ['-0.1', 1.1, float('nan'), 'often', [0.1, 0.2]])
 def test_a_model_that_has_them_share_in_no_known_way_is_refused(key):
-    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'keypoint_blend': key}
-    with pytest.raises(ModelError, match="metadata 'keypoint_blend' cannot be"):
+    metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'box_blend': key}
+    with pytest.raises(ModelError, match="metadata 'box_blend' cannot be"):
         replace(LAYOUTS['ultralytics_pose'], metadata=metadata).spec()
 
 
@@ -263,7 +265,7 @@ def test_missing_and_misshapen_outputs_are_refused(name):
 @given(data=st.data())
 @settings(max_examples=10)
 def test_any_answer_gives_sound_poses_or_one_of_our_errors(name, data):
-    spec = settled(name)
+    spec = replace(settled(name), box_blend=data.draw(st.sampled_from([0.0, 0.02, 1.0])))
     outputs = LAYOUTS[name].encode([seen(some_person(name), spec)])
     spoil(outputs, data)
     limits = Limits(
