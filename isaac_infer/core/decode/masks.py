@@ -12,7 +12,7 @@ from isaac_infer.core.fit import Fit, Size
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
 LEAST = 1 << 14  # pixels worked on at once: fewer would cost more in calls than the cache saves
-NEAR = 1 << 15
+NEAR = 1 << 15  # points whose scores are still in the cache when those at borders are read again
 LEAST_TILES = 1 << 9  # the same of tiles
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
