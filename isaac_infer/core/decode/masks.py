@@ -12,8 +12,8 @@ from isaac_infer.core.fit import Fit, Size
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
 LEAST = 1 << 14  # pixels worked on at once: fewer would cost more in calls than the cache saves
-NEAR = 1 << 15  # points whose scores are still in the cache when those at borders are read again
-LEAST_TILES = 1 << 9  # the same of tiles
+TILES = 1 << 19  # values of tiles worked on at once: each costs many calls
+LEAST_TILES = 1 << 9  # tiles worked on at once
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
 CORNERS = 4
@@ -89,9 +89,9 @@ def taps_at(positions: np.ndarray, length: int) -> Taps:
     return found
 
 
-def blocks(rows: int, values_per_row: int, least: int = 1) -> Iterator[slice]:
+def blocks(rows: int, values_per_row: int, least: int = 1, *, values: int = 0) -> Iterator[slice]:
     """Rows in blocks that the cache holds, as far as it goes."""
-    step = max(BLOCK // max(values_per_row, 1), least, 1)
+    step = max((values or BLOCK) // max(values_per_row, 1), least, 1)
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
@@ -202,7 +202,7 @@ def interpolated_labels(
     most_cells = min(MOST_PIXELS * label.size // labels.size, MOST_SCORES // count)
     values_per_tile = CORNERS * count + len(down.pixel) * len(across.pixel)
     last = cells = values = 0
-    for block in blocks(height, width * count, NEAR // width):
+    for block in blocks(height, width):
         best_class(part[:, block], dtype, out=(label[block], score[block]))
         # A cell wants the grid points below it too, but for those at the end of the grid.
         first, last = last, block.stop - (block.stop < height)
@@ -216,7 +216,7 @@ def interpolated_labels(
         runs = down[np.arange(*np.searchsorted(down.cell, (first, last)))]
         tiles = np.flatnonzero(is_mixed.take(runs.cell - first, axis=0).take(across.cell, axis=1))
         at_down, at_across = np.divmod(tiles, len(across.cell))
-        for some in blocks(len(tiles), values_per_tile, LEAST_TILES):
+        for some in blocks(len(tiles), values_per_tile, LEAST_TILES, values=TILES):
             of_down, of_across = runs[at_down[some]], across[at_across[some]]
             corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
             values += _label_tiles(labels, corners, of_down, of_across)

@@ -407,12 +407,12 @@ _ANY_SIDE = st.integers(1, 90)
     dtype=st.sampled_from([np.float32, np.float16]),
     blur=st.sampled_from([0, 2, 6]),
     block=st.sampled_from([1, 1 << 12, masks.BLOCK]),
-    near=st.sampled_from([1, 1 << 8, masks.NEAR]),
+    tile_values=st.sampled_from([1, 1 << 12, masks.TILES]),
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=150, deadline=None)
 def test_labels_are_those_of_the_highest_interpolated_scores(
-    grid_hw, source_hw, network_hw, resize, classes, has_classes_last, dtype, blur, block, near, seed
+    grid_hw, source_hw, network_hw, resize, classes, has_classes_last, dtype, blur, block, tile_values, seed
 ):
     """From noise, where every cell is mixed, to few borders; in one block and in many."""
     scores = np.random.default_rng(seed).normal(size=(classes, *grid_hw)).astype(np.float32)
@@ -429,7 +429,7 @@ def test_labels_are_those_of_the_highest_interpolated_scores(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmentation, 'COARSE', 0)
         patch.setattr(masks, 'BLOCK', block)
-        patch.setattr(masks, 'NEAR', near)
+        patch.setattr(masks, 'TILES', tile_values)
         patch.setattr(masks, 'LEAST_TILES', 8)
         found = decode_pixels(output, spec, fit=fit).class_map
     left, top, right, bottom = fit.source_box
@@ -492,7 +492,7 @@ def test_memory_for_a_class_map_is_bounded_as_said(classes, blur, resize):
     decode_pixels(output, spec, fit=fit)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (24 if classes == 1 else 4) * 800 * 900 + 128 * 60 * 80 + (classes << 18)
+    assert peak < (24 if classes == 1 else 4) * 800 * 900 + 128 * 60 * 80 + (classes << 18) + (16 << 20)
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float16])
