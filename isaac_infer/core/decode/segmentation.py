@@ -224,9 +224,9 @@ class SemanticDecoder:
     """A class for every pixel, and the regions of a class as objects where they are asked for.
 
     Memory for one picture at most: 4 bytes per source pixel (24 where there is one score), with the rows of
-    the grid where it has more than the picture, 128 per grid point, 256 KiB per class, and 16 MiB. Regions take
-    another 32 bytes per source pixel, 12 per class at each of up to 4 * SAMPLES points, and MAX_MASK_PIXELS
-    bytes for their masks.
+    the grid where it has more than the picture, 128 per grid point, 256 KiB per class, and 16 MiB. Regions
+    take another 32 bytes per source pixel, 12 per class at each of up to 4 * SAMPLES points, and
+    MAX_MASK_PIXELS bytes for their masks.
     """
 
     description: str
