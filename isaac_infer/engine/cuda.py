@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.errors import SessionError
+from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.files import replace_file
 
 ALIGNMENT = 256  # bytes, as cudaMalloc aligns
@@ -172,9 +173,19 @@ class Buffer:
     is_mapped: bool  # host and device are the same memory: nothing is copied
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """The host's array of a shape, as a view of the beginning."""
-        count = int(np.prod(shape, dtype=np.int64))
-        return self.host[: count * dtype.itemsize].view(dtype).reshape(shape)
+        """The host's array of a shape, as a view of the beginning.
+
+        Raises:
+            TensorError: it does not fit.
+        """
+        needed = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if needed > self.host.nbytes:
+            layout = TensorSpec('', shape, dtype).layout
+            raise TensorError(
+                f'expected an array of at most {self.host.nbytes} bytes, got {layout} of {needed} bytes; '
+                'take a larger buffer'
+            )
+        return self.host[:needed].view(dtype).reshape(shape)
 
 
 class Arena:

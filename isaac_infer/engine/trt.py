@@ -26,7 +26,7 @@ from isaac_infer.engine.plan import Plan, check_version, plan_bytes, read_plan
 # The full one also builds; the others only run what is version compatible.
 RUNTIMES = ('tensorrt', 'tensorrt_lean', 'tensorrt_dispatch')
 WITHOUT = 'without it ONNX models run on ONNX Runtime (backend: onnxruntime)'
-GROWTH = 2  # of the memory for an output whose size only a run tells
+GROWTH = 2  # of the memory for an output that is larger than it could be known
 
 # By TensorRT's names, because its own table breaks with new versions of NumPy.
 _DTYPES: dict[str, Any] = {
@@ -141,7 +141,8 @@ class _Engine:
 class TrtSession:
     """A network loaded by TensorRT: write into its input buffers, run, read its outputs.
 
-    All memory is taken when the session is opened. A run copies in, computes and copies out on one stream and
+    All memory is taken when the session is opened; that of an output which is not largest with the largest
+    inputs grows when a shape needs it. A run copies in, computes and copies out on one stream and
     synchronises once; where the shapes are fixed, it is one launch of a recorded graph.
     """
 
@@ -219,6 +220,7 @@ class TrtSession:
         self._memory: dict[str, Buffer] = dict(
             zip((spec.name for spec in (*self.inputs, *self.outputs)), self._arena.buffers)
         )
+        self._grown: dict[str, Arena] = {}  # the memory of outputs that did not fit theirs
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._buffers: dict[str, np.ndarray] = {}
         self._results: dict[str, np.ndarray] = {}
@@ -232,8 +234,11 @@ class TrtSession:
         self._graphs: dict[frozenset[str], Graph] = {}  # by the inputs that are not copied
         self._on_device: set[str] = set()  # inputs that something else than the host has filled
         for spec in (*self.inputs, *self.outputs):
-            if not self._context.set_tensor_address(spec.name, self._memory[spec.name].address):
-                raise SessionError(f'{spec}: TensorRT refuses its memory: {engine.messages.reason()}')
+            self._tell_address(engine, spec)
+
+    def _tell_address(self, engine: _Engine, spec: TensorSpec) -> None:
+        if not self._context.set_tensor_address(spec.name, self._memory[spec.name].address):
+            raise SessionError(f'{spec}: TensorRT refuses its memory: {engine.messages.reason()}')
 
     def _select_profile(self) -> None:
         engine = self._engine
@@ -436,7 +441,8 @@ class TrtSession:
             self._context = None  # before the engine
             self._buffers, self._results, self._memory = {}, {}, {}
             self._copies_in, self._copies_out = [], []
-            self._arena.close()
+            for arena in (self._arena, *self._grown.values()):
+                arena.close()
             self._stream = None
 
     def __enter__(self) -> TrtSession:
@@ -471,8 +477,11 @@ class TrtSession:
                 allocator = _output_allocator(engine, spec, self._memory[spec.name])
                 self._allocators[spec.name] = allocator
                 self._context.set_output_allocator(spec.name, allocator)
-            else:
-                self._results[spec.name] = self._memory[spec.name].view(shape, spec.dtype)
+                continue
+            needed = _bytes_of(shape, spec)
+            if needed > self._memory[spec.name].host.nbytes:
+                self._grow(engine, spec, needed * GROWTH)
+            self._results[spec.name] = self._memory[spec.name].view(shape, spec.dtype)
         self._copies_in = [
             (self._memory[spec.name], self._buffers[spec.name])
             for spec in self.inputs
@@ -484,6 +493,15 @@ class TrtSession:
             if not self._memory[name].is_mapped
         ]
         self._is_bound = True
+
+    def _grow(self, engine: _Engine, spec: TensorSpec, size: int) -> None:
+        """Give an output more memory; where there is none, it keeps what it has."""
+        larger = Arena(engine.gpu, [size], owner=engine.plan.path.name)
+        smaller = self._grown.pop(spec.name, None)
+        self._grown[spec.name], self._memory[spec.name] = larger, larger.buffers[0]
+        self._tell_address(engine, spec)
+        if smaller is not None:
+            smaller.close()
 
     def _enqueue(self) -> None:
         self._copy_in()

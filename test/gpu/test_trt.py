@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from gpu.conftest import QUICK
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.frame import Frame
@@ -110,6 +110,32 @@ def test_open_sizes_are_run_within_what_the_engine_was_built_for(open_network):
         session.input_buffer('x', (1, 3, 32, 32))
     session.input_buffer('x', (1, 3, 4, 4))[...] = 5
     assert (session.run()['y'] == 10).all()
+
+
+def shrinker():
+    """What gives 10 - n numbers for n, all of them their sum."""
+    nodes = [
+        ('Shape', ['x'], ['s']),
+        ('Sub', ['ten', 's'], ['n']),
+        ('Slice', ['zeros', 'zero', 'n', 'zero'], ['p']),
+        ('ReduceSum', ['x'], ['t'], {'keepdims': 1}),
+        ('Add', ['p', 't'], ['y']),
+    ]
+    constants = {'ten': np.array([10]), 'zero': np.array([0]), 'zeros': np.zeros(10, np.float32)}
+    return network(
+        nodes,
+        [('x', FLOAT, ('n',))],
+        [('y', FLOAT, ('m',))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+
+
+def test_an_output_that_is_largest_with_the_smallest_input_is_whole(open_network):
+    session = open_network(shrinker(), shapes={'x': ((1,), (5,), (9,))})
+    for length in (9, 5, 1, 9, 1):
+        session.input_buffer('x', (length,))[...] = 1
+        for _ in range(3):
+            assert session.run()['y'].tolist() == [length] * (10 - length)
 
 
 def finder():

@@ -1,0 +1,78 @@
+"""TrtSession on stand-ins for TensorRT and the driver: what needs no GPU."""
+
+import numpy as np
+import pytest
+import trt_stand_in
+from trt_stand_in import Network, Tensor
+
+from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.engine import cuda
+from isaac_infer.engine.trt import TrtSession
+
+
+@pytest.fixture
+def open_network(tmp_path, monkeypatch):
+    """Open a session on a network of the stand-ins."""
+
+    def open_it(network):
+        trt_stand_in.install(monkeypatch, network)
+        plan = tmp_path / 'network.engine'
+        plan.write_bytes(trt_stand_in.PLAN)
+        return TrtSession(plan)
+
+    return open_it
+
+
+def doubler(**facts):
+    """What gives twice what it takes."""
+    return Network({'x': Tensor((4,), **facts)}, {'y': Tensor((4,))}, lambda given: {'y': 2 * given['x']})
+
+
+def test_what_goes_in_comes_out(open_network):
+    with open_network(doubler()) as session:
+        session.input_buffer('x', (4,))[...] = (1, 2, 3, 4)
+        assert session.run()['y'].tolist() == [2, 4, 6, 8]
+
+
+def shrinker():
+    """What gives 10 - n numbers for n."""
+    return Network(
+        {'x': Tensor((-1,), profile=((1,), (5,), (9,)))},
+        {'y': Tensor((-1,))},
+        lambda given: {'y': np.full(10 - given['x'].size, given['x'].size)},
+        lambda given: {'y': (10 - given['x'][0],)},
+    )
+
+
+def test_an_output_that_is_largest_with_the_smallest_input_is_whole(open_network):
+    with open_network(shrinker()) as session:
+        allocated = []
+        for length in (9, 5, 1, 9, 1):
+            session.input_buffer('x', (length,))
+            assert session.run()['y'].tolist() == [length] * (10 - length)
+            allocated.append(cuda.allocations())
+    assert allocated[2:] == allocated[2:3] * 3  # once it has grown, it stays
+
+
+def test_an_output_that_there_is_no_more_memory_for_keeps_what_it_has(open_network, monkeypatch):
+    network = shrinker()
+    with open_network(network) as session:
+        session.input_buffer('x', (9,))
+        session.run()
+        with monkeypatch.context() as full:
+            full.setattr(
+                network.driver, 'mem_alloc', lambda size: (_ for _ in ()).throw(trt_stand_in.OutOfMemoryError)
+            )
+            session.input_buffer('x', (1,))
+            with pytest.raises(SessionError, match='out of GPU memory'):
+                session.run()
+        for length in (9, 1):
+            session.input_buffer('x', (length,))
+            assert session.run()['y'].tolist() == [length] * (10 - length)
+
+
+def test_a_buffer_that_is_too_small_says_how_much_too_small():
+    buffer = cuda.Buffer(np.zeros(16, np.uint8), 0, False)
+    assert buffer.view((2, 2), np.dtype(np.float32)).shape == (2, 2)
+    with pytest.raises(TensorError, match=r'at most 16 bytes, got float32\[1, 3, 4\] of 48 bytes'):
+        buffer.view((1, 3, 4), np.dtype(np.float32))
