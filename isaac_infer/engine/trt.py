@@ -39,6 +39,9 @@ _DTYPES: dict[str, Any] = {
     'BOOL': np.bool_,
 }
 
+# How TensorRT describes what is not linear; by its own words, "where" some length or stride is a multiple.
+_OTHER_ORDER = re.compile('vectorized|channel major|where', re.IGNORECASE)
+
 
 @lru_cache(maxsize=1)
 def find_tensorrt() -> ModuleType:
@@ -577,7 +580,23 @@ def _tensor_spec(engine: _Engine, name: str) -> TensorSpec:
             f'{engine.plan.path}: {name}: expected one of {", ".join(_DTYPES)}, got {kind}; build the engine '
             'with float32 inputs and outputs'
         )
+    if not _is_linear(engine, name):
+        raise ModelError(
+            f'{engine.plan.path}: {name}: expected numbers in the order of its shape (LINEAR), got '
+            f'"{engine.cuda_engine.get_tensor_format_desc(name)}"; build the engine with linear inputs and '
+            'outputs: trtexec without --inputIOFormats and --outputIOFormats, or "isaac-infer build '
+            f'{engine.plan.path.stem}.onnx"'
+        )
     return TensorSpec(name, tuple(engine.cuda_engine.get_tensor_shape(name)), np.dtype(_DTYPES[kind]))
+
+
+def _is_linear(engine: _Engine, name: str) -> bool:
+    """Whether the numbers of a tensor lie in the order of its shape, with nothing between them."""
+    formats = getattr(engine.tensorrt, 'TensorFormat', None)
+    if formats is not None:
+        return bool(engine.cuda_engine.get_tensor_format(name) == formats.LINEAR)
+    # The lean and dispatch runtimes have no such type, only words.
+    return not _OTHER_ORDER.search(engine.cuda_engine.get_tensor_format_desc(name))
 
 
 def _output_allocator(engine: _Engine, spec: TensorSpec, memory: Buffer) -> Any:

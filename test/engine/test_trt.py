@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import trt_stand_in
-from trt_stand_in import Network, Tensor
+from trt_stand_in import Network, Tensor, TensorFormat
 
-from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.engine import cuda
 from isaac_infer.engine.trt import TrtSession
 
@@ -14,8 +14,10 @@ from isaac_infer.engine.trt import TrtSession
 def open_network(tmp_path, monkeypatch):
     """Open a session on a network of the stand-ins."""
 
-    def open_it(network):
-        trt_stand_in.install(monkeypatch, network)
+    def open_it(network, without=()):
+        tensorrt = trt_stand_in.install(monkeypatch, network)
+        for name in without:
+            delattr(tensorrt, name)
         plan = tmp_path / 'network.engine'
         plan.write_bytes(trt_stand_in.PLAN)
         return TrtSession(plan)
@@ -76,3 +78,19 @@ def test_a_buffer_that_is_too_small_says_how_much_too_small():
     assert buffer.view((2, 2), np.dtype(np.float32)).shape == (2, 2)
     with pytest.raises(TensorError, match=r'at most 16 bytes, got float32\[1, 3, 4\] of 48 bytes'):
         buffer.view((1, 3, 4), np.dtype(np.float32))
+
+
+LEAN = ('TensorFormat',)  # lacks the types of what only a builder needs
+
+
+@pytest.mark.parametrize('without', [(), LEAN])
+@pytest.mark.parametrize('layout', [TensorFormat.CHW16, TensorFormat.HWC])
+def test_an_engine_whose_numbers_lie_in_another_order_is_refused(open_network, layout, without):
+    with pytest.raises(ModelError, match='x: expected .*LINEAR.* format.*; build .*without --inputIOFormats'):
+        open_network(doubler(layout=layout), without)
+
+
+def test_the_lean_runtime_runs_what_lies_in_order(open_network):
+    with open_network(doubler(), LEAN) as session:
+        session.input_buffer('x', (4,))[...] = 1
+        assert session.run()['y'].tolist() == [2] * 4

@@ -7,17 +7,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import onnx
 import pytest
-from gpu.conftest import QUICK
+from gpu.conftest import QUICK, TACTICS
 from onnx import TensorProto, helper, numpy_helper
 
-from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.spec import ImageSpec
 from isaac_infer.engine import cuda
 from isaac_infer.engine.build import Request, build_plan
 from isaac_infer.engine.device_prepare import DevicePreparer
-from isaac_infer.engine.trt import TrtSession
+from isaac_infer.engine.trt import Messages, TrtSession, find_tensorrt
 
 FLOAT = TensorProto.FLOAT
 
@@ -65,6 +65,43 @@ def open_network(tmp_path, plans):
     yield open_it
     for session in opened:
         session.close()
+
+
+def foreign(model, place, *, formats=(), values=(), fp16=False):
+    """Build an engine as others do, with what our builds have not.
+
+    Args:
+        formats: a dtype and a format for all inputs and outputs, by TensorRT's names.
+        values: smallest, usual and largest values of inputs that shapes depend on, by their name.
+    """
+    trt, gpu = find_tensorrt(), cuda.Gpu()
+    with gpu.current():
+        messages = Messages(trt)
+        builder = trt.Builder(messages.logger)
+        explicit = getattr(trt.NetworkDefinitionCreationFlag, 'EXPLICIT_BATCH', None)
+        network = builder.create_network(0 if explicit is None else 1 << int(explicit))
+        parser = trt.OnnxParser(network, messages.logger)
+        assert parser.parse(model.SerializeToString()), messages.reason()
+        config = builder.create_builder_config()
+        if TACTICS:
+            sources = (1 << int(getattr(trt.TacticSource, name)) for name in TACTICS)
+            config.set_tactic_sources(sum(sources))
+        if fp16 and hasattr(trt.BuilderFlag, 'FP16'):
+            config.set_flag(trt.BuilderFlag.FP16)
+        if formats:
+            dtype, layout = formats
+            for tensor in (network.get_input(0), network.get_output(0)):
+                tensor.dtype = getattr(trt, dtype)
+                tensor.allowed_formats = 1 << int(getattr(trt.TensorFormat, layout))
+        if values:
+            profile = builder.create_optimization_profile()
+            for name, limits in values.items():
+                profile.set_shape_input(name, *limits)
+            config.add_optimization_profile(profile)
+        plan = builder.build_serialized_network(network, config)
+        assert plan is not None, messages.reason()
+        place.write_bytes(bytes(plan))
+    return place
 
 
 def doubler(shape=(1, 3, 8, 8)):
@@ -136,6 +173,13 @@ def test_an_output_that_is_largest_with_the_smallest_input_is_whole(open_network
         session.input_buffer('x', (length,))[...] = 1
         for _ in range(3):
             assert session.run()['y'].tolist() == [length] * (10 - length)
+
+
+@pytest.mark.parametrize('layout', ['CHW2', 'CHW4', 'HWC8', 'CHW16', 'CHW32'])
+def test_an_engine_whose_numbers_lie_in_another_order_is_refused(tmp_path, layout):
+    engine = foreign(doubler(), tmp_path / 'packed.engine', formats=('float16', layout), fp16=True)
+    with pytest.raises(ModelError, match='x: expected .*LINEAR.* format.*; build .*without --inputIOFormats'):
+        TrtSession(engine)
 
 
 def finder():
