@@ -187,6 +187,10 @@ class Buffer:
             )
         return self.host[:needed].view(dtype).reshape(shape)
 
+    def on_host(self) -> Buffer:
+        """The same for what is read and written on the host alone, by the host's address."""
+        return Buffer(self.host, self.host.ctypes.data, is_mapped=True)
+
 
 class Arena:
     """All buffers of one session in one block of pinned host memory and one of device memory."""

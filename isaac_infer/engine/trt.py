@@ -199,7 +199,7 @@ class TrtSession:
             **engine.plan.metadata,
             **({'precision': sidecar['key']['precision']} if 'precision' in sidecar['key'] else {}),
         }
-        self._profile, self._use_graph = profile, use_graph
+        self._profile = profile
         self._stream: Any = gpu.new_stream()
         before = gpu.free_bytes()
         self._context: Any = cuda_engine.create_execution_context()
@@ -211,6 +211,9 @@ class TrtSession:
         self._select_profile()
         names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
         specs = {name: _tensor_spec(engine, name) for name in names}
+        self._on_host = {name for name in names if _is_on_host(engine, name)}
+        # What TensorRT reads and writes on the host, a graph does not.
+        self._use_graph = use_graph and not self._on_host
         is_input = {name: cuda_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         # Those whose shape has to be told, even where the profile leaves it no choice.
         self._open_inputs = {name for name in names if is_input[name] and specs[name].is_dynamic}
@@ -223,6 +226,8 @@ class TrtSession:
         self._memory: dict[str, Buffer] = dict(
             zip((spec.name for spec in (*self.inputs, *self.outputs)), self._arena.buffers)
         )
+        for name in self._on_host:
+            self._memory[name] = self._memory[name].on_host()
         self._grown: dict[str, Arena] = {}  # the memory of outputs that did not fit theirs
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._buffers: dict[str, np.ndarray] = {}
@@ -232,6 +237,7 @@ class TrtSession:
         self._copies_out: list[tuple[np.ndarray, Buffer]] = []
         self._at_close: list[Callable[[], None]] = []
         self._is_bound = False
+        self._bound_values: dict[str, bytes] = {}  # of the inputs that the shapes of outputs depend on
         self._runs = 0  # since the shapes changed
         self._graph: Graph | None = None
         self._graphs: dict[frozenset[str], Graph] = {}  # by the inputs that are not copied
@@ -287,17 +293,32 @@ class TrtSession:
                 spec.name, self._largest[spec.name]
             ):
                 raise SessionError(f'{spec}: TensorRT refuses the largest shape of its own profile')
-        self._context.infer_shapes()
+        # Values that shapes depend on are not there yet: TensorRT leaves those shapes open.
+        is_known = not any(spec.name in self._on_host for spec in self.inputs)
+        if is_known:
+            self._infer_shapes()
         sizes = []
         for spec in self.outputs:
             shape = tuple(self._context.get_tensor_shape(spec.name))
             if -1 in shape:
-                # Where even the bound is unknown: a start, from which the output allocator grows.
-                size = int(getattr(self._context, 'get_max_output_size', lambda _: 0)(spec.name))
+                # Where even the bound is unknown: a start, from which it grows.
+                bound = getattr(self._context, 'get_max_output_size', lambda _: 0)
+                size = int(bound(spec.name)) if is_known else 0
                 sizes.append(size if 0 < size < 1 << 28 else 1 << 16)
             else:
                 sizes.append(_bytes_of(shape, spec))
         return sizes
+
+    def _infer_shapes(self) -> list[str]:
+        """Have the shapes of outputs worked out; gives the inputs whose shape or values are still missing."""
+        assert self._engine is not None
+        try:
+            return list(self._context.infer_shapes())
+        except RuntimeError as error:
+            raise SessionError(
+                f'{self.backend}: TensorRT cannot work out the shapes of the outputs: '
+                f'{self._engine.messages.reason()}'
+            ) from error
 
     # --- the protocol --------------------------------------------------------------------------------------
 
@@ -335,8 +356,7 @@ class TrtSession:
         """Begin a run; its input buffers must not change before `finish`."""
         engine = self._check_open()
         with engine.gpu.current():
-            if not self._is_bound:
-                self._bind(engine)
+            self._bind(engine)
             if self._graph is None and self._use_graph and self._runs and not self._allocators:
                 self._graph = self._record()
             if self._graph is not None:
@@ -397,8 +417,7 @@ class TrtSession:
         """Run without a graph and give milliseconds: h2d, compute and d2h on the device, enqueue, total."""
         engine = self._check_open()
         with engine.gpu.current():
-            if not self._is_bound:
-                self._bind(engine)
+            self._bind(engine)
             for name in self._on_device:  # so that the run reads again what lies there already
                 memory = self._memory[name]
                 if not memory.is_mapped:
@@ -464,13 +483,16 @@ class TrtSession:
         return self._engine
 
     def _bind(self, engine: _Engine) -> None:
-        """Settle the shapes of the outputs, now that those of the inputs are known."""
+        """Settle the shapes of the outputs, where what they depend on has changed."""
+        if self._is_bound and not (self._on_host and self._values() != self._bound_values):
+            return
         missing = [str(spec) for spec in self.inputs if spec.name not in self._shapes]
         if missing:
             raise SessionError(
                 f'{", ".join(missing)}: no input buffer yet; ask for it and fill it before run'
             )
-        unknown = self._context.infer_shapes()
+        self._is_bound, self._bound_values = False, self._values()
+        unknown = self._infer_shapes()
         if unknown:
             raise SessionError(f'{", ".join(unknown)}: TensorRT cannot tell its shape')
         self._results, self._allocators = {}, {}
@@ -497,11 +519,18 @@ class TrtSession:
         ]
         self._is_bound = True
 
+    def _values(self) -> dict[str, bytes]:
+        """What the inputs hold that TensorRT reads on the host."""
+        names = [spec.name for spec in self.inputs if spec.name in self._on_host]
+        return {name: self._buffers[name].tobytes() for name in names}
+
     def _grow(self, engine: _Engine, spec: TensorSpec, size: int) -> None:
         """Give an output more memory; where there is none, it keeps what it has."""
         larger = Arena(engine.gpu, [size], owner=engine.plan.path.name)
         smaller = self._grown.pop(spec.name, None)
-        self._grown[spec.name], self._memory[spec.name] = larger, larger.buffers[0]
+        (memory,) = larger.buffers
+        self._grown[spec.name] = larger
+        self._memory[spec.name] = memory.on_host() if spec.name in self._on_host else memory
         self._tell_address(engine, spec)
         if smaller is not None:
             smaller.close()
@@ -588,6 +617,15 @@ def _tensor_spec(engine: _Engine, name: str) -> TensorSpec:
             f'{engine.plan.path.stem}.onnx"'
         )
     return TensorSpec(name, tuple(engine.cuda_engine.get_tensor_shape(name)), np.dtype(_DTYPES[kind]))
+
+
+def _is_on_host(engine: _Engine, name: str) -> bool:
+    """Whether TensorRT reads or writes a tensor on the host, as it does where shapes depend on its values."""
+    if engine.cuda_engine.is_shape_inference_io(name):
+        return True
+    # The lean and dispatch runtimes of 8.6 have no such type.
+    locations = getattr(engine.tensorrt, 'TensorLocation', None)
+    return locations is not None and engine.cuda_engine.get_tensor_location(name) == locations.HOST
 
 
 def _is_linear(engine: _Engine, name: str) -> bool:

@@ -9,6 +9,8 @@ from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.engine import cuda
 from isaac_infer.engine.trt import TrtSession
 
+LEAN = ('TensorFormat', 'TensorLocation')  # types that the lean and dispatch runtimes of 8.6 lack
+
 
 @pytest.fixture
 def open_network(tmp_path, monkeypatch):
@@ -56,6 +58,77 @@ def test_an_output_that_is_largest_with_the_smallest_input_is_whole(open_network
     assert allocated[2:] == allocated[2:3] * 3  # once it has grown, it stays
 
 
+def reshaper():
+    """What puts the numbers of x into the shape s, and tells that shape."""
+
+    def shapes(given):
+        height, width = map(int, given['s'])
+        if height * width != 24:
+            raise RuntimeError('infer_shapes error code: -1')
+        return {'y': (height, width), 't': (2,)}
+
+    return Network(
+        {'x': Tensor((4, 6)), 's': Tensor((2,), 'INT32', is_on_host=True)},
+        {'y': Tensor((-1, -1)), 't': Tensor((2,), 'INT32', is_on_host=True)},
+        lambda given: {'y': given['x'].reshape(given['s']), 't': given['s']},
+        shapes,
+    )
+
+
+@pytest.mark.parametrize('without', [(), LEAN])
+def test_an_input_that_shapes_depend_on_is_read_on_the_host(open_network, without):
+    with open_network(reshaper(), without) as session:
+        session.input_buffer('x', (4, 6))[...] = np.arange(24).reshape(4, 6)
+        values = session.input_buffer('s', (2,))
+        for shape in ((3, 8), (3, 8), (3, 8), (24, 1), (2, 12)):
+            values[...] = shape
+            outputs = session.run()
+            assert outputs['y'].shape == shape and (outputs['y'].reshape(-1) == np.arange(24)).all()
+            assert tuple(outputs['t']) == shape
+        values[...] = (12, 2)
+        session.run_timed()
+        assert tuple(session.run()['t']) == (12, 2)
+
+
+def test_values_that_give_no_shape_are_an_error_and_the_next_ones_run(open_network):
+    with open_network(reshaper()) as session:
+        session.input_buffer('x', (4, 6))[...] = 1
+        values = session.input_buffer('s', (2,))
+        for shape, is_right in (
+            ((0, 0), False),
+            ((4, 6), True),
+            ((5, 5), False),
+            ((5, 5), False),
+            ((6, 4), True),
+        ):
+            values[...] = shape
+            if is_right:
+                assert session.run()['y'].shape == shape
+            else:
+                with pytest.raises(SessionError, match='cannot work out the shapes'):
+                    session.run()
+
+
+def repeater():
+    """What gives as many numbers as n says."""
+    return Network(
+        {'n': Tensor((1,), 'INT32', is_on_host=True)},
+        {'y': Tensor((-1,))},
+        lambda given: {'y': np.ones(given['n'])},
+        lambda given: {'y': (int(given['n'][0]),)},
+    )
+
+
+def test_memory_grows_with_such_values_and_rarely(open_network):
+    with open_network(repeater()) as session:
+        values = session.input_buffer('n', (1,))
+        before = cuda.allocations()
+        for count in range(10_000, 40_000, 1000):
+            values[...] = count
+            assert session.run()['y'].sum() == count
+        assert before < cuda.allocations() <= before + 4
+
+
 def test_an_output_that_there_is_no_more_memory_for_keeps_what_it_has(open_network, monkeypatch):
     network = shrinker()
     with open_network(network) as session:
@@ -78,9 +151,6 @@ def test_a_buffer_that_is_too_small_says_how_much_too_small():
     assert buffer.view((2, 2), np.dtype(np.float32)).shape == (2, 2)
     with pytest.raises(TensorError, match=r'at most 16 bytes, got float32\[1, 3, 4\] of 48 bytes'):
         buffer.view((1, 3, 4), np.dtype(np.float32))
-
-
-LEAN = ('TensorFormat',)  # lacks the types of what only a builder needs
 
 
 @pytest.mark.parametrize('without', [(), LEAN])

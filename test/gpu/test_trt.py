@@ -182,6 +182,28 @@ def test_an_engine_whose_numbers_lie_in_another_order_is_refused(tmp_path, layou
         TrtSession(engine)
 
 
+def test_an_input_that_shapes_depend_on_is_read_on_the_host(tmp_path):
+    nodes = [('Reshape', ['x', 's'], ['r']), ('Relu', ['r'], ['y']), ('Add', ['s', 's'], ['t'])]
+    model = network(
+        nodes,
+        [('x', FLOAT, (4, 6)), ('s', TensorProto.INT64, (2,))],
+        [('y', FLOAT, ('a', 'b')), ('t', TensorProto.INT64, (2,))],
+    )
+    engine = foreign(model, tmp_path / 'reshaper.engine', values={'s': ([1, 1], [4, 6], [24, 24])})
+    numbers = np.arange(24, dtype=np.float32)
+    with TrtSession(engine) as session, session.twin() as twin:
+        for each in (session, twin):
+            each.input_buffer('x', (4, 6))[...] = numbers.reshape(4, 6)
+            for shape in ((3, 8), (3, 8), (3, 8), (24, 1), (2, 12)):
+                each.input_buffer('s', (2,))[...] = shape
+                outputs = each.run()
+                assert outputs['y'].shape == shape and (outputs['y'].reshape(-1) == numbers).all()
+                assert outputs['t'].tolist() == [2 * length for length in shape]
+            each.input_buffer('s', (2,))[...] = 5
+            with pytest.raises(SessionError):
+                each.run()
+
+
 def finder():
     """What finds where numbers are above 0: nobody knows how many before the run."""
     nodes = [
