@@ -37,6 +37,7 @@ class Driver:
         self.depth = 0  # of the stack of contexts
         self.device, self.host = {}, {}  # bytes by address
         self.graphs = set()  # and what is made of them
+        self.is_recording = False
         driver = self
 
         class Context:
@@ -126,23 +127,35 @@ class Driver:
         array.reshape(-1).view(np.uint8)[:] = self.at('device', address, array.nbytes)
 
 
-def libcuda(live):
-    """The calls for graphs, of which a launch does nothing; `live` are those that are there."""
+def libcuda(driver):
+    """The calls for graphs; a launch moves nothing."""
 
     def make(pointer, value):
         pointer._obj.value = value
-        live.add(value)
+        driver.graphs.add(value)
         return 0
 
     def end(handle):
-        live.remove(handle.value)
+        driver.graphs.remove(handle.value)
+        return 0
+
+    def begin_capture(stream, mode):
+        driver.is_recording = True
+        return 0
+
+    def end_capture(stream, graph):
+        driver.is_recording = False
+        return make(graph, 7)
+
+    def launch(executable, stream):
+        driver.calls.append('launch')
         return 0
 
     return SimpleNamespace(
-        cuStreamBeginCapture_v2=lambda stream, mode: 0,
-        cuStreamEndCapture=lambda stream, graph: make(graph, 7),
+        cuStreamBeginCapture_v2=begin_capture,
+        cuStreamEndCapture=end_capture,
         cuGraphInstantiateWithFlags=lambda executable, graph, flags: make(executable, 8),
-        cuGraphLaunch=lambda executable, stream: 0,
+        cuGraphLaunch=launch,
         cuGraphDestroy=end,
         cuGraphExecDestroy=end,
     )
@@ -306,7 +319,7 @@ def install(monkeypatch, network):
     from isaac_infer.engine import cuda, trt
 
     network.driver, module = Driver(), tensorrt(network)
-    calls = libcuda(network.driver.graphs)
+    calls = libcuda(network.driver)
     pycuda = ModuleType('pycuda')
     pycuda.driver = network.driver
     monkeypatch.setitem(sys.modules, 'pycuda', pycuda)

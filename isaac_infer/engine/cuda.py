@@ -270,21 +270,23 @@ class Graph:
 
         Raises:
             SessionError: something in it cannot be recorded.
+            pycuda.driver.Error: as `enqueue` raises it.
         """
         self._stream = ctypes.c_void_p(stream.handle)
         graph, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
         _call('cuStreamBeginCapture_v2', self._stream, _RELAXED)
         try:
-            enqueue()
-        finally:
-            # Also where recording failed: or the stream would stay in this mode.
-            code = _libcuda().cuStreamEndCapture(self._stream, ctypes.byref(graph))
-        if code or not graph:
-            raise SessionError(f'cuStreamEndCapture failed with CUDA error {code}')
-        try:
+            try:
+                enqueue()
+            finally:
+                # Also where recording failed: or the stream would stay in this mode.
+                code = _libcuda().cuStreamEndCapture(self._stream, ctypes.byref(graph))
+            if code or not graph:
+                raise SessionError(f'cuStreamEndCapture failed with CUDA error {code}')
             _call('cuGraphInstantiateWithFlags', ctypes.byref(self._executable), graph, ctypes.c_ulonglong(0))
         finally:
-            _call('cuGraphDestroy', graph)
+            if graph:
+                _call('cuGraphDestroy', graph)
         self._launch = _libcuda().cuGraphLaunch
 
     def launch(self) -> None:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
@@ -356,14 +357,18 @@ class TrtSession:
         """Begin a run; its input buffers must not change before `finish`."""
         engine = self._check_open()
         with engine.gpu.current():
-            self._bind(engine)
-            if self._graph is None and self._use_graph and self._runs and not self._allocators:
-                self._graph = self._record()
-            if self._graph is not None:
-                self._graph.launch()
-            else:
-                self._enqueue()  # the first run after a change sets things up, which a graph must not record
-                self._runs += 1
+            try:
+                self._bind(engine)
+                if self._graph is None and self._use_graph and self._runs and not self._allocators:
+                    self._graph = self._record(engine)
+                if self._graph is not None:
+                    self._graph.launch()
+                else:
+                    self._enqueue()  # the first run after a change sets things up, which no graph may record
+                    self._runs += 1
+            except (SessionError, engine.gpu.driver.Error):
+                self._settle(engine)
+                raise
 
     def finish(self) -> Mapping[str, np.ndarray]:
         """Wait for the run that was begun and give its outputs, valid until the next one."""
@@ -426,15 +431,19 @@ class TrtSession:
             self._stream.synchronize()
             events = [engine.gpu.driver.Event() for _ in range(4)]
             begin = perf_counter_ns()
-            events[0].record(self._stream)
-            self._copy_all_in()
-            events[1].record(self._stream)
-            before = perf_counter_ns()
-            self._execute()
-            enqueued = perf_counter_ns()
-            events[2].record(self._stream)
-            self._copy_out()
-            events[3].record(self._stream)
+            try:
+                events[0].record(self._stream)
+                self._copy_all_in()
+                events[1].record(self._stream)
+                before = perf_counter_ns()
+                self._execute()
+                enqueued = perf_counter_ns()
+                events[2].record(self._stream)
+                self._copy_out()
+                events[3].record(self._stream)
+            except (SessionError, engine.gpu.driver.Error):
+                self._settle(engine)
+                raise
             self._stream.synchronize()
             end = perf_counter_ns()
             h2d, compute, d2h = (a.time_till(b) for a, b in pairwise(events))
@@ -566,11 +575,16 @@ class TrtSession:
         if not self._context.execute_async_v3(self._stream.handle):
             raise SessionError(f'{self.backend}: the network failed: {self._engine.messages.reason()}')
 
-    def _record(self) -> Graph | None:
+    def _settle(self, engine: _Engine) -> None:
+        """Wait, after an error, for copies that are under way: what they read may be written from now on."""
+        with suppress(engine.gpu.driver.Error):  # the first error counts
+            self._stream.synchronize()
+
+    def _record(self, engine: _Engine) -> Graph | None:
         """Record a run as a graph; where that cannot be done, runs stay as they are."""
         try:
             graph = self._graphs[frozenset(self._on_device)] = Graph(self._stream, self._enqueue)
-        except SessionError as error:
+        except (SessionError, engine.gpu.driver.Error) as error:
             self._use_graph = False
             self.fallbacks += (f'runs are not replayed as a CUDA graph: {error}',)
             return None

@@ -164,3 +164,64 @@ def test_the_lean_runtime_runs_what_lies_in_order(open_network):
     with open_network(doubler(), LEAN) as session:
         session.input_buffer('x', (4,))[...] = 1
         assert session.run()['y'].tolist() == [2] * 4
+
+
+def refuse_while_recording(network, monkeypatch):
+    """Have the driver refuse copies to the host while a graph is recorded."""
+    copy = network.driver.memcpy_dtoh_async
+
+    def refusing(*arguments):
+        if network.driver.is_recording:
+            raise trt_stand_in.DriverError('operation not permitted when stream is capturing')
+        copy(*arguments)
+
+    monkeypatch.setattr(network.driver, 'memcpy_dtoh_async', refusing)
+
+
+def test_runs_are_replayed_from_the_second_on(open_network):
+    network = doubler()
+    with open_network(network) as session:
+        session.input_buffer('x', (4,))
+        for _ in range(4):
+            session.run()
+        assert network.driver.calls.count('execute') == 2 and network.driver.calls.count('launch') == 3
+        assert session.fallbacks == ()
+    assert not network.driver.graphs
+
+
+def test_what_the_driver_refuses_to_record_is_run_as_before_and_said_once(open_network, monkeypatch):
+    network = doubler()
+    with open_network(network) as session:
+        refuse_while_recording(network, monkeypatch)
+        for value in range(4):
+            session.input_buffer('x', (4,))[...] = value
+            assert session.run()['y'].tolist() == [2 * value] * 4
+        (said,) = session.fallbacks
+        assert 'not replayed as a CUDA graph: operation not permitted' in said
+        assert not network.driver.graphs  # nor is what was recorded until then left
+
+
+def test_a_run_that_cannot_be_begun_waits_for_its_copies(open_network, monkeypatch):
+    network = doubler()
+    with open_network(network) as session:
+        session.input_buffer('x', (4,))
+        monkeypatch.setattr(session.execution_context, 'fails', True)
+        for begin in (session.start, session.run_timed):
+            with pytest.raises(SessionError, match='the network failed'):
+                begin()
+            assert network.driver.calls[-2:] == ['execute', 'synchronize']
+
+
+def test_the_first_error_is_told_when_waiting_fails_too(open_network, monkeypatch):
+    network = doubler()
+    with open_network(network) as session:
+        session.input_buffer('x', (4,))
+
+        def fault(stream):
+            network.driver.fault = 'an illegal memory access was encountered'
+            return False
+
+        monkeypatch.setattr(session.execution_context, 'execute_async_v3', fault)
+        with pytest.raises(SessionError, match='the network failed'):
+            session.start()
+        network.driver.fault = ''
