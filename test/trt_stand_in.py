@@ -247,7 +247,7 @@ class Context:
         self.engine, self.network = engine, engine.network
         self.shapes = {name: tensor.shape for name, tensor in self.network.inputs.items()}
         self.inferred = {name: tensor.shape for name, tensor in self.network.outputs.items()}
-        self.addresses = {}
+        self.addresses, self.allocators = {}, {}
         self.fails = False
 
     def __del__(self):
@@ -260,6 +260,9 @@ class Context:
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
         return True
+
+    def set_output_allocator(self, name, allocator):
+        self.allocators[name] = allocator
 
     def array(self, name, shape):
         tensor = self.engine.tensors[name]
@@ -285,6 +288,11 @@ class Context:
             return False
         inputs = {name: self.array(name, shape) for name, shape in self.shapes.items()}
         for name, value in self.network.compute(inputs).items():
+            allocator = self.allocators.get(name)
+            if allocator is not None:
+                size = max(4 * value.size, 1)
+                self.addresses[name] = allocator.reallocate_output(name, self.addresses[name], size, 256)
+                allocator.notify_shape(name, value.shape)
             self.array(name, value.shape)[...] = value
         return True
 
@@ -307,6 +315,7 @@ def tensorrt(network):
         __name__='tensorrt',
         __version__='.'.join(map(str, VERSION)),
         ILogger=Logger,
+        IOutputAllocator=type('IOutputAllocator', (), {}),
         Runtime=Runtime,
         TensorIOMode=SimpleNamespace(INPUT='input'),
         TensorLocation=SimpleNamespace(HOST='host'),

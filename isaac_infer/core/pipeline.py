@@ -15,7 +15,7 @@ from isaac_infer.core.errors import FrameError, SessionError
 from isaac_infer.core.fit import Fit
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
-from isaac_infer.core.session import AsyncSession, Session
+from isaac_infer.core.session import AsyncSession, Session, close_all
 from isaac_infer.core.spec import Limits, ModelSpec
 
 
@@ -100,11 +100,13 @@ class Pipeline:
         return self(Frame(np.full((height, width, 3), 114, np.uint8)))
 
     def close(self) -> None:
-        """Close the session; safe to call twice."""
-        for twin in self.twins:
-            twin.close()
+        """Close the session and those of its twins; safe to call twice.
+
+        Raises:
+            SessionError: one of them could not be closed in order; the others are closed all the same.
+        """
         self.prepare = _closed  # it may hold memory of the session
-        self.session.close()
+        close_all([*(twin.close for twin in self.twins), self.session.close])
 
 
 def _nothing() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -85,3 +85,18 @@ class TimedSession(Protocol):
     def run_timed(self) -> Mapping[str, float]:
         """Run with all copies, and give milliseconds by name: h2d, compute, d2h, enqueue, total."""
         ...
+
+
+def close_all(closings: Iterable[Callable[[], object]]) -> None:
+    """Call every one of them, whatever the others raise; then raise the first error."""
+    first: BaseException | None = None
+    for close in closings:
+        try:
+            close()
+        except BaseException as error:  # an interrupt too: nobody else closes the others
+            first = first or error
+    try:
+        if first is not None:
+            raise first
+    finally:
+        first = None  # or the error would hold this call, and all that was to be closed

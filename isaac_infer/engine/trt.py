@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
+from isaac_infer.core.session import close_all
 from isaac_infer.core.tensor import TensorSpec, fits
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.cuda import Arena, Buffer, Gpu, Graph, device_problem
@@ -342,7 +343,7 @@ class TrtSession:
                     f'{name}: expected a shape from {list(low)} to {list(high)}, which the engine was built '
                     f'for, got {list(shape)}; build it with other shapes'
                 )
-            self._forget_graph()
+            self._forget_graphs()
         self._shapes[name] = shape
         self._buffers[name] = self._memory[name].view(shape, spec.dtype)
         self._is_bound, self._runs = False, 0
@@ -456,25 +457,38 @@ class TrtSession:
         }
 
     def close(self) -> None:
-        """Release everything; safe to call twice."""
+        """Release everything; safe to call twice.
+
+        Raises:
+            SessionError: the last run or a release failed; what can be released is released all the same.
+        """
         engine = self._engine
         if engine is None or engine.gpu.is_of_parent:
             return
-        self._engine = None
+        gpu = engine.gpu
+        del engine  # it is freed with the last session, and not with this call
         # All of it with the context current: what PyCUDA frees later, in another thread, it cannot free.
-        with engine.gpu.current():
-            self._stream.synchronize()
-            for release in self._at_close:
-                release()
-            self._at_close.clear()
-            self._forget_graph()
-            self._allocators.clear()
-            self._context = None  # before the engine
-            self._buffers, self._results, self._memory = {}, {}, {}
-            self._copies_in, self._copies_out = [], []
-            for arena in (self._arena, *self._grown.values()):
-                arena.close()
-            self._stream = None
+        with gpu.current():
+            arenas = (self._arena, *self._grown.values())
+            close_all(
+                [
+                    self._stream.synchronize,
+                    *self._at_close,
+                    self._forget_graphs,
+                    self._let_go,
+                    *(arena.close for arena in arenas),
+                ]
+            )
+
+    def _let_go(self) -> None:
+        """Forget all that is freed when nobody holds it any more, in this order."""
+        self._at_close.clear()
+        self._allocators.clear()
+        self._context = None
+        self._buffers, self._results, self._memory = {}, {}, {}
+        self._copies_in, self._copies_out = [], []
+        self._stream = None
+        self._engine = None  # after its context
 
     def __enter__(self) -> TrtSession:
         return self
@@ -594,10 +608,9 @@ class TrtSession:
         """Take the graph that belongs to the inputs that are copied now; one is kept for each such set."""
         self._graph = self._graphs.get(frozenset(self._on_device))
 
-    def _forget_graph(self) -> None:
-        for graph in self._graphs.values():
-            graph.close()
-        self._graphs, self._graph = {}, None
+    def _forget_graphs(self) -> None:
+        graphs, self._graphs, self._graph = self._graphs, {}, None
+        close_all(graph.close for graph in graphs.values())
 
 
 def _texts(value: Any) -> dict[str, str]:
@@ -653,11 +666,12 @@ def _is_linear(engine: _Engine, name: str) -> bool:
 
 def _output_allocator(engine: _Engine, spec: TensorSpec, memory: Buffer) -> Any:
     """Make what TensorRT asks for memory of an output whose size only a run tells."""
-    driver = engine.gpu.driver
+    # The class outlives the session until a garbage collection, so it holds neither engine nor memory.
+    driver, base = engine.gpu.driver, engine.tensorrt.IOutputAllocator
 
-    class OutputAllocator(engine.tensorrt.IOutputAllocator):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            engine.tensorrt.IOutputAllocator.__init__(self)
+    class OutputAllocator(base):  # type: ignore[misc, valid-type]
+        def __init__(self, memory: Buffer) -> None:
+            base.__init__(self)
             self.address, self.size = memory.address, memory.host.nbytes
             self.shape: tuple[int, ...] = ()
             self.more: Any = None  # device memory beyond the arena's
@@ -682,4 +696,4 @@ def _output_allocator(engine: _Engine, spec: TensorSpec, memory: Buffer) -> Any:
                 stream.synchronize()
             return result
 
-    return OutputAllocator()
+    return OutputAllocator(memory)

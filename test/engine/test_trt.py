@@ -225,3 +225,57 @@ def test_the_first_error_is_told_when_waiting_fails_too(open_network, monkeypatc
         with pytest.raises(SessionError, match='the network failed'):
             session.start()
         network.driver.fault = ''
+
+
+def test_all_is_freed_while_the_context_is_current(open_network):
+    network = doubler()
+    session = open_network(network)
+    twin = session.twin()
+    session.close()
+    assert network.freed == [('context', True)]
+    twin.close()
+    assert network.freed == [('context', True), ('context', True), ('engine', True)]
+    assert not network.driver.device
+
+
+@pytest.mark.parametrize('failing', ['synchronize', 'hook', 'graph'])
+def test_what_fails_while_a_session_is_closed_keeps_nothing_open(open_network, monkeypatch, failing):
+    network, released = doubler(), []
+    session = open_network(network)
+    session.input_buffer('x', (4,))
+    for _ in range(3):
+        session.run()
+
+    def fail(*_):
+        raise trt_stand_in.DriverError('of the driver')
+
+    def hook():
+        released.append('hook')
+        if failing == 'hook':
+            fail()
+
+    session.at_close(hook)
+    if failing == 'synchronize':
+        monkeypatch.setattr(session.stream, 'synchronize', fail)
+    if failing == 'graph':
+        monkeypatch.setattr(cuda._libcuda(), 'cuGraphExecDestroy', lambda graph: 700)
+    with pytest.raises(SessionError, match='of the driver|cuGraphExecDestroy failed with CUDA error 700'):
+        session.close()
+    assert released == ['hook'] and not network.driver.device
+    assert network.freed == [('context', True), ('engine', True)]
+    session.close()
+    with pytest.raises(SessionError, match='closed'):
+        session.run()
+
+
+def test_the_allocator_of_an_output_does_not_keep_the_engine(open_network):
+    network = Network(
+        {'x': Tensor((4,))},
+        {'y': Tensor((-1,))},
+        lambda given: {'y': given['x'][given['x'] > 0]},
+        lambda given: {'y': (-1,)},
+    )
+    with open_network(network) as session:
+        session.input_buffer('x', (4,))[...] = (1, 0, 2, 0)
+        assert session.run()['y'].tolist() == [1, 2]
+    assert network.freed == [('context', True), ('engine', True)] and not network.driver.device
