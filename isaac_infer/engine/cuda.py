@@ -132,6 +132,16 @@ class Gpu:
         return os.getpid() != self._process
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the context is of no use any more: a fault of anybody in the process ends it for all."""
+        try:
+            with self.current():
+                self.free_bytes()
+        except (SessionError, self.driver.Error):
+            return True
+        return False
+
+    @property
     def facts(self) -> DeviceFacts:
         attribute = self.driver.device_attribute
         return DeviceFacts(
@@ -190,6 +200,15 @@ class Buffer:
     def on_host(self) -> Buffer:
         """The same for what is read and written on the host alone, by the host's address."""
         return Buffer(self.host, self.host.ctypes.data, is_mapped=True)
+
+
+def leak(owner: object) -> None:
+    """Have an object, and all that it holds, never be freed, not even at exit.
+
+    For what lies on a lost context: there TensorRT's destructors fail and report it, at exit to a logger that
+    may be gone already, and the process ends by a signal.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
 
 
 class Arena:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib
 import importlib.util
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +24,7 @@ from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.session import close_all
 from isaac_infer.core.tensor import TensorSpec, fits
 from isaac_infer.engine.cache import read_sidecar
-from isaac_infer.engine.cuda import Arena, Buffer, Gpu, Graph, device_problem
+from isaac_infer.engine.cuda import Arena, Buffer, Gpu, Graph, device_problem, leak
 from isaac_infer.engine.plan import Plan, check_version, plan_bytes, read_plan
 
 # The full one also builds; the others only run what is version compatible.
@@ -116,6 +118,7 @@ class _Engine:
 
     def __init__(self, gpu: Gpu, tensorrt: ModuleType, plan: Plan, *, dla_core: int) -> None:
         self.gpu, self.tensorrt, self.plan = gpu, tensorrt, plan
+        before = gpu.free_bytes()  # fails on a lost context, where nothing of TensorRT must be begun
         self.messages = Messages(tensorrt)
         check_version(
             plan,
@@ -130,7 +133,6 @@ class _Engine:
             runtime.engine_host_code_allowed = True  # version-compatible plans carry some
         if dla_core >= 0:
             runtime.DLA_core = dla_core
-        before = gpu.free_bytes()
         self.cuda_engine = runtime.deserialize_cuda_engine(plan_bytes(plan))
         if self.cuda_engine is None:
             reason = self.messages.reason()
@@ -191,6 +193,7 @@ class TrtSession:
 
     def _open(self, engine: _Engine, profile: int, use_graph: bool) -> None:
         self._engine: _Engine | None = engine
+        _sessions.add(self)
         gpu, trt, cuda_engine = engine.gpu, engine.tensorrt, engine.cuda_engine
         self.fallbacks: tuple[str, ...] = ()
         self.backend = f'{trt.__name__} {trt.__version__} {gpu.facts.name}'
@@ -469,21 +472,23 @@ class TrtSession:
         del engine  # it is freed with the last session, and not with this call
         # All of it with the context current: what PyCUDA frees later, in another thread, it cannot free.
         with gpu.current():
-            arenas = (self._arena, *self._grown.values())
-            close_all(
-                [
-                    self._stream.synchronize,
-                    *self._at_close,
-                    self._forget_graphs,
-                    self._let_go,
-                    *(arena.close for arena in arenas),
-                ]
-            )
+            close_all([self._stream.synchronize, self._release])
+
+    def _release(self) -> None:
+        if self.gpu.is_lost:
+            self._abandon()
+            return
+        arenas = (self._arena, *self._grown.values())
+        close_all([*self._at_close, self._forget_graphs, self._let_go, *(arena.close for arena in arenas)])
+
+    def _abandon(self) -> None:
+        """Let go of everything without freeing it: the context that it belongs to is lost."""
+        leak(vars(self).copy())
+        self._let_go()
 
     def _let_go(self) -> None:
         """Forget all that is freed when nobody holds it any more, in this order."""
-        self._at_close.clear()
-        self._allocators.clear()
+        self._at_close, self._allocators = [], {}
         self._context = None
         self._buffers, self._results, self._memory = {}, {}, {}
         self._copies_in, self._copies_out = [], []
@@ -611,6 +616,17 @@ class TrtSession:
     def _forget_graphs(self) -> None:
         graphs, self._graphs, self._graph = self._graphs, {}, None
         close_all(graph.close for graph in graphs.values())
+
+
+_sessions: weakref.WeakSet[TrtSession] = weakref.WeakSet()
+
+
+@atexit.register
+def _abandon_lost_sessions() -> None:
+    """At exit, keep what nobody has closed from being freed where that may end the process, see `leak`."""
+    for session in list(_sessions):
+        if session._engine is not None and session._engine.gpu.is_lost:
+            session._abandon()
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -1,5 +1,10 @@
 """TrtSession on stand-ins for TensorRT and the driver: what needs no GPU."""
 
+import gc
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import trt_stand_in
@@ -279,3 +284,50 @@ def test_the_allocator_of_an_output_does_not_keep_the_engine(open_network):
         session.input_buffer('x', (4,))[...] = (1, 0, 2, 0)
         assert session.run()['y'].tolist() == [1, 2]
     assert network.freed == [('context', True), ('engine', True)] and not network.driver.device
+
+
+def test_what_lies_on_a_lost_context_is_never_freed(open_network, tmp_path):
+    network = doubler()
+    session = open_network(network)
+    twin = session.twin()
+    network.driver.fault = 'an illegal memory access was encountered'
+    for use in (session.twin, lambda: TrtSession(tmp_path / 'network.engine'), session.close, twin.close):
+        with pytest.raises(SessionError, match='an illegal memory access'):
+            use()
+    session.close()
+    with pytest.raises(SessionError, match='closed'):
+        session.run()
+    del session, twin
+    gc.collect()
+    assert network.freed == [] and 'free' not in network.driver.calls
+
+
+LEAVE = """
+import sys
+from pathlib import Path
+import pytest, trt_stand_in
+from trt_stand_in import Network, Tensor
+network = Network({'x': Tensor((4,))}, {'y': Tensor((4,))}, lambda given: {})
+trt_stand_in.install(pytest.MonkeyPatch(), network)
+for kind in (trt_stand_in.Engine, trt_stand_in.Context):
+    kind.__del__ = lambda self: print('freed', flush=True)
+from isaac_infer.engine.trt import TrtSession
+place = Path(sys.argv[1])
+place.write_bytes(trt_stand_in.PLAN)
+session = TrtSession(place)
+twin = session.twin()
+network.driver.fault = sys.argv[2]
+"""
+
+
+@pytest.mark.parametrize(('fault', 'freed'), [('', 3), ('an illegal memory access was encountered', 0)])
+def test_a_process_that_leaves_sessions_open_frees_them_where_it_can(tmp_path, fault, freed):
+    ended = subprocess.run(
+        [sys.executable, '-c', LEAVE, str(tmp_path / 'network.engine'), fault],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stderr) == (0, '')
+    assert ended.stdout.split() == ['freed'] * freed

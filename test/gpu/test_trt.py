@@ -437,6 +437,49 @@ def test_a_process_that_leaves_a_session_open_ends_in_order(open_network, tmp_pa
     assert 'context stack' not in ended.stderr
 
 
+FAULT = """
+import sys
+from pathlib import Path
+import numpy as np
+from isaac_infer.core.errors import SessionError
+from isaac_infer.engine.cuda import compile_kernel
+from isaac_infer.engine.trt import TrtSession
+place, how = Path(sys.argv[1]), sys.argv[2]
+session = TrtSession(place)
+twin = session.twin()
+for each in (session, twin):
+    each.input_buffer('x', (1, 3, 8, 8))
+    each.run()
+with session.gpu.current():
+    source = 'extern "C" __global__ void fault(int* place) { *place = 1; }'
+    fault = compile_kernel(source, 'fault', place.parent, gpu=session.gpu)
+    fault(np.uintp(16), block=(1, 1, 1), grid=(1, 1))
+uses = [session.run, twin.run, session.twin, lambda: TrtSession(place)]
+if how == 'closed':
+    uses += [session.close, twin.close]
+for use in uses:
+    try:
+        use()
+    except SessionError as error:
+        print(error)
+    else:
+        sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize('how', ['open', 'closed'])
+def test_a_process_ends_in_order_after_a_fault_on_the_gpu(open_network, tmp_path, how):
+    open_network(doubler()).close()
+    ended = subprocess.run(
+        [sys.executable, '-c', FAULT, str(tmp_path / 'network.engine'), how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, f'{ended.returncode}: {ended.stdout}{ended.stderr}'
+    assert ended.stdout.count('illegal memory access') >= 3
+
+
 RUN = """
 import importlib, sys
 name = sys.argv[2]
