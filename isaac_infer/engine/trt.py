@@ -204,6 +204,8 @@ class TrtSession:
             **engine.plan.metadata,
             **({'precision': sidecar['key']['precision']} if 'precision' in sidecar['key'] else {}),
         }
+        names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
+        specs = {name: _tensor_spec(engine, name) for name in names}
         self._profile = profile
         self._stream: Any = gpu.new_stream()
         before = gpu.free_bytes()
@@ -214,8 +216,6 @@ class TrtSession:
                 raise gpu.out_of_memory(needed, engine.plan.path.name)
             raise SessionError(f'{engine.plan.path}: TensorRT cannot run this engine: {reason}')
         self._select_profile()
-        names = [cuda_engine.get_tensor_name(index) for index in range(cuda_engine.num_io_tensors)]
-        specs = {name: _tensor_spec(engine, name) for name in names}
         self._on_host = {name for name in names if _is_on_host(engine, name)}
         # What TensorRT reads and writes on the host, a graph does not.
         self._use_graph = use_graph and not self._on_host

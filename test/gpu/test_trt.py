@@ -191,17 +191,16 @@ def test_an_input_that_shapes_depend_on_is_read_on_the_host(tmp_path):
     )
     engine = foreign(model, tmp_path / 'reshaper.engine', values={'s': ([1, 1], [4, 6], [24, 24])})
     numbers = np.arange(24, dtype=np.float32)
-    with TrtSession(engine) as session, session.twin() as twin:
-        for each in (session, twin):
-            each.input_buffer('x', (4, 6))[...] = numbers.reshape(4, 6)
-            for shape in ((3, 8), (3, 8), (3, 8), (24, 1), (2, 12)):
-                each.input_buffer('s', (2,))[...] = shape
-                outputs = each.run()
-                assert outputs['y'].shape == shape and (outputs['y'].reshape(-1) == numbers).all()
-                assert outputs['t'].tolist() == [2 * length for length in shape]
-            each.input_buffer('s', (2,))[...] = 5
-            with pytest.raises(SessionError):
-                each.run()
+    with TrtSession(engine) as session:
+        session.input_buffer('x', (4, 6))[...] = numbers.reshape(4, 6)
+        for shape in ((3, 8), (3, 8), (3, 8), (24, 1), (2, 12)):
+            session.input_buffer('s', (2,))[...] = shape
+            outputs = session.run()
+            assert outputs['y'].shape == shape and (outputs['y'].reshape(-1) == numbers).all()
+            assert outputs['t'].tolist() == [2 * length for length in shape]
+        session.input_buffer('s', (2,))[...] = 5
+        with pytest.raises(SessionError):
+            session.run()
 
 
 def finder():
@@ -477,7 +476,7 @@ def test_a_process_ends_in_order_after_a_fault_on_the_gpu(open_network, tmp_path
         timeout=60,
     )
     assert ended.returncode == 0, f'{ended.returncode}: {ended.stdout}{ended.stderr}'
-    assert ended.stdout.count('illegal memory access') >= 3
+    assert ended.stdout.count('illegal memory access') >= 2
 
 
 RUN = """
