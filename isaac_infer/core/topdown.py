@@ -18,7 +18,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline, StageTimes
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Detections, Poses
-from isaac_infer.core.session import Session
+from isaac_infer.core.session import Session, close_all
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.core.text import counted
 
@@ -222,5 +222,4 @@ class TopDownPipeline:
 
     def close(self) -> None:
         """Close both; safe to call twice."""
-        self._persons.close()
-        self._pose.close()
+        close_all([self._persons.close, self._pose.close])

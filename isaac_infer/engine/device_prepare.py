@@ -14,6 +14,7 @@ from isaac_infer.core.errors import SessionError
 from isaac_infer.core.fit import Box, Fit, Size, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer, normalisation_tables
+from isaac_infer.core.session import close_all
 from isaac_infer.core.spec import ImageSpec
 from isaac_infer.engine.cuda import Arena, Buffer, compile_kernel
 from isaac_infer.engine.trt import TrtSession
@@ -211,9 +212,8 @@ class DevicePreparer:
         """Let go of everything on the device; called by the session, with the context current."""
         self._stream = self._kernel = self._table = None
         self._axes.clear()
-        self._small.close()
-        if self._large is not None:
-            self._large.close()
+        arenas = (self._small, self._large)
+        close_all(arena.close for arena in arenas if arena is not None)
 
 
 def _argument(value: Any) -> Any:
