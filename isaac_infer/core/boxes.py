@@ -28,18 +28,14 @@ def clip_boxes(xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
     """Overlap of every box of a (N, 4) with every box of b (M, 4): intersection over union, (N, M)."""
-    return iou(a_xyxy[:, None], b_xyxy[None])
-
-
-def iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:
-    """Overlap of each box of a (..., 4) with that of b (..., 4): intersection over union, (...)."""
-    top_left = np.maximum(a_xyxy[..., :2], b_xyxy[..., :2])
-    bottom_right = np.minimum(a_xyxy[..., 2:4], b_xyxy[..., 2:4])
-    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=-1)
-    area_a, area_b = (np.prod(boxes[..., 2:4] - boxes[..., :2], axis=-1) for boxes in (a_xyxy, b_xyxy))
-    union = area_a + area_b - intersection
-    overlap: np.ndarray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return overlap
+    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
+    bottom_right = np.minimum(a_xyxy[:, None, 2:4], b_xyxy[None, :, 2:4])
+    intersection = np.prod(np.clip(bottom_right - top_left, 0, None), axis=2)
+    area_a = np.prod(a_xyxy[:, 2:4] - a_xyxy[:, :2], axis=1)
+    area_b = np.prod(b_xyxy[:, 2:4] - b_xyxy[:, :2], axis=1)
+    union = area_a[:, None] + area_b[None, :] - intersection
+    iou: np.ndarray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return iou
 
 
 def nms(

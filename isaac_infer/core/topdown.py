@@ -22,6 +22,7 @@ from isaac_infer.core.session import Session, close_all
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.core.text import counted
 
+LONGEST = 32766  # pixels along a side that OpenCV warps
 PADDING = 1.25  # of a box, before it is cropped: what mmpose trains with
 
 
@@ -69,8 +70,22 @@ class Cropper:
         centred = matrices.copy()  # OpenCV counts from the centre of the first pixel
         centred[:, :, 2] += PIXEL_CENTRE * (matrices[:, [0, 1], [0, 1]] - 1)
         for at, matrix in enumerate(centred):
-            cv2.warpAffine(frame.image, matrix, self._wh, dst=self._crop, flags=cv2.INTER_LINEAR)
+            image, matrix = _part(frame.image, matrix, self._wh)
+            cv2.warpAffine(image, matrix, self._wh, dst=self._crop, flags=cv2.INTER_LINEAR)
             self._preparer(Frame(self._crop, frame.channel_order), into=into[at : at + 1])
+
+
+def _part(image: np.ndarray, matrix: np.ndarray, wh: Size) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture that a crop shows, and its matrix: OpenCV takes no picture that is very long."""
+    if max(image.shape[:2]) <= LONGEST:
+        return image, matrix
+    scale, shift = matrix[[0, 1], [0, 1]], matrix[:, 2]
+    low = np.floor(-shift / scale).astype(int) - 1
+    high = np.ceil((wh - shift) / scale).astype(int) + 2
+    (left, top), (right, bottom) = np.maximum(low, 0), np.minimum(high, image.shape[1::-1])
+    step = -(-max(bottom - top, right - left, 1) // LONGEST)  # such a crop leaves out far more than that
+    part = image[top : max(bottom, top + 1) : step, left : max(right, left + 1) : step]
+    return np.ascontiguousarray(part), np.column_stack((matrix[:, :2] * step, shift + scale * (left, top)))
 
 
 class TopDown:

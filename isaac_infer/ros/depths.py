@@ -11,6 +11,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.space import Intrinsics, in_space
 from isaac_infer.ros.recent import Recent
 
+ASPECT = 0.02  # how far width / height may differ, since sizes are rounded
 KEPT = 10  # depth images, as large as pictures
 
 
@@ -68,5 +69,14 @@ class Depths:
                 'depth_tolerance_ms, or set use_depth to false'
             )
         depth = depth_from_view(view)
+        shapes = [depth.shape, frame.size_hw, self._camera.size_hw]
+        if not np.allclose(
+            [width / height for height, width in shapes], depth.shape[1] / depth.shape[0], rtol=ASPECT
+        ):
+            sizes = [f'{width} x {height}' for height, width in shapes]
+            raise FrameError(
+                'markers: expected pictures, depth and camera_info of one shape, got '
+                f'{sizes[1]}, {sizes[0]} and {sizes[2]} pixels; they are not of one camera'
+            )
         scale = np.array(depth.shape[::-1]) / frame.size_hw[::-1]
         return in_space(xy * scale, depth, self._camera.for_size((depth.shape[0], depth.shape[1])))

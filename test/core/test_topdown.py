@@ -167,6 +167,16 @@ def test_a_box_at_the_border_is_cropped_with_black_beyond():
     np.testing.assert_allclose(found.xy[0, 0], DOTS[0], atol=3.5)
 
 
+@pytest.mark.parametrize('size_hw', [(60, 40_000), (40_000, 60)])
+def test_persons_are_found_in_pictures_longer_than_opencv_takes(size_hw):
+    image, at = np.zeros((*size_hw, 3), np.uint8), np.array((39_000, 30))[:: 1 if size_hw[0] == 60 else -1]
+    image[at[1], at[0]] = 255
+    small, whole = (*at - 25, *at + 25), (0, 0, *size_hw[::-1])
+    found = make(DotSession(), persons(small, whole))(Frame(image))
+    np.testing.assert_allclose(found.xy[0, 0], at + 0.5, atol=1.5)
+    assert len(found) == 2
+
+
 def test_fewer_answers_than_crops_are_an_error():
     with pytest.raises(SessionError, match='expected answers for 5 crops, got 1'):
         make(DotSession(answers=1), persons(*BOXES))(dotted())

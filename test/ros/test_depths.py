@@ -50,6 +50,20 @@ def test_a_camera_that_gives_a_part_of_its_sensor_sees_the_same_points(camera) -
 
 
 @pytest.mark.parametrize(
+    ('picture_hw', 'camera'), [((48, 48), OWN), ((48, 64), sensor(100.0, 110.0, 63.5, 35.5, height=72))]
+)
+def test_pictures_depth_and_calibration_of_several_cameras_are_told(picture_hw, camera) -> None:
+    depths = Depths()
+    depths.take_camera_info(CameraInfo(**camera))
+    depth = np.full((48, 64), 2000, np.uint16)
+    depths.take_depth(bytes(image_to_cdr(depth, stamp_ns=1, frame_id='camera', encoding='16UC1')))
+    with pytest.raises(FrameError, match='expected pictures, depth and camera_info of one shape, got'):
+        depths.positions(
+            np.array([[20.0, 6.0]]), Frame(np.zeros((*picture_hw, 3), np.uint8), stamp_ns=1), 1.0
+        )
+
+
+@pytest.mark.parametrize(
     'camera',
     [
         {**OWN, 'k': [0.0] * 9},

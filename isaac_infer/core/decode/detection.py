@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from isaac_infer.core.boxes import clip_boxes, iou, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
+from isaac_infer.core.boxes import box_iou, clip_boxes, nms, rotated_nms, xyxy_from_cxcywh, xyxy_from_rotated
 from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.fit import Fit, Size
 from isaac_infer.core.results import Detections
 from isaac_infer.core.spec import Limits, ModelSpec
 
 HIGHEST_SCORE = 1.01  # a probability, and what quantisation may add to it
-MAX_PAIRS = 1 << 20  # of boxes compared at once
+MAX_PAIRS = 1 << 18  # of boxes that are compared, to find which share in which
 FAR = 1e7  # pixels: a box beyond is everywhere, and would cost the small ones their precision
 LOWEST_SCORE = float(np.finfo(np.float32).tiny)  # padding rows score 0 and never count
 
@@ -37,6 +37,81 @@ Tensors = list[np.ndarray]  # the spec's outputs, in its order
 Read = Callable[[Tensors, ModelSpec, Limits], Candidates]
 
 
+# ---- boxes that score nearly the same ------------------------------------------------------------
+
+
+class Shares(NamedTuple):
+    """Which suppressed candidates share in which answered boxes; those themselves weigh 1."""
+
+    of: np.ndarray  # (P,) intp, the answered box
+    candidate: np.ndarray  # (P,) intp
+    weight: np.ndarray  # (P,) float32, 0..1
+
+    def of_these(self, boxes: np.ndarray, count: int) -> Shares:
+        """The shares in some of so many boxes, in their order."""
+        place = np.full(count, -1)
+        place[boxes] = np.arange(len(boxes))
+        of = place[self.of]
+        is_left = of >= 0
+        return Shares(of[is_left], self.candidate[is_left], self.weight[is_left])
+
+
+NO_SHARES = Shares(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, np.float32))
+# From (N, K) values of the answered boxes, (P, K) of the candidates that share in them, and how they do.
+Blend = Callable[[np.ndarray, np.ndarray, Shares], np.ndarray]
+
+
+def _shares(
+    boxes: np.ndarray,
+    score: np.ndarray,
+    class_id: np.ndarray,
+    kept: np.ndarray,
+    within: float,
+    limits: Limits,
+) -> Shares:
+    """How much candidates share in the boxes that suppressed them, which score best first.
+
+    One that scores as much weighs as much, one that scores lower by `within` nothing. So nothing jumps where
+    rounding, or the next picture, has another one win. Where thousands are left, only the best are shared in.
+    """
+    kept = kept[: max(MAX_PAIRS // max(len(score), 1), 1)]
+    behind = score[kept, None] - score
+    is_near = (behind >= 0) & (behind < within)
+    is_near[:, kept] = False
+    near = np.flatnonzero(is_near.any(axis=0))
+    if not len(near):
+        return NO_SHARES
+    suppresses = box_iou(boxes[kept], boxes[near]) > limits.nms_threshold
+    if not limits.class_agnostic_nms:
+        suppresses &= class_id[kept, None] == class_id[near]
+    of = suppresses.argmax(axis=0)  # the first, which is the one that did it
+    counts = suppresses.any(axis=0) & is_near[of, near]
+    of, near = of[counts], near[counts]
+    return Shares(of, near, (1 - behind[of, near] / within).astype(np.float32))
+
+
+def blended(own: np.ndarray, others: np.ndarray, shares: Shares) -> np.ndarray:
+    """The mean of what boxes say, by their weights; who says what is not finite has no part in it."""
+    is_sound = np.isfinite(others).all(axis=1)
+    of, weight = shares.of[is_sound], shares.weight[is_sound, None]
+    return weighted_mean(own, np.ones((len(own), 1), np.float32), others[is_sound], weight, of)
+
+
+def weighted_mean(
+    own: np.ndarray, own_weight: np.ndarray, others: np.ndarray, weight: np.ndarray, of: np.ndarray
+) -> np.ndarray:
+    """Mean of each of (N, ...) and those of (P, ...) that `of` (P,) gives it; `own` where all weigh 0."""
+    total, weights = own * own_weight, own_weight.copy()
+    np.add.at(total, of, others * weight)
+    np.add.at(weights, of, weight)
+    mean = own.astype(np.float32)
+    np.divide(total, weights, out=mean, where=weights > 0)
+    return mean
+
+
+# ---- a layout -----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Decoder:
     """One output layout: called with a network's outputs, it gives the detections in source pixels."""
@@ -52,9 +127,18 @@ class Decoder:
         return self.find(outputs, fit, spec, limits)[0]
 
     def find(
-        self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
+        self,
+        outputs: Mapping[str, np.ndarray],
+        fit: Fit,
+        spec: ModelSpec,
+        limits: Limits,
+        *,
+        blend: Blend = blended,
     ) -> tuple[Detections, np.ndarray | None]:
         """Decode one picture: the detections, and what else the network says of each, row by row.
+
+        Args:
+            blend: how what else is said of boxes that share in one object becomes one.
 
         Raises:
             TensorError: an output is missing or has another shape than its layout asks for.
@@ -68,10 +152,13 @@ class Decoder:
             found = self.read(tensors, spec, limits)
         if not np.isfinite(found.boxes).all():
             raise _not_finite(tensors, spec)
-        detections, rows = _finish(found, fit, spec, limits, overlapping=self.overlapping)
-        if self.overlapping and spec.box_blend and found.angle is None:
-            return _blended(found, detections, rows, fit, spec, limits)
-        return detections, None if found.further is None else found.further[rows]
+        detections, rows, shares = _finish(found, fit, spec, limits, overlapping=self.overlapping)
+        if found.further is None:
+            return detections, None
+        further = found.further[rows]
+        if len(shares.of):
+            further = blend(further, found.further[shares.candidate], shares)
+        return detections, further
 
 
 def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
@@ -93,8 +180,8 @@ def _as_numbers(array: np.ndarray) -> np.ndarray:
 
 def _finish(
     found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, overlapping: bool
-) -> tuple[Detections, np.ndarray]:
-    """Class filter, top candidates, suppression, source pixels, clip; and which candidates are left."""
+) -> tuple[Detections, np.ndarray, Shares]:
+    """Class filter, top candidates, suppression, source pixels, clip; which are left, and who shares."""
     boxes, score, class_id, angle, _ = found
     boxes = np.clip(boxes, -FAR, FAR).astype(np.float32, copy=False)
     score = score.astype(np.float32, copy=False)
@@ -113,7 +200,8 @@ def _finish(
     if angle is not None:
         rotated = np.column_stack((boxes, angle[rows]))
         turned, kept = _finish_rotated(rotated, score, class_id, fit, limits, overlapping=overlapping)
-        return turned, rows[kept]
+        return turned, rows[kept], NO_SHARES
+    kept, shares = np.arange(len(rows)), NO_SHARES
     if overlapping:
         kept = nms(
             boxes,
@@ -122,10 +210,17 @@ def _finish(
             iou_threshold=limits.nms_threshold,
             max_detections=len(boxes),  # cut below, when the boxes that lie in the padding are gone
         )
-        boxes, score, class_id, rows = boxes[kept], score[kept], class_id[kept], rows[kept]
-    xyxy = clip_boxes(fit.to_source(boxes), fit.source_hw)
+    xyxy = clip_boxes(fit.to_source(boxes[kept]), fit.source_hw)
     seen = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))[: limits.max_detections]
-    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen]), rows[seen]
+    xyxy, best = xyxy[seen], kept[seen]
+    if overlapping and spec.box_blend:
+        shares = _shares(boxes, score, class_id, kept, spec.box_blend, limits).of_these(seen, len(kept))
+        mean = blended(boxes[best], boxes[shares.candidate], shares)
+        mean_xyxy = clip_boxes(fit.to_source(mean), fit.source_hw)
+        is_seen = (mean_xyxy[:, 2:] > mean_xyxy[:, :2]).all(axis=1, keepdims=True)
+        xyxy = np.where(is_seen, mean_xyxy, xyxy)
+        shares = shares._replace(candidate=rows[shares.candidate])
+    return Detections(xyxy, np.minimum(score[best], 1), class_id[best]), rows[best], shares
 
 
 def _finish_rotated(
@@ -200,54 +295,6 @@ def _may_be_tensorflow(spec: ModelSpec) -> bool:
 LARGEST_NORMALISED = (
     2.0  # 0..1, and boxes that reach far outside the picture; as pixels it would be no object
 )
-
-
-def _blended(
-    found: Candidates, detections: Detections, rows: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits
-) -> tuple[Detections, np.ndarray | None]:
-    """The boxes that are left, and what they say further, together with those that they suppressed.
-
-    A box that scores as much as the best one weighs as much, one that scores lower by `box_blend` nothing. So
-    nothing jumps where rounding, or the next picture, has another one of them win.
-    """
-    boxes, further = np.clip(found.boxes, -FAR, FAR), found.further
-    said = [boxes] if further is None else [boxes, further]
-    blended = [each[rows] for each in said]
-    step = max(MAX_PAIRS // max(len(found.score), 1), 1)
-    for start in range(0, len(rows), step):
-        some = slice(start, start + step)
-        weight, others = _weights(boxes, found, rows[some], spec.box_blend, limits)
-        if len(others):
-            for mean, each in zip(blended, said):
-                mean[some] = weight @ each[others]
-    if spec.box_unit == 'normalised':
-        height, width = spec.image.size_hw
-        blended[0] *= np.array((width, height, width, height), np.float32)
-    xyxy = clip_boxes(fit.to_source(blended[0]), fit.source_hw)
-    is_seen = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1, keepdims=True)
-    detections = replace(detections, xyxy=np.where(is_seen, xyxy, detections.xyxy))
-    return detections, blended[1] if further is not None else None
-
-
-def _weights(
-    boxes: np.ndarray, found: Candidates, best: np.ndarray, within: float, limits: Limits
-) -> tuple[np.ndarray, np.ndarray]:
-    """How much which M candidates weigh in each of K best: (K, M) of sum 1; M is 0 where only those count."""
-    behind = found.score[best, None] - found.score
-    at, other = np.nonzero((behind >= 0) & (behind < within))
-    shares = iou(boxes[best[at]], boxes[other]) > limits.nms_threshold
-    if not limits.class_agnostic_nms:
-        shares &= found.class_id[best[at]] == found.class_id[other]
-    shares &= best[at] != other
-    at, other = at[shares], other[shares]
-    if not len(at):
-        return np.empty((len(best), 0)), other
-    weight = np.zeros(behind.shape, np.float32)
-    weight[at, other] = 1 - behind[at, other] / within
-    weight[np.arange(len(best)), best] = 1
-    used = np.flatnonzero(weight.any(axis=0))
-    weight = weight[:, used]
-    return weight / weight.sum(axis=1, keepdims=True), used
 
 
 # ---- scores and shapes ---------------------------------------------------------------------------

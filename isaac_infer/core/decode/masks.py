@@ -17,6 +17,7 @@ LEAST_TILES = 1 << 9  # tiles worked on at once
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
 CORNERS = 4
+BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def taps_at(positions: np.ndarray, length: int) -> Taps:
     point = np.clip(positions - 0.5, 0, length - 1)
     low = np.floor(point).astype(np.intp)
     nearest = np.clip(np.floor(positions), 0, length - 1).astype(np.intp)
-    found = Taps(low, np.minimum(low + 1, length - 1), (point - low).astype(np.float32), nearest)
+    weight = np.minimum(
+        (point - low).astype(np.float32), BELOW_ONE
+    )  # rounding must not leave the low one out
+    found = Taps(low, np.minimum(low + 1, length - 1), weight, nearest)
     for array in (found.low, found.high, found.weight, found.nearest):
         array.setflags(write=False)  # shared by all who ask
     return found

@@ -215,7 +215,7 @@ def _scale(value: Any) -> float:
 
 def _share(value: Any) -> float:
     (number,) = _numbers(value)
-    if not 0 <= number <= 1:
+    if isinstance(value, bool) or not 0 <= number <= 1:
         raise ValueError('a number from 0 to 1')
     return number
 

@@ -126,8 +126,9 @@ def _read_boxed(
     y_first: bool = False,
 ) -> Poses:
     """Boxes as a detector has them, and key points behind: x, y, or x, y, score."""
-    persons, values = boxes.find(dict(zip(spec.outputs, tensors)), fit, spec, limits)
     points, each = len(spec.keypoints), spec.keypoint_values
+    blend = partial(_blended, points=points, each=each)
+    persons, values = boxes.find(dict(zip(spec.outputs, tensors)), fit, spec, limits, blend=blend)
     if values is None or values.shape[1] < points * each:
         got = 0 if values is None else values.shape[1]
         raise TensorError(
@@ -148,6 +149,27 @@ def _read_boxed(
         height, width = spec.image.size_hw
         xy = xy * np.array((width, height), np.float32)
     return Poses(persons, _to_source(xy, fit), score.astype(np.float32))
+
+
+def _blended(
+    own: np.ndarray, others: np.ndarray, shares: detection.Shares, *, points: int, each: int
+) -> np.ndarray:
+    """The mean of key points, those that are surer count more; what was not seen has no part in it."""
+    if own.shape[1] < points * each:
+        return own  # refused by who reads them
+    is_sound = np.isfinite(others).all(axis=1)
+    of, weight = shares.of[is_sound], shares.weight[is_sound, None, None]
+    own, others = (rows[:, : points * each].reshape(-1, points, each) for rows in (own, others[is_sound]))
+    if each == 3:
+        sure, as_sure = (np.clip(rows[..., 2:], 0, 1) for rows in (own, others))
+    else:
+        sure, as_sure = ((rows != 0).any(axis=2, keepdims=True).astype(np.float32) for rows in (own, others))
+    mean = detection.weighted_mean(own, sure, others, weight * as_sure, of)
+    if each == 3:
+        mean[..., 2:] = detection.weighted_mean(own[..., 2:], np.ones_like(sure), others[..., 2:], weight, of)
+    elif not sure.all():
+        mean = np.where(sure > 0, mean, own)
+    return mean.reshape(len(own), -1)
 
 
 def _read_movenet_rows(tensors: Tensors, spec: ModelSpec, limits: Limits) -> Candidates:

@@ -341,6 +341,9 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
             f'{spec.outputs[0]}: expected class numbers from 0 to {MAX_CLASSES - 1}, '
             f'got {lowest} to {highest}'
         )
+    # The highest number of a byte is that of no class, where the model has no more of them: the type must not
+    # change from picture to picture.
+    highest = highest if highest > np.iinfo(np.uint8).max else 0
     label = plane.astype(_label_dtype(max(int(highest), spec.num_classes - 1)))
     if plane.dtype.kind == 'f' and (label != plane).any():
         raise SessionError(
@@ -439,8 +442,7 @@ def regions(
         of_class = of_class[np.isin(of_class, list(limits.class_ids))]
     else:
         of_class = of_class[~np.isin(of_class, list(background_classes(spec.class_names)))]
-    if _hides(fit):
-        of_class = of_class[of_class < numbers - 1]
+    of_class = of_class[of_class < numbers - 1]
     boxes: list[tuple[int, int, int, int]] = []
     scores: list[float] = []
     classes: list[int] = []

@@ -112,6 +112,31 @@ def test_boxes_of_two_classes_suppress_one_another_only_when_asked_to(name):
     assert_found(decode(LAYOUTS[name], CUP, same_place, limits=Limits(max_candidates=1)), CUP)
 
 
+BESIDE = ((63.5, 40.25, 127.0, 99.5), 0.874, 0)  # half of it in CUP
+
+
+@pytest.mark.parametrize('between', [1, 5])
+@pytest.mark.parametrize('limits', [PLAIN, Limits(class_agnostic_nms=True)])
+def test_a_box_shares_in_the_one_that_suppressed_it_and_in_no_other(between, limits):
+    middle = ((47.5, 40.25, 111.0, 99.5), 0.873, 0)
+    spec, seen = settled(LAYOUTS['ultralytics'], CUP, BESIDE, *[middle] * between)
+    spec = replace(spec, box_blend=0.02)
+    found = DECODERS['ultralytics'](LAYOUTS['ultralytics'].encode(seen), fit_for(spec), spec, limits)
+    assert len(found) == 2 and found.xyxy[0, 0] > CUP[0][0] + 5
+    np.testing.assert_allclose(found.xyxy[1], BESIDE[0], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    'limits', [Limits(class_ids=frozenset({0}), class_agnostic_nms=True), Limits(max_candidates=1), PLAIN]
+)
+def test_what_does_not_count_shares_in_nothing(limits):
+    other = ((33.5, 40.25, 97.0, 99.5), 0.87, 0 if limits.max_candidates == 1 else 1)
+    spec, seen = settled(LAYOUTS['ultralytics'], CUP, other)
+    spec = replace(spec, box_blend=0.02)
+    found = DECODERS['ultralytics'](LAYOUTS['ultralytics'].encode(seen), fit_for(spec), spec, limits)
+    np.testing.assert_allclose(found.xyxy[0], CUP[0], atol=0.02)
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_an_answer_that_is_not_finite_is_refused_by_the_tensor_s_name(name, value):

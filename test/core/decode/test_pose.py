@@ -145,6 +145,37 @@ def test_boxes_that_score_nearly_the_same_share_in_the_key_points(name, blend, b
     np.testing.assert_allclose(found.persons.xyxy[order], boxes, atol=1.5 * source_tolerance(name))
 
 
+def test_a_key_point_that_one_of_the_boxes_has_not_seen_is_where_the_other_saw_it():
+    name = 'ultralytics_pose flat'
+    spec = replace(settled(name), box_blend=0.02)
+    best = replace(seen(some_person(name), spec), certainty=0.8)
+    blind = replace(best, xy=best.xy.copy())
+    blind.xy[3] = 0
+    for others in ([blind], [blind, replace(best, xy=best.xy + np.float32(2))]):
+        found = DECODERS[spec.decoder](LAYOUTS[name].encode([best, *others]), fit_for(spec), spec, PLAIN)
+        apart = np.abs(found.xy[0] - fit_for(spec).to_source(best.xy)).max(axis=1)
+        assert apart[3] <= (0.1 if len(others) == 1 else 1.5 / min(fit_for(spec).scale_xy))
+
+
+def test_a_sure_key_point_outweighs_one_that_is_not():
+    name = 'ultralytics_pose'
+    spec = replace(settled(name), box_blend=0.02)
+    best = replace(seen(some_person(name), spec), certainty=0.8)
+    unsure = replace(best, xy=best.xy + np.float32(3), score=np.full_like(best.score, 0.01))
+    found = DECODERS[spec.decoder](LAYOUTS[name].encode([best, unsure]), fit_for(spec), spec, PLAIN)
+    np.testing.assert_allclose(found.xy[0], fit_for(spec).to_source(best.xy), atol=0.1)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_a_box_that_loses_has_no_part_where_it_says_what_is_no_number(value):
+    name = 'ultralytics_pose'
+    spec = replace(settled(name), box_blend=0.02)
+    best = replace(seen(some_person(name), spec), certainty=0.8)
+    broken = replace(best, xy=best.xy + np.float32(1), score=np.full_like(best.score, value), certainty=0.799)
+    found = DECODERS[spec.decoder](LAYOUTS[name].encode([best, broken]), fit_for(spec), spec, PLAIN)
+    np.testing.assert_allclose(found.xy[0], fit_for(spec).to_source(best.xy), atol=source_tolerance(name))
+
+
 @pytest.mark.parametrize('key', ['0.02', 0.02, 1, 0])
 def test_a_model_says_how_far_its_boxes_share(key):
     metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'box_blend': key}
@@ -154,7 +185,7 @@ def test_a_model_says_how_far_its_boxes_share(key):
         assert replace(layout, overrides=Overrides(box_blend=said)).spec().box_blend == said
 
 
-@pytest.mark.parametrize('key', ['-0.1', 1.1, float('nan'), 'often', [0.1, 0.2]])
+@pytest.mark.parametrize('key', ['-0.1', 1.1, float('nan'), 'often', [0.1, 0.2], True, 'true'])
 def test_a_model_that_has_them_share_in_no_known_way_is_refused(key):
     metadata = {**LAYOUTS['ultralytics_pose'].metadata, 'box_blend': key}
     with pytest.raises(ModelError, match="metadata 'box_blend' cannot be"):

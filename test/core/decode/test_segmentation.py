@@ -540,12 +540,28 @@ def test_labels_are_never_interpolated():
     assert np.unique(decode_pixels(labels, semantic_spec(labels), fit=fit).class_map).tolist() == [0, 200]
 
 
-@pytest.mark.parametrize(('highest', 'dtype'), [(254, np.uint8), (255, np.uint16), (65535, np.uint16)])
-def test_the_class_map_is_as_wide_as_its_numbers(highest, dtype):
+@pytest.mark.parametrize(
+    ('highest', 'classes', 'dtype'),
+    [
+        (254, 0, np.uint8),
+        (255, 0, np.uint8),
+        (255, 256, np.uint16),
+        (256, 0, np.uint16),
+        (65535, 0, np.uint16),
+    ],
+)
+def test_the_class_map_is_as_wide_as_its_numbers(highest, classes, dtype):
     labels = np.zeros((1, *SIZE_HW), np.int32)
     labels[0, 0, 0] = highest
-    found = decode_pixels(labels, semantic_spec(labels)).class_map
+    found = decode_pixels(labels, replace(semantic_spec(labels), num_classes=classes)).class_map
     assert (found.dtype, found[0, 0]) == (dtype, highest)
+
+
+def test_what_has_no_class_is_no_object():
+    labels = np.zeros((1, *SIZE_HW), np.uint8)
+    labels[0, :20], labels[0, 30:] = 255, 3
+    objects = decode_pixels(labels, semantic_spec(labels), limits=Limits(min_region_area=1)).objects
+    assert objects.class_id.tolist() == [3]
 
 
 @pytest.mark.parametrize('value', [-1, 65536, 1 << 40])
