@@ -44,6 +44,7 @@ class Request:
     model: str
     into: str
     options: dict[str, Any]
+    device: int = 0  # index of the GPU
     timing_cache: str = ''
     batches: str = ''  # a .npz file of calibration batches, for the calibrators
     calibration_cache: str = ''
@@ -191,7 +192,7 @@ def _build(request: Request, tell: Tell) -> dict[str, Any]:
     options = BuildOptions(
         **{**request.options, 'shapes': shapes, 'tactic_sources': tuple(request.options['tactic_sources'])}
     )
-    gpu, messages = Gpu(), Messages(trt)
+    gpu, messages = Gpu(request.device), Messages(trt)
     with gpu.current():
         begin = monotonic()
         serialised = _serialise(trt, messages, request, options, tell)
@@ -204,7 +205,7 @@ def _build(request: Request, tell: Tell) -> dict[str, Any]:
         'warnings': list(messages.warnings),
     }
     if request.latency:
-        facts['latency_ms'] = round(_latency_ms(Path(request.into), options), 3)
+        facts['latency_ms'] = round(_latency_ms(request, options), 3)
     return facts
 
 
@@ -448,11 +449,11 @@ def _progress_monitor(trt: ModuleType, tell: Tell) -> Any:
     return Monitor()
 
 
-def _latency_ms(path: Path, options: BuildOptions) -> float:
+def _latency_ms(request: Request, options: BuildOptions) -> float:
     """Median of some runs with copies, at the usual shapes."""
     from isaac_infer.engine.trt import TrtSession
 
-    with TrtSession(path, dla_core=options.dla_core) as session:
+    with TrtSession(Path(request.into), device=request.device, dla_core=options.dla_core) as session:
         for spec in session.inputs:
             session.input_buffer(spec.name, session.usual_shape(spec))
         times = []

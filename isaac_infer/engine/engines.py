@@ -62,8 +62,11 @@ CALIBRATED_BY = (
     PICTURES_PART,
     'uint8 input',
     'best class',
+    'recipe',
+    'overrides',
+    'class names',
+    'sidecar',
 )
-OVERRIDDEN_BY = ('overrides', 'sidecar')
 FEW_CALIBRATED = 100  # with which ranges are a matter of luck
 MOST_CALIBRATED = 500  # pictures; more change nothing but the time
 DTYPES = ('float32', 'float16', 'uint8', 'int8', 'int32')  # of image inputs
@@ -125,7 +128,8 @@ def open_engine(
 
     Args:
         model: the ONNX file.
-        overrides: what the user says of the model: a part of the key, since it may be built in.
+        overrides: what the user says of the model: a part of the key, since it may be built in; of class
+            names their number, the first and the last, for the others are only names.
         find_spec: finds out how a session is fed and read; `engine.load.find_spec` for this task.
         task: what kind of answer is wanted.
         say: takes a sentence for the log: why it is built, how far it is.
@@ -163,7 +167,7 @@ def open_engine(
     def make(into: Path) -> Mapping[str, Any]:
         if missing:
             raise missing
-        return _make(model, into, build, overrides, find_spec, pictures, key, expected_s, say, is_cancelled)
+        return _make(model, into, options, overrides, find_spec, pictures, key, expected_s, say, is_cancelled)
 
     cached = cached_plan(folder, model.stem, key, build=make, check=check, say=say, is_cancelled=is_cancelled)
     return opened[0], spec_of(cached.path, overrides)
@@ -182,6 +186,8 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
             f'{engine.with_suffix(".json")}: cannot be understood: {error}; remove it'
         ) from error
     names = overrides.class_names
+    if spec.class_names == ('background', *names):  # as a model with one output per pixel gets its only name
+        return spec
     if names and spec.num_classes and len(names) != spec.num_classes:
         raise ModelError(
             f'{engine.name}: expected {counted(spec.num_classes, "class name")}, as the model has classes, '
@@ -223,12 +229,11 @@ def _key(
         **build.words(),
         'recipe': RECIPE,
     }
-    # What is said of the model may be built in: its normalisation, its decoder. Names are not.
-    said = {
-        name: value
-        for name, value in asdict(overrides).items()
-        if value not in ('', None, ()) and name != 'class_names'
-    }
+    # What is said of the model may be built in: its normalisation, its decoder.
+    said = {name: value for name, value in asdict(overrides).items() if value not in ('', None, ())}
+    if names := said.pop('class_names', ()):
+        # All that a model is recognised by: the first or the last may be that of the background.
+        parts['class names'] = f'{len(names)}, from {names[0]} to {names[-1]}'
     if said:
         parts['overrides'] = json.dumps(said)
     sidecars = [file for suffix in SUFFIXES if (file := model.with_suffix(suffix)).is_file()]
@@ -350,7 +355,7 @@ def _calibration_pictures(options: EngineOptions) -> Pictures:
 def _make(
     model: Path,
     into: Path,
-    build: BuildOptions,
+    options: EngineOptions,
     overrides: Overrides,
     find_spec: FindSpec,
     pictures: Pictures | None,
@@ -359,6 +364,7 @@ def _make(
     say: Say,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
+    build = options.build
     with working_folder('model') as folder:
         trt = find_tensorrt()
         if not hasattr(trt, 'BuilderFlag'):
@@ -390,6 +396,7 @@ def _make(
             model=str(source),
             into=str(into),
             options=asdict(replace(build, shapes=_fed_shapes(build, spec))),
+            device=options.device,
             timing_cache=str(into.parent / f'timing-{machine}.cache'),
             batches=batches,
             calibration_cache=str(into.parent / _calibration_name(key)) if batches else '',

@@ -4,12 +4,13 @@ import errno
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from isaac_infer.core.build_options import BuildOptions
 from isaac_infer.core.errors import ModelError, SessionError
-from isaac_infer.engine import build
+from isaac_infer.engine import build, cuda, trt
 from isaac_infer.engine.build import Request, build_plan
 
 
@@ -106,6 +107,17 @@ def test_what_libraries_print_is_no_message_and_is_shown_only_where_the_build_fa
 def test_half_a_message_of_a_child_that_was_killed_is_none(build_by) -> None:
     with pytest.raises(SessionError, match='ended by SIGKILL'):
         build_by("tell({'build_s': 1}, end=''); os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_the_child_builds_on_the_gpu_that_was_asked_for(monkeypatch) -> None:
+    def gpu(index: int) -> None:
+        raise SessionError(f'GPU {index}')
+
+    monkeypatch.setattr(trt, 'find_tensorrt', lambda: SimpleNamespace(__name__='tensorrt'))
+    monkeypatch.setattr(cuda, 'Gpu', gpu)
+    request = Request(model='m.onnx', into='m.engine', options=asdict(BuildOptions()), device=1)
+    with pytest.raises(SessionError, match='GPU 1'):
+        build._build(request, print)
 
 
 def test_neither_what_python_prints_at_its_start_nor_modules_that_lie_around_disturb_the_real_child(

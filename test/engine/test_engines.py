@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,7 +29,7 @@ from isaac_infer.engine.cache import cached_plan
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.load import find_spec
 from isaac_infer.engine.ort import OrtSession
-from models import save_colour_detector
+from models import save_colour_detector, save_constant_detector
 
 MODEL = Path(__file__).resolve().parents[2] / 'models' / 'tabletop_detector.onnx'
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
@@ -96,6 +98,72 @@ def test_a_changed_model_says_the_same_of_pictures(tmp_path, options, decoder, d
             np.testing.assert_array_equal(want.class_id, got.class_id)
             np.testing.assert_allclose(want.xyxy, got.xyxy, atol=0.01)
             np.testing.assert_allclose(want.score, got.score, atol=1e-4)
+
+
+class PretendedSession(OrtSession):
+    """Runs an engine of `machine`, which is the model that was to be built."""
+
+    def __init__(self, path, **options):
+        super().__init__(path)
+        self.path = path
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Open the engine of a model on a machine that seems to build some; `machine.requests` are the builds."""
+    gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
+    trt = SimpleNamespace(__name__='tensorrt', BuilderFlag=SimpleNamespace(FP16=1))
+    requests = []
+
+    def build_it(request, **_):
+        requests.append(request)
+        shutil.copy(request.model, request.into)
+        return {'build_s': 1.0, 'warnings': [], 'latency_ms': 1.0}
+
+    monkeypatch.setattr(engines, 'find_tensorrt', lambda: trt)
+    monkeypatch.setattr(engines, 'installed_version', lambda trt: (8, 6))
+    monkeypatch.setattr(engines, 'Gpu', lambda device: gpu)
+    monkeypatch.setattr(engines, 'build_plan', build_it)
+    monkeypatch.setattr(engines, 'TrtSession', PretendedSession)
+
+    def open_it(
+        model=MODEL, overrides=Overrides(), *, task='detection', say=lambda text: None, calibration='', **more
+    ):
+        device = more.pop('device', 0)
+        options = EngineOptions(
+            BuildOptions(**more), str(tmp_path / 'engines'), calibration=str(calibration), device=device
+        )
+        find = partial(find_spec, task=task)
+        session, spec = engines.open_engine(model, options, overrides, find, task=task, say=say)
+        session.close()
+        return session.path, spec
+
+    open_it.requests = requests
+    return open_it
+
+
+def test_class_names_that_were_given_once_are_not_those_of_later_starts(machine):
+    own = machine()[1].class_names
+    given = Overrides(class_names=tuple('ABCDEFGHI'))
+    other = Overrides(class_names=tuple('AbcdefghI'))
+    (engine, spec), (same, renamed) = machine(MODEL, given), machine(MODEL, other)
+    assert (spec.class_names, renamed.class_names) == (given.class_names, other.class_names)
+    assert engine == same and len(machine.requests) == 2
+    assert machine()[1].class_names == own
+
+
+def test_the_only_name_of_a_model_with_one_output_per_pixel_is_that_of_its_second_class(machine, tmp_path):
+    scores = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(1, 1, 32, 32)
+    model = save_constant_detector(tmp_path / 'road.onnx', {'seg': scores})
+    road = Overrides(class_names=('road',))
+    for _ in range(2):
+        _, spec = machine(model, road, task='segmentation')
+        assert spec.class_names == ('background', 'road')
+
+
+def test_an_engine_is_built_on_the_gpu_that_it_is_for(machine):
+    machine(device=1)
+    assert [request.device for request in machine.requests] == [1]
 
 
 def test_a_model_that_nothing_is_done_to_stays_where_it_is(tmp_path):
