@@ -122,6 +122,8 @@ def pictures_digest(pictures: Iterable[Path]) -> str:
 
     digest = hashlib.sha256()
     for picture in pictures:
+        if os.path.exists(picture) and not os.path.isfile(picture):  # a pipe waits for its writer
+            raise ModelError(f'{picture}: cannot be read for calibration: it is a folder, pipe or device')
         try:
             digest.update(bytes.fromhex(file_sha256(picture)))  # recordings are larger than memories
         except OSError as error:

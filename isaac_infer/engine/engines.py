@@ -249,7 +249,8 @@ def _calibrated_on(pictures: Pictures, cache: Path) -> str:
 
     Recordings have many GB, and every start asks.
     """
-    paths = [path for path in pictures.paths if os.access(path, os.R_OK)]  # the others are skipped later
+    # The others are skipped later; opening a pipe would wait for somebody to write into it.
+    paths = [path for path in pictures.paths if path.is_file() and os.access(path, os.R_OK)]
     states = [
         (str(path), each.st_size, each.st_mtime_ns, each.st_ctime_ns)
         for path in paths
@@ -297,7 +298,7 @@ def _calibrated_key(folder: Path, key: BuildKey, digest: str, missing: Parameter
         parts = dict(sidecar['key']) if sidecar else {}
         calibrated_on = parts.get(PICTURES_PART, '')
         is_of_key = calibrated_on and {**key.parts, PICTURES_PART: calibrated_on} == parts
-        if is_of_key and (not digest or calibrated_on.split()[0] == digest):
+        if is_of_key and (not digest or calibrated_on.split()[:1] == [digest]):
             found[calibrated_on] = path, BuildKey(parts)
     if not found:
         raise missing

@@ -741,6 +741,9 @@ def test_the_digest_of_pictures_follows_contents_not_names(tmp_path: Path) -> No
     assert len({pictures_digest(paths) for paths in ([], [a], [b], [a, b], [b, a], [a, a])}) == 6
     with pytest.raises(ModelError, match='nowhere: cannot be read for calibration'):
         pictures_digest([tmp_path / 'nowhere'])
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ModelError, match='pipe: cannot be read for calibration: it is a folder'):
+        pictures_digest([tmp_path / 'pipe'])
 
 
 def test_an_engine_whose_content_has_changed_is_built_again(tmp_path: Path) -> None:

@@ -440,6 +440,14 @@ def test_of_several_calibrations_the_one_that_is_remembered_is_opened_and_none_i
     assert caught.value is missing
 
 
+def test_an_engine_whose_key_names_no_pictures_is_none_of_those_that_are_remembered(tmp_path):
+    missing = ParameterError('calibration_path: ...')
+    save_engine(tmp_path, key_of(' '))
+    with pytest.raises(ParameterError) as caught:
+        engines._calibrated_key(tmp_path, key_of(''), 'kitchen', missing, lambda text: None)
+    assert caught.value is missing
+
+
 def test_a_robot_without_the_pictures_opens_its_engine_and_builds_nothing(tmp_path, monkeypatch):
     """The GPU and TensorRT are not real here; the pictures, the key and the cache are."""
     gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
@@ -472,13 +480,14 @@ def test_pictures_that_cannot_be_read_are_skipped_and_said(tmp_path):
     (folder / '0.png').write_bytes(b'')
     (folder / '2.png').write_bytes((folder / '2.png').read_bytes()[:40])
     (folder / '9.png').symlink_to('nowhere')
+    os.mkfifo(folder / 'pipe.png')
     said = []
     pictures = calibration(folder)
     engines._calibrated_on(pictures, tmp_path)
     frames = list(engines._frames(pictures, said.append))
     assert len(frames) == 2
     np.testing.assert_array_equal(frames[1].image, draw_scene(3).image)
-    assert len(said) == 1 and 'skipped 3 of 5 pictures' in said[0] and '0.png' in said[0]
+    assert len(said) == 1 and 'skipped 4 of 6 pictures' in said[0] and '0.png' in said[0]
 
 
 def test_pictures_of_which_none_can_be_read_are_refused(tmp_path):
