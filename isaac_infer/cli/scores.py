@@ -11,11 +11,10 @@ import numpy as np
 
 from isaac_infer.cli.precision import average_precision, coco_entries
 from isaac_infer.cli.truth import BACKGROUND, NOT_KNOWN, Known, Object, Truth, rle_of
-from isaac_infer.core.decode.segmentation import SemanticDecoder, background_classes
-from isaac_infer.core.decode.tasks import TASKS
+from isaac_infer.core.agreeing import AGREEING, Agreeing, kind_of
+from isaac_infer.core.decode.segmentation import background_classes
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.core.matching import Agreement, Tally, box_overlap, match
-from isaac_infer.core.metrics import ClassCounts, is_seen, mask_overlap, pose_overlap
+from isaac_infer.core.metrics import ClassCounts, is_seen
 from isaac_infer.core.oks import sigmas_of
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.results import Detections, Poses, Segmentation, mask_box
@@ -36,16 +35,6 @@ class ClassScore:
     score: Score  # by key of Measure.of_class
 
 
-class Agreeing(Protocol):
-    """Takes two results of one picture after the other."""
-
-    def add(self, reference: Any, other: Any) -> None:
-        """Compare two results of one picture."""
-
-    def agreement(self) -> Agreement:
-        """Sum up all pictures."""
-
-
 class Scoring(Protocol):
     """Takes what was found in one picture after the other, and what is in it."""
 
@@ -63,14 +52,13 @@ class Scoring(Protocol):
 class Measure:
     """How one kind of answer is measured; what of it is said in tables and thresholds."""
 
-    kind: str  # of answer and of truth: boxes, masks, pixels, poses
+    kind: str  # of answer and of truth, one of AGREEING
     things: str  # what is counted
     again: str  # what those are that the reference has too
     overlap: str  # how alike two of them are
     worst: str  # whose overlap is the worst
     scores: Mapping[str, str]  # headings by key of a Score; the last is the one of thresholds and plot
     of_class: Mapping[str, str]  # headings by key of a ClassScore
-    agreeing: Callable[[Pipeline, Pipeline, float], Agreeing]  # of reference, other and threshold of overlap
     scoring: Callable[[ModelSpec, ModelSpec, Truth], Scoring]  # of variant, reference and truth
 
     @property
@@ -79,16 +67,18 @@ class Measure:
         return self.kind != 'pixels'
 
     @property
+    def agreeing(self) -> Callable[[Pipeline, Pipeline, float], Agreeing]:
+        """Begins to compare: of reference, other and threshold of overlap."""
+        return AGREEING[self.kind]
+
+    @property
     def main_score(self) -> str:
         return list(self.scores)[-1]
 
 
 def measure_of(spec: ModelSpec) -> Measure:
     """How what a model answers is measured."""
-    if spec.task == 'segmentation':
-        is_semantic = isinstance(TASKS[spec.task].decoders[spec.decoder], SemanticDecoder)
-        return PIXELS if is_semantic else MASKS
-    return {'detection': BOXES, 'pose': POSES}[spec.task]
+    return {each.kind: each for each in (BOXES, MASKS, PIXELS, POSES)}[kind_of(spec)]
 
 
 def check_kinds(truth: Truth, measure: Measure, given: str) -> None:
@@ -104,76 +94,6 @@ def check_kinds(truth: Truth, measure: Measure, given: str) -> None:
     else:
         wanted = f'JSON in the form of COCO, because the model answers {measure.kind}'
     raise ParameterError(f'truth {given}: expected {wanted}')
-
-
-# ---- agreement -----------------------------------------------------------------------------------
-
-
-class _Objects:
-    """Pairs objects of one class by their overlap."""
-
-    def __init__(
-        self,
-        overlap: Callable[[Any, Any], np.ndarray],
-        objects: Callable[[Any], Detections],
-        threshold: float,
-    ) -> None:
-        self._overlap, self._objects, self._threshold = overlap, objects, threshold
-        self._tally = Tally()
-
-    def add(self, reference: Any, other: Any) -> None:
-        one, two = self._objects(reference), self._objects(other)
-        matches = match(one, two, self._overlap(reference, other), threshold=self._threshold)
-        self._tally.add(one, two, matches)
-
-    def agreement(self) -> Agreement:
-        return self._tally.agreement()
-
-
-class _Pixels:
-    """Compares class maps: the overlaps are those of the classes over all pictures."""
-
-    def __init__(self, reference: Pipeline, other: Pipeline, threshold: float) -> None:
-        self._classes = reference.spec.num_classes, other.spec.num_classes
-        self._counts = ClassCounts()
-
-    def add(self, reference: Segmentation, other: Segmentation) -> None:
-        one, two = reference.class_map, other.class_map
-        assert one is not None and two is not None
-        known, answered = is_seen(one, self._classes[0]), is_seen(two, self._classes[1])
-        self._counts.add(one, two, known=known, answered=answered)
-
-    def agreement(self) -> Agreement:
-        iou = self._counts.iou()
-        return Agreement(
-            expected=self._counts.pixels,
-            found=self._counts.equal,
-            extra=0,
-            mean_iou=float(iou.mean()) if len(iou) else None,
-            worst_iou=float(iou.min()) if len(iou) else None,
-            mean_score_difference=None,
-            worst_score_difference=None,
-        )
-
-
-def _agreeing_boxes(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
-    return _Objects(box_overlap, lambda found: found, threshold)
-
-
-def _agreeing_masks(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
-    return _Objects(mask_overlap, lambda found: found.objects, threshold)
-
-
-def _agreeing_poses(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
-    names = reference.spec.keypoints
-    if other.spec.keypoints != names:
-        raise ParameterError(
-            f'keypoints: expected those of the first model, {_listed(names)}, '
-            f'got {_listed(other.spec.keypoints)}'
-        )
-    least = reference.limits.keypoint_threshold
-    overlap = partial(pose_overlap, sigmas=sigmas_of(names), keypoint_threshold=least)
-    return _Objects(overlap, lambda found: found.persons, threshold)
 
 
 # ---- truth ---------------------------------------------------------------------------------------
@@ -390,7 +310,6 @@ BOXES = Measure(
     worst='pair',
     scores=_precision(''),
     of_class={'ap50': 'AP50', 'ap50_95': 'AP50-95'},
-    agreeing=_agreeing_boxes,
     scoring=_scoring_boxes,
 )
 MASKS = replace(
@@ -398,7 +317,6 @@ MASKS = replace(
     kind='masks',
     overlap='mask IoU',
     scores=_precision('mask '),
-    agreeing=_agreeing_masks,
     scoring=_scoring_masks,
 )
 POSES = replace(
@@ -407,7 +325,6 @@ POSES = replace(
     things='persons',
     overlap='OKS',
     scores=_precision('OKS '),
-    agreeing=_agreeing_poses,
     scoring=_scoring_poses,
 )
 PIXELS = Measure(
@@ -418,6 +335,5 @@ PIXELS = Measure(
     worst='class',
     scores={'accuracy': 'pixels right', 'miou': 'mIoU'},
     of_class={'iou': 'IoU'},
-    agreeing=_Pixels,
     scoring=_ClassMaps,
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from isaac_infer.cli.models import model_file, model_path, open_detector
 from isaac_infer.cli.progress import BuildProgress
-from isaac_infer.cli.scores import Agreeing, Scoring
+from isaac_infer.cli.scores import Scoring
+from isaac_infer.core.agreeing import Agreeing
 from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
