@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from statistics import median
 from time import monotonic, perf_counter
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from isaac_infer.core.build_options import PRECISIONS, BuildOptions
 from isaac_infer.core.child import main_of, python_command, python_environment
@@ -32,6 +34,9 @@ SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
 LEAST_PROGRESS = 0.01  # that is told
 LAST_WORDS = 2000  # characters of what a crashed child printed
+BATCH_SUFFIX = '.batch'
+# What TensorRT may have made of an input: before version 10 int32 of int64, and float32 of float64 always.
+NARROWED: dict[str, Any] = {'INT32': np.int32, 'FLOAT': np.float32}
 
 
 Tell = Callable[[Mapping[str, Any]], None]  # of the child: sends a message to its parent
@@ -46,10 +51,40 @@ class Request:
     options: dict[str, Any]
     device: int = 0  # index of the GPU
     timing_cache: str = ''
-    batches: str = ''  # a .npz file of calibration batches, for the calibrators
+    batches: str = ''  # the folder of calibration batches, for the calibrators; see `store_batches`
     calibration_cache: str = ''
     latency: bool = True  # measured once it is built
     expected_s: float = 0.0  # how long the last such build took; 0: unknown
+
+
+def store_batches(batches: Iterable[Mapping[str, np.ndarray]], folder: Path) -> None:
+    """Keep prepared pictures for TensorRT's own calibrators, one file per batch: all need much memory.
+
+    Raises:
+        ModelError: there is no room for them.
+    """
+    for number, batch in enumerate(batches):
+        path = folder / f'{number:06}{BATCH_SUFFIX}'
+        try:
+            with path.open('wb') as file:
+                for name, array in batch.items():
+                    np.save(file, np.array(name))
+                    np.save(file, array)
+        except OSError as error:
+            raise ModelError(
+                f'{path}: calibration pictures cannot be kept: {error.strerror}; make room there, set TMPDIR '
+                'to another folder, or give fewer'
+            ) from error
+
+
+def _stored_batches(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+    for path in sorted(folder.glob(f'*{BATCH_SUFFIX}')):
+        batch, size = {}, path.stat().st_size
+        with path.open('rb') as file:
+            while file.tell() < size:
+                name = str(np.load(file))
+                batch[name] = np.load(file)
+        yield batch
 
 
 def build_plan(
@@ -230,7 +265,7 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
     if profile is not None:
         config.add_optimization_profile(profile)
         _share_profile(trt, config)
-    calibrator = _calibrator(trt, request, options)
+    calibrator = _calibrator(trt, network, request, options)
     if calibrator is not None:
         config.int8_calibrator = calibrator
         if profile is not None:
@@ -364,35 +399,35 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
     return profile
 
 
-def _calibrator(trt: ModuleType, request: Request, options: BuildOptions) -> Any:
+def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildOptions) -> Any:
     """Make TensorRT's own calibrator, where it still has one and it was asked for."""
     if options.precision != 'int8' or options.calibration == 'qdq':
         return None
     names = {'entropy': 'IInt8EntropyCalibrator2', 'minmax': 'IInt8MinMaxCalibrator'}
     base = getattr(trt, names[options.calibration], None)
     _require(base is not None, trt, f'calibration {options.calibration}', 'up to 10.x; use qdq: 8.5')
-    import numpy as np
-
     from isaac_infer.engine.cuda import Upload
 
-    with np.load(request.batches) as stored:
-        batches = [
-            {name.split('/', 1)[1]: stored[name] for name in stored.files if name.startswith(f'{index}/')}
-            for index in range(1 + max(int(name.split('/', 1)[0]) for name in stored.files))
-        ]
     cache = Path(request.calibration_cache) if request.calibration_cache else None
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    narrowed = {
+        tensor.name: NARROWED[tensor.dtype.name] for tensor in inputs if tensor.dtype.name in NARROWED
+    }
 
     class Calibrator(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
             super().__init__()
-            self._left, self._upload = iter(batches), Upload()
+            self._left, self._upload = _stored_batches(Path(request.batches)), Upload()
 
         def get_batch_size(self) -> int:
             return 1
 
         def get_batch(self, wanted: list[str], *_: Any) -> list[int] | None:
             batch = next(self._left, None)
-            return None if batch is None else [self._upload(name, batch[name]) for name in wanted]
+            if batch is None:
+                return None
+            fed = {name: array.astype(narrowed.get(name, array.dtype)) for name, array in batch.items()}
+            return [self._upload(name, fed[name]) for name in wanted]
 
         def read_calibration_cache(self) -> bytes | None:
             return cache.read_bytes() if cache and cache.exists() else None

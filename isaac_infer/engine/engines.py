@@ -16,20 +16,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isaac_infer.core.agreeing import AGREEING, kind_of
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, ParameterError, SessionError, SourceError, TensorError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.matching import agreement, match
+from isaac_infer.core.matching import match
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.progress import Say
 from isaac_infer.core.results import Detections, Poses, Segmentation
+from isaac_infer.core.session import Session
 from isaac_infer.core.source import open_source
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides, check_spec
 from isaac_infer.core.text import counted
-from isaac_infer.engine.build import Request, build_plan
+from isaac_infer.engine.build import Request, build_plan, store_batches
 from isaac_infer.engine.cache import (
     DIGEST_CHARACTERS,
     BuildKey,
@@ -47,8 +49,8 @@ from isaac_infer.engine.trt import TrtSession, find_tensorrt, installed_version
 
 RECIPE = '1'  # counts up when what is done to models before they are built changes
 CHECK_PICTURES = 20  # of the calibration, on which a model in INT8 is compared with the one in float32
-LEAST_FOUND = 0.5  # of the objects, or INT8 is of no use
-SAME_OBJECT_IOU = 0.5
+LEAST_FOUND = 0.5  # of the objects, or overlap of the classes of pixels; with less a precision is of no use
+SAME_OBJECT_IOU = 0.5  # or OKS
 SAME_PIXELS = 0.99  # of two masks of one object: single pixels of its border may change
 MOST_COMPARED = 10000  # objects of a picture: all of them
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
@@ -365,6 +367,9 @@ def _make(
     say: Say,
     is_cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
+    from isaac_infer.engine.ort import OrtSession
+    from isaac_infer.engine.quantise import calibration_batches
+
     build = options.build
     with working_folder('model') as folder:
         trt = find_tensorrt()
@@ -390,21 +395,28 @@ def _make(
         except ValueError as error:
             raise ModelError(f'{model.name}: {error}') from error
         machine = re.sub(r'[^\w.]+', '-', f'{key.parts["tensorrt"]}-{key.parts["gpu"]}')
-        batches = ''
-        if pictures and build.calibration != 'qdq':
-            batches = _stored_batches(pictures, spec, folder / 'batches.npz', say)
+        # TensorRT's own calibrators run in the child.
+        calibrated = pictures if build.calibration != 'qdq' else None
+        if calibrated:
+            assert spec is not None  # int8 asks for it
+            store_batches(calibration_batches(_frames(calibrated, say), spec), folder)
         request = Request(
             model=str(source),
             into=str(into),
             options=asdict(replace(build, shapes=_fed_shapes(build, spec))),
             device=options.device,
             timing_cache=str(into.parent / f'timing-{machine}.cache'),
-            batches=batches,
-            calibration_cache=str(into.parent / _calibration_name(key)) if batches else '',
+            batches=str(folder) if calibrated else '',
+            calibration_cache=str(into.parent / _calibration_name(key)) if calibrated else '',
             expected_s=expected_s,
         )
         try:
             facts = build_plan(request, say=say, is_cancelled=is_cancelled)
+            if calibrated:  # only the engine itself computes in it
+                assert spec is not None
+                engine = TrtSession(into, device=options.device, dla_core=build.dla_core)
+                with OrtSession(source) as first, engine as second:
+                    _check_int8(model, first, second, spec, calibrated, say)
         except (ModelError, SessionError) as error:
             raise type(error)(_without_places(error, model, folder)) from error
     for warning in facts['warnings']:
@@ -456,6 +468,10 @@ def _changed(
         version = _saved(surgery.to_float16(version.model), spec, folder / 'float16.onnx')
         if spec.task == 'detection':
             _check_objects(original, version)
+        else:
+            with OrtSession(model) as first, OrtSession(version.path) as second:
+                what = f'{model.name}: on drawn scenes float16'
+                _check_agreement(what, first, second, spec, frames, say, way_out='take fp32')
     steps: dict[str, Callable[[Original, Version, Path], Version]] = {}
     # In half precision even a change that only moves work moves the values: such models stay as they are.
     if spec.image.dtype == np.float32:
@@ -477,9 +493,8 @@ def _changed(
         float_model, source = source, folder / 'int8.onnx'
         # Last, because everything before it leaves the values as they are, and can be checked by them.
         quantise(float_model, source, calibration_batches(_frames(pictures, say), changed_spec))
-        if spec.task == 'detection':
-            seen = islice(_frames(pictures), CHECK_PICTURES)
-            _check_quantised(model, float_model, source, changed_spec, seen, say)
+        with OrtSession(float_model) as first, OrtSession(source) as second:
+            _check_int8(model, first, second, changed_spec, pictures, say)
     return source, changed_spec, metadata
 
 
@@ -620,25 +635,53 @@ def _has_same_parts(want: Any, got: Any, row: int, other: int, tolerance: Tolera
     return True
 
 
-def _check_quantised(
-    model: Path, original: Path, quantised: Path, spec: ModelSpec, frames: Iterable[Frame], say: Say
+def _check_int8(
+    model: Path, original: Session, quantised: Session, spec: ModelSpec, pictures: Pictures, say: Say
 ) -> None:
-    """See that a model in INT8 still finds what it found in float32; both on the CPU, on pictures."""
-    from isaac_infer.engine.ort import OrtSession
+    """See that a model in INT8 still finds what it found in float32, on pictures of its calibration."""
+    what = f'{model.name}: on pictures of its calibration int8'
+    way_out = "take fp16, another calibration, or calibration pictures more like the robot's"
+    frames = islice(_frames(pictures), CHECK_PICTURES)
+    _check_agreement(what, original, quantised, spec, frames, say, way_out=way_out)
 
-    with OrtSession(original) as first, OrtSession(quantised) as second:
-        before, after = (Pipeline(session, spec, Limits()) for session in (first, second))
-        found = agreement(((before(frame), after(frame)) for frame in frames), iou_threshold=SAME_OBJECT_IOU)
-    said = (
-        f'on pictures of its calibration int8 finds {found.found} of the '
-        f'{counted(found.expected, "object")} of float32 again, and {counted(found.extra, "other")}'
-    )
-    if found.share is not None and found.share < LEAST_FOUND:
-        raise ModelError(
-            f'{model.name}: {said}; take fp16, another calibration, or calibration pictures more like the '
-            "robot's"
-        )
-    say(f'{model.name}: {said}')
+
+def _check_agreement(
+    what: str,
+    original: Session,
+    changed: Session,
+    spec: ModelSpec,
+    frames: Iterable[Frame],
+    say: Say,
+    *,
+    way_out: str,
+) -> None:
+    """See that a model in another precision still finds what it found in float32, and say how much of it.
+
+    Args:
+        what: the model, the pictures and the precision, for people.
+        spec: of both.
+        way_out: what to do where it does not.
+
+    Raises:
+        ModelError: it finds less than half of it.
+    """
+    kind = kind_of(spec)
+    before, after = (Pipeline(session, spec, Limits()) for session in (original, changed))
+    agreeing = AGREEING[kind](before, after, SAME_OBJECT_IOU)
+    for frame in frames:
+        agreeing.add(before(frame), after(frame))
+    found = agreeing.agreement()
+    if kind == 'pixels':  # of which most may be of one class, whatever becomes of the others
+        share = found.mean_iou
+        equal, overlap = found.share or 0.0, found.mean_iou or 0.0
+        said = f'has {equal:.1%} of the pixels as float32; the mean IoU of the classes is {overlap:.2f}'
+    else:
+        share = found.share
+        things = counted(found.expected, 'person' if kind == 'poses' else 'object')
+        said = f'finds {found.found} of the {things} of float32 again, and {counted(found.extra, "other")}'
+    if share is not None and share < LEAST_FOUND:
+        raise ModelError(f'{what} {said}; {way_out}')
+    say(f'{what} {said}')
 
 
 def _check_rows(original: Path, rows: np.ndarray, best: np.ndarray) -> None:
@@ -688,20 +731,6 @@ def _frames(pictures: Pictures, say: Say = lambda text: None) -> Iterator[Frame]
             f'calibration: skipped {len(broken)} of {counted(len(chosen), "picture")}, which cannot be read; '
             f'first: {broken[0]}'
         )
-
-
-def _stored_batches(pictures: Pictures, spec: ModelSpec | None, place: Path, say: Say) -> str:
-    """Keep prepared pictures for TensorRT's own calibrators, which run in the child."""
-    from isaac_infer.engine.quantise import calibration_batches
-
-    assert spec is not None  # int8 asks for it
-    stored = {
-        f'{index}/{name}': array
-        for index, batch in enumerate(calibration_batches(_frames(pictures, say), spec))
-        for name, array in batch.items()
-    }
-    np.savez(place, **stored)  # type: ignore[arg-type]
-    return str(place)
 
 
 # ---- a spec as JSON -------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from isaac_infer.core.build_options import BuildOptions
@@ -118,6 +119,47 @@ def test_the_child_builds_on_the_gpu_that_was_asked_for(monkeypatch) -> None:
     request = Request(model='m.onnx', into='m.engine', options=asdict(BuildOptions()), device=1)
     with pytest.raises(SessionError, match='GPU 1'):
         build._build(request, print)
+
+
+@pytest.fixture
+def calibrator(tmp_path, monkeypatch):
+    """A calibrator for two stored batches with a size as int64, of which TensorRT 8 makes int32."""
+    base = type('IInt8EntropyCalibrator2', (), {})
+    kinds = {'images/x': 'FLOAT', 'size': 'INT32'}
+    inputs = [SimpleNamespace(name=name, dtype=SimpleNamespace(name=kind)) for name, kind in kinds.items()]
+    network = SimpleNamespace(num_inputs=len(inputs), get_input=lambda index: inputs[index])
+    monkeypatch.setattr(cuda, 'Upload', lambda: lambda name, array: array)
+    build.store_batches(
+        (
+            {'images/x': np.full((1, 3, 2, 2), number, np.float32), 'size': np.array([[640, 480]])}
+            for number in range(2)
+        ),
+        tmp_path,
+    )
+    request = Request(
+        model='m.onnx',
+        into='m.engine',
+        options={},
+        batches=str(tmp_path),
+        calibration_cache=str(tmp_path / 'calibration.cache'),
+    )
+    options = BuildOptions(precision='int8', calibration='entropy')
+    return build._calibrator(
+        SimpleNamespace(IInt8EntropyCalibrator2=base, __version__='8.6.1'), network, request, options
+    )
+
+
+def test_a_calibrator_gets_batch_after_batch_in_what_tensorrt_made_of_the_inputs(calibrator) -> None:
+    for number in range(2):
+        size, images = calibrator.get_batch(['size', 'images/x'])
+        assert (size.dtype, size.tolist()) == (np.int32, [[640, 480]])
+        assert images.dtype == np.float32 and (images == number).all()
+    assert calibrator.get_batch(['size', 'images/x']) is None
+
+
+def test_batches_that_find_no_room_are_an_error_with_a_way_out(tmp_path) -> None:
+    with pytest.raises(ModelError, match='pictures cannot be kept: No such file or directory; make room'):
+        build.store_batches([{'x': np.zeros(1)}], tmp_path / 'nowhere')
 
 
 def test_neither_what_python_prints_at_its_start_nor_modules_that_lie_around_disturb_the_real_child(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,14 +111,14 @@ class PretendedSession(OrtSession):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Open the engine of a model on a machine that seems to build some; `machine.requests` are the builds."""
+    """Open the engine of a model on a machine that seems to build some: `requests`, each by `build`."""
     gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
     trt = SimpleNamespace(__name__='tensorrt', BuilderFlag=SimpleNamespace(FP16=1))
     requests = []
 
     def build_it(request, **_):
         requests.append(request)
-        shutil.copy(request.model, request.into)
+        open_it.build(request)
         return {'build_s': 1.0, 'warnings': [], 'latency_ms': 1.0}
 
     monkeypatch.setattr(engines, 'find_tensorrt', lambda: trt)
@@ -127,18 +128,25 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, 'TrtSession', PretendedSession)
 
     def open_it(
-        model=MODEL, overrides=Overrides(), *, task='detection', say=lambda text: None, calibration='', **more
+        model=MODEL,
+        overrides=Overrides(),
+        *,
+        task='detection',
+        say=lambda text: None,
+        calibration='',
+        way='qdq',
+        device=0,
+        **more,
     ):
-        device = more.pop('device', 0)
-        options = EngineOptions(
-            BuildOptions(**more), str(tmp_path / 'engines'), calibration=str(calibration), device=device
-        )
+        build = BuildOptions(calibration=way, **more)
+        options = EngineOptions(build, str(tmp_path / 'engines'), calibration=str(calibration), device=device)
         find = partial(find_spec, task=task)
         session, spec = engines.open_engine(model, options, overrides, find, task=task, say=say)
         session.close()
         return session.path, spec
 
     open_it.requests = requests
+    open_it.build = lambda request: shutil.copy(request.model, request.into)
     return open_it
 
 
@@ -375,10 +383,10 @@ def key_of(calibrated_on, **options):
     return engines._key(MODEL, 'detection', build, Overrides(), calibrated_on, (10, 3), gpu)
 
 
-def save_scenes(folder, count):
+def save_scenes(folder, count, **options):
     folder.mkdir()
     for number in range(count):
-        assert cv2.imwrite(str(folder / f'{number}.png'), draw_scene(number).image)
+        assert cv2.imwrite(str(folder / f'{number}.png'), draw_scene(number, **options).image)
     return folder
 
 
@@ -504,6 +512,75 @@ def test_int8_says_on_how_few_pictures_and_that_it_was_compared_on_the_same(tmp_
     changed(tmp_path, pictures=pictures, precision='int8', say=said.append)
     assert said[0] == 'calibrating on 2 pictures; some hundred are wanted'
     assert 'on pictures of its calibration int8 finds' in said[1]
+
+
+TASKS_AND_WORDS = [
+    ('detection', 'detector', r'finds \d+ of the \d+ objects of float32 again'),
+    ('segmentation', 'instances', r'finds \d+ of the \d+ objects of float32 again'),
+    ('segmentation', 'segmentation', r'has \d+\.\d% of the pixels as float32; the mean IoU'),
+    ('pose', 'pose', r'finds \d+ of the \d+ persons of float32 again'),
+]
+
+
+def model_of(name):
+    return MODEL.with_name(f'humanoid_{name}.onnx' if name == 'pose' else f'tabletop_{name}.onnx')
+
+
+def blinded(model):
+    """A copy of a model that finds nothing: its first output is 0."""
+    first = onnx.ModelProto()
+    first.CopyFrom(model)
+    del first.graph.output[1:]
+    blind = followed_by(first, 'Mul', {'factor': np.float32(0)})
+    blind.graph.output.extend(model.graph.output[1:])
+    return blind
+
+
+def save_blind(source, into, *_):
+    onnx.save(blinded(onnx.load(source)), into)
+
+
+@pytest.mark.parametrize(('task', 'name', 'words'), TASKS_AND_WORDS)
+@pytest.mark.parametrize('way', ['qdq', 'entropy'])
+def test_int8_is_compared_with_float32_whatever_the_task(
+    machine, tmp_path, monkeypatch, way, task, name, words
+):
+    pictures = save_scenes(tmp_path / 'pictures', 2, humanoids=task == 'pose')
+    options = {'task': task, 'precision': 'int8', 'calibration': pictures, 'way': way}
+    said = []
+    machine(model_of(name), say=said.append, **options)
+    assert sum(bool(re.search(f'pictures of its calibration int8 {words}', text)) for text in said) == 1
+    if way == 'qdq':
+        monkeypatch.setattr('isaac_infer.engine.quantise.quantise', save_blind)
+    else:
+        machine.build = lambda request: save_blind(request.model, request.into)
+    shutil.rmtree(tmp_path / 'engines')
+    with pytest.raises(ModelError, match=f'int8 {words}.*; take fp16, another calibration'):
+        machine(model_of(name), **options)
+    assert not list((tmp_path / 'engines').glob('*.engine'))
+
+
+@pytest.mark.parametrize(('task', 'name', 'words'), TASKS_AND_WORDS[1:])
+def test_half_precision_in_the_model_is_compared_with_float32_whatever_the_task(
+    tmp_path, monkeypatch, task, name, words
+):
+    scene = draw_scene
+    humanoids = task == 'pose'
+    monkeypatch.setattr('isaac_infer.core.scenes.draw_scene', lambda seed: scene(seed, humanoids=humanoids))
+    find, said = partial(find_spec, task=task), []
+
+    def change(folder):
+        options = BuildOptions(precision='fp16')
+        engines._changed(
+            model_of(name), folder, options, Overrides(), find, None, said.append, has_fp16_flag=False
+        )
+
+    change(tmp_path)
+    assert re.search(f'on drawn scenes float16 {words}', said[0])
+    to_float16 = surgery.to_float16
+    monkeypatch.setattr(surgery, 'to_float16', lambda model: blinded(to_float16(model)))
+    with pytest.raises(ModelError, match=f'float16 {words}.*; take fp32'):
+        change(tmp_path)
 
 
 @pytest.mark.parametrize(
