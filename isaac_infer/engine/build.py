@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -19,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from isaac_infer.core.build_options import PRECISIONS, BuildOptions
+from isaac_infer.core.build_options import PRECISIONS, BuildOptions, Shape
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
 from isaac_infer.core.progress import Phases, Say, estimated_share, tell_share
+from isaac_infer.core.tensor import fits
 from isaac_infer.core.text import signal_name
 from isaac_infer.engine.files import replace_file, working_folder
 
@@ -34,6 +38,7 @@ SILENCE_S = 15.0  # without a word, after which the time is told
 LATENCY_RUNS = 30
 LEAST_PROGRESS = 0.01  # that is told
 LAST_WORDS = 2000  # characters of what a crashed child printed
+MOST_VALUES = (1 << 31) - 1  # of a tensor
 BATCH_SUFFIX = '.batch'
 # What TensorRT may have made of an input: before version 10 int32 of int64, and float32 of float64 always.
 NARROWED: dict[str, Any] = {'INT32': np.int32, 'FLOAT': np.float32}
@@ -85,6 +90,30 @@ def _stored_batches(folder: Path) -> Iterator[dict[str, np.ndarray]]:
                 name = str(np.load(file))
                 batch[name] = np.load(file)
         yield batch
+
+
+def check_shapes(shapes: Mapping[str, tuple[Shape, Shape, Shape]], inputs: Mapping[str, Shape]) -> None:
+    """See that the shapes given for inputs are ones that they can have.
+
+    Args:
+        shapes: smallest, usual and largest by input; see `BuildOptions`.
+        inputs: the shape of each input of the model; -1: open.
+
+    Raises:
+        ParameterError: they are not.
+    """
+    if unknown := [name for name in shapes if name not in inputs]:
+        raise ParameterError(
+            f'shapes: the model has no input {", ".join(unknown)}; it has {", ".join(inputs)}'
+        )
+    for name, given in shapes.items():
+        for shape in given:
+            if not fits(shape, inputs[name]):
+                wanted = ', '.join('?' if length < 0 else str(length) for length in inputs[name])
+                raise ParameterError(f'shapes of {name}: expected shapes [{wanted}], got {list(shape)}')
+            if math.prod(shape) > MOST_VALUES:
+                got = list(shape)
+                raise ParameterError(f'shapes of {name}: expected at most {MOST_VALUES} values, got {got}')
 
 
 def build_plan(
@@ -265,12 +294,12 @@ def _serialise(trt: ModuleType, messages: Any, request: Request, options: BuildO
     if profile is not None:
         config.add_optimization_profile(profile)
         _share_profile(trt, config)
-    calibrator = _calibrator(trt, network, request, options)
+    calibrator = _calibrator(trt, network, request, options, tell)
     if calibrator is not None:
         config.int8_calibrator = calibrator
         if profile is not None:
             config.set_calibration_profile(profile)
-    timing_cache = _load_timing_cache(config, request.timing_cache)
+    timing_cache = _load_timing_cache(config, request.timing_cache, tell)
     if hasattr(trt, 'IProgressMonitor'):
         config.progress_monitor = _progress_monitor(trt, tell)
     serialised = builder.build_serialized_network(network, config)
@@ -372,12 +401,13 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
     a profile: there the profile has the one shape of each input.
     """
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    known = {tensor.name for tensor in inputs}
-    unknown = [name for name in options.shapes if name not in known]
-    if unknown:
-        raise ParameterError(
-            f'shapes: the model has no input {", ".join(unknown)}; it has {", ".join(known)}'
+    told = [tensor.name for tensor in inputs if tensor.is_shape_tensor]
+    if told:
+        raise ModelError(
+            f'{", ".join(told)}: expected inputs that hold data, got values that shapes are made of, for '
+            'which no engine is built here; export the model with these fixed, or set backend to onnxruntime'
         )
+    check_shapes(options.shapes, {tensor.name: tuple(tensor.shape) for tensor in inputs})
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     fixed = {}
     if all(-1 not in tuple(tensor.shape) for tensor in inputs):
@@ -399,7 +429,7 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
     return profile
 
 
-def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildOptions) -> Any:
+def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildOptions, tell: Tell) -> Any:
     """Make TensorRT's own calibrator, where it still has one and it was asked for."""
     if options.precision != 'int8' or options.calibration == 'qdq':
         return None
@@ -430,7 +460,7 @@ def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildO
             return [self._upload(name, fed[name]) for name in wanted]
 
         def read_calibration_cache(self) -> bytes | None:
-            return cache.read_bytes() if cache and cache.exists() else None
+            return _kept(cache, tell) or None if cache else None
 
         def write_calibration_cache(self, content: Any) -> None:
             if cache:
@@ -439,11 +469,10 @@ def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildO
     return Calibrator()
 
 
-def _load_timing_cache(config: Any, path: str) -> Any:
-    content = Path(path).read_bytes() if path and Path(path).exists() else b''
-    cache = config.create_timing_cache(content)
-    if not config.set_timing_cache(cache, ignore_mismatch=False):
-        cache = config.create_timing_cache(b'')  # of another GPU or version
+def _load_timing_cache(config: Any, path: str, tell: Tell) -> Any:
+    cache = config.create_timing_cache(_kept(Path(path), tell) if path else b'')
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        cache = config.create_timing_cache(b'')  # that one is of another GPU or version
         config.set_timing_cache(cache, ignore_mismatch=False)
     return cache
 
@@ -456,7 +485,21 @@ def _save_timing_cache(cache: Any, path: str) -> None:
 def _keep(path: Path, content: bytes) -> None:
     """Keep what saves time the next time; the engine is worth more than a place for it."""
     with suppress(OSError):
-        replace_file(path, content)
+        replace_file(path, gzip.compress(content))  # which has a checksum
+
+
+def _kept(path: Path, tell: Tell) -> bytes:
+    """Give what was kept; nothing where there is none, or where it is damaged, which is said."""
+    if not path.is_file():
+        return b''
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        aside = path.with_name(f'{path.name}.broken')
+        with suppress(OSError):  # it may be written anew where it cannot be moved
+            path.replace(aside)
+        tell({'say': f'{path.name}: set aside as {aside.name}, built without it: it is damaged: {error}'})
+        return b''
 
 
 def _progress_monitor(trt: ModuleType, tell: Tell) -> Any:

@@ -31,7 +31,7 @@ from isaac_infer.core.session import Session
 from isaac_infer.core.source import open_source
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides, check_spec
 from isaac_infer.core.text import counted
-from isaac_infer.engine.build import Request, build_plan, store_batches
+from isaac_infer.engine.build import Request, build_plan, check_shapes, store_batches
 from isaac_infer.engine.cache import (
     DIGEST_CHARACTERS,
     BuildKey,
@@ -451,6 +451,7 @@ def _changed(
     try_model(model, is_cancelled=is_cancelled)
     with OrtSession(model) as session:
         metadata = dict(session.metadata)
+        check_shapes(build.shapes, {each.name: each.shape for each in session.inputs})
         try:
             spec = find_spec(session, model, overrides)
         except ModelError as error:

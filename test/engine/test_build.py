@@ -1,5 +1,6 @@
 """What the child that builds says and does not say reaches who waits for it; here it is another program."""
 
+import contextlib
 import errno
 import sys
 from dataclasses import asdict
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from isaac_infer.core.build_options import BuildOptions
-from isaac_infer.core.errors import ModelError, SessionError
+from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.engine import build, cuda, trt
 from isaac_infer.engine.build import Request, build_plan
 
@@ -144,9 +145,8 @@ def calibrator(tmp_path, monkeypatch):
         calibration_cache=str(tmp_path / 'calibration.cache'),
     )
     options = BuildOptions(precision='int8', calibration='entropy')
-    return build._calibrator(
-        SimpleNamespace(IInt8EntropyCalibrator2=base, __version__='8.6.1'), network, request, options
-    )
+    trt_8 = SimpleNamespace(IInt8EntropyCalibrator2=base, __version__='8.6.1')
+    return build._calibrator(trt_8, network, request, options, lambda message: None)
 
 
 def test_a_calibrator_gets_batch_after_batch_in_what_tensorrt_made_of_the_inputs(calibrator) -> None:
@@ -160,6 +160,76 @@ def test_a_calibrator_gets_batch_after_batch_in_what_tensorrt_made_of_the_inputs
 def test_batches_that_find_no_room_are_an_error_with_a_way_out(tmp_path) -> None:
     with pytest.raises(ModelError, match='pictures cannot be kept: No such file or directory; make room'):
         build.store_batches([{'x': np.zeros(1)}], tmp_path / 'nowhere')
+
+
+def test_what_a_calibrator_found_out_is_kept_for_the_next_build_and_forgotten_where_it_is_damaged(
+    calibrator, tmp_path
+) -> None:
+    file = tmp_path / 'calibration.cache'
+    assert calibrator.read_calibration_cache() is None
+    calibrator.write_calibration_cache(b'scales' * 100)
+    assert calibrator.read_calibration_cache() == b'scales' * 100
+    file.write_bytes(file.read_bytes()[:-9])
+    assert calibrator.read_calibration_cache() is None and not file.exists()
+
+
+class Config:
+    """What a builder's configuration does with timing caches; this one takes those that begin with `TRT`."""
+
+    def __init__(self) -> None:
+        self.cache: bytes | None = None
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return content if content.startswith(b'TRT') or not content else None
+
+    def set_timing_cache(self, cache: bytes, *, ignore_mismatch: bool) -> bool:
+        self.cache = cache
+        return not ignore_mismatch
+
+
+@pytest.mark.parametrize('damage', ['', 'cut', 'changed', 'no', 'of another TensorRT'])
+def test_a_damaged_timing_cache_is_set_aside_and_said_and_the_build_goes_on(tmp_path, damage) -> None:
+    file = tmp_path / 'timing.cache'
+    content = b'something' if damage == 'of another TensorRT' else b'TRT' * 100
+    build._save_timing_cache(SimpleNamespace(serialize=lambda: content), str(file))
+    kept = bytearray(file.read_bytes())
+    if damage == 'changed':
+        kept[-6] ^= 1
+    file.write_bytes({'cut': kept[:9], 'no': b'TRT'}.get(damage, kept))
+    config, told = Config(), []
+    build._load_timing_cache(config, str(file), told.append)
+    assert config.cache == (content if not damage else b'')
+    is_damaged = damage in ('cut', 'changed', 'no')
+    assert [('timing.cache: set aside as timing.cache.broken' in each['say']) for each in told] == (
+        [True] if is_damaged else []
+    )
+    assert file.exists() != is_damaged and (tmp_path / 'timing.cache.broken').exists() == is_damaged
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'complaint'),
+    [
+        ({}, ''),
+        ({'x': (1, 3, 32, 32)}, ''),
+        ({'y': (1, 3, 32, 32)}, 'the model has no input y; it has x'),
+        ({'x': (3, 32, 32)}, r'shapes of x: expected shapes \[\?, 3, \?, \?\], got \[3, 32, 32\]'),
+        ({'x': (1, 4, 32, 32)}, r'shapes of x: expected shapes \[\?, 3, \?, \?\]'),
+        ({'x': (1, 3, 32, 1 << 40)}, 'shapes of x: expected at most 2147483647 values'),
+    ],
+)
+def test_shapes_that_an_input_cannot_have_are_refused_in_words(shapes, complaint) -> None:
+    given = {name: (shape,) * 3 for name, shape in shapes.items()}
+    with pytest.raises(ParameterError, match=complaint) if complaint else contextlib.nullcontext():
+        build.check_shapes(given, {'x': (-1, 3, -1, -1)})
+
+
+def test_an_input_whose_values_are_shapes_is_refused_in_words() -> None:
+    inputs = [
+        SimpleNamespace(name=name, shape=(2,), is_shape_tensor=name == 'size') for name in ('x', 'size')
+    ]
+    network = SimpleNamespace(num_inputs=2, get_input=lambda index: inputs[index])
+    with pytest.raises(ModelError, match='^size: expected inputs that hold data, got values that shapes'):
+        build._profile(None, network, BuildOptions())
 
 
 def test_neither_what_python_prints_at_its_start_nor_modules_that_lie_around_disturb_the_real_child(

@@ -677,6 +677,12 @@ def test_a_picture_that_cannot_be_is_an_error(spec, image):
         engines._spec_from({**values, 'image': {**values['image'], **image}})
 
 
+def test_shapes_that_the_model_cannot_have_are_refused_before_anything_is_built(machine):
+    with pytest.raises(ParameterError, match='shapes of images: expected shapes'):
+        machine(shapes={'images': ((1, 1, 320, 320),) * 3})
+    assert not machine.requests
+
+
 def test_half_precision_is_in_the_model_where_tensorrt_has_no_flag_for_it(tmp_path):
     place, spec, _ = changed(tmp_path, has_fp16_flag=False)
     model = onnx.load(place)
