@@ -15,7 +15,7 @@ import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,25 @@ def cached_plan(
     name = _file_stem(name)
     stem = f'{name}-{key.digest}'
     engine = folder / f'{stem}.engine'
+    why_broken = ''
     # Without the lock first: where all is well nothing is written, so a read-only folder will do.
-    with suppress(ModelError):  # looked at again under the lock, and said there
+    try:
         facts = _usable_facts(engine, key, check)
         if facts is not None:
             return CachedPlan(engine, facts, was_built=False)
-    with _errors_of(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f'.{stem}.lock', engine, say=say, is_cancelled=is_cancelled):
+    except ModelError as error:  # looked at again under the lock, and said there
+        why_broken = str(error)
+    with ExitStack() as stack:
+        try:
+            with _errors_of(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder / f'.{stem}.lock', engine, say=say, is_cancelled=is_cancelled))
+        except ModelError as error:
+            if not why_broken:
+                raise
+            raise ModelError(
+                f'{engine.name}: cannot be used: {why_broken}; and not built again: {error}'
+            ) from error
         with _errors_of(folder):
             _remove_unfinished(folder, stem)
         try:

@@ -386,6 +386,14 @@ def test_a_lock_that_is_no_file_is_named(make: Callable[[Path], None], kind: str
     assert get(tmp_path, OTHER_KEY, build=Builds()).was_built, 'other engines have nothing to do with it'
 
 
+def test_a_damaged_engine_is_named_where_no_other_can_be_built(tmp_path: Path) -> None:
+    engine = get(tmp_path, build=Builds()).path
+    engine.write_bytes(b'damaged')
+    engine.with_name(f'.{engine.stem}.lock').mkdir()  # as little as in a read-only folder can be locked
+    with pytest.raises(ModelError, match=f'{engine.name}: cannot be used: .*; and not built again: .*a lock'):
+        get(tmp_path, build=refuse_to_build)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_a_read_only_folder_gives_engines_and_takes_none(tmp_path: Path) -> None:
     get(tmp_path, build=Builds())
