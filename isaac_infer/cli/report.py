@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.engine.load import find_model
@@ -75,7 +77,7 @@ def write_report(report: str, content: Any) -> None:
     Raises:
         ParameterError: the file cannot be written.
     """
-    text = json.dumps(content, indent=1, default=str)
+    text = json.dumps(_finite(content), indent=1, default=str, allow_nan=False)
     if report == STANDARD_OUTPUT:
         print(text)
     elif report:
@@ -84,6 +86,33 @@ def write_report(report: str, content: Any) -> None:
             write_whole(Path(report), (text + '\n').encode())
         except OSError as error:
             raise ParameterError(f'--json {report}: cannot be written: {error.strerror}') from error
+
+
+@contextmanager
+def failure_in(report: str, params: ModelParams) -> Iterator[dict[str, Any]]:
+    """Write why a command failed where its report would be; the error goes on.
+
+    What the command knows until then it puts into the dict that is given here. Files are left alone where
+    something was asked for wrongly: they may be what is wrong.
+    """
+    known: dict[str, Any] = {'model': params.engine_file_path or params.model_file_path}
+    try:
+        yield known
+    except IsaacInferError as error:
+        if report == STANDARD_OUTPUT or not isinstance(error, ParameterError):
+            with suppress(IsaacInferError):  # the report may not be written there
+                check_report(report, params)
+                write_report(report, {**known, 'failure': str(error)})
+        raise
+
+
+def _finite(content: Any) -> Any:
+    """Put null, not known, for numbers that JSON does not have: NaN and infinite ones."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def _check_place(path: Path) -> None:

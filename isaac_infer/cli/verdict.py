@@ -106,10 +106,12 @@ def checks_of(rows: Sequence[Row], measure: Measure, args: argparse.Namespace) -
             'extra objects': (agreed.extra_share, args.max_extra if measure.has_objects else None),
             'score difference of the worst pair': (agreed.worst_score_difference, args.max_score_difference),
         }
+        loss = f'loss of {measure.scores[measure.main_score]}'
         if row.score and rows[0].score:
             most_lost = MAP_LOSS if args.max_map_loss is None else args.max_map_loss
-            loss = rows[0].score[measure.main_score] - row.score[measure.main_score]
-            at_most[f'loss of {measure.scores[measure.main_score]}'] = loss, most_lost
+            at_most[loss] = rows[0].score[measure.main_score] - row.score[measure.main_score], most_lost
+        else:
+            at_most[loss] = None, args.max_map_loss
         for sign, thresholds in (('>=', at_least), ('<=', at_most)):
             for what, (value, limit) in thresholds.items():
                 if limit is None:
