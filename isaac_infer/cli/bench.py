@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.build import add_build_only_option, build_only
+from isaac_infer.cli.build import add_build_only_option, build_only, with_finder
 from isaac_infer.cli.models import (
     ASKED,
     add_model_argument,
@@ -33,7 +33,7 @@ from isaac_infer.cli.models import (
     with_persons,
 )
 from isaac_infer.cli.options import add_options, params_from
-from isaac_infer.cli.report import add_json_option, check_report, console_beside, write_report
+from isaac_infer.cli.report import add_json_option, check_report, console_beside, failure_in, write_report
 from isaac_infer.cli.run import show_model, show_note
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.resolve import input_shapes
@@ -173,6 +173,11 @@ def run(args: argparse.Namespace) -> int:
     take_model_argument(args)
     check_task(args.task)
     params = params_from(args, TaskParams)
+    with failure_in(args.json, params):
+        return _bench(args, params)
+
+
+def _bench(args: argparse.Namespace, params: TaskParams) -> int:
     plan = _plan(args)
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
     ImageSourceParams(width=args.width, height=args.height)
@@ -181,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
     _check_batches(args.batch, path, params)
     task = _task(args, params)
     if args.build_only:
-        return build_only([params], args.json, task=task)
+        return build_only(with_finder(params, task), args.json)
     frames = _frames(args, params)
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(open_network(params, task=task))

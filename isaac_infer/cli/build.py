@@ -20,7 +20,14 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.progress import BuildProgress
-from isaac_infer.cli.report import STANDARD_OUTPUT, add_json_option, check_report, show_warnings, write_report
+from isaac_infer.cli.report import (
+    STANDARD_OUTPUT,
+    add_json_option,
+    check_report,
+    failure_in,
+    show_warnings,
+    write_report,
+)
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.spec import ModelSpec
@@ -29,7 +36,7 @@ from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.engines import open_engine, spec_of
 from isaac_infer.engine.load import check_built, find_spec, is_engine
 from isaac_infer.engine.trt import TrtSession
-from isaac_infer.params import ModelParams
+from isaac_infer.params import ModelParams, PoseParams
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -52,6 +59,11 @@ def run(args: argparse.Namespace) -> int:
     """Build an engine, or find it."""
     take_model_argument(args)
     params = params_from(args, ModelParams)
+    with failure_in(args.json, params):
+        return _build(args, params)
+
+
+def _build(args: argparse.Namespace, params: ModelParams) -> int:
     path = model_file(params)
     if is_engine(path):
         raise ParameterError(f'{path}: expected an ONNX model, got an engine')
@@ -94,12 +106,24 @@ def add_build_only_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_only(variants: Sequence[ModelParams], report: str, *, task: str = 'detection') -> int:
-    """Open models, so that engines that are not there are built; 1: one has none, the others were built."""
-    for params in variants:
+def with_finder(params: PoseParams, task: str) -> list[tuple[ModelParams, str]]:
+    """A model with its task and, where it is told the persons of a picture, what finds these."""
+    if task != 'pose' or not params.person_model_file_path:
+        return [(params, task)]
+    return [(params, task), (params.person_params(), 'detection')]
+
+
+def build_only(models: Sequence[tuple[ModelParams, str]], report: str) -> int:
+    """Open models, so that engines that are not there are built; 1: one has none, the others were built.
+
+    Args:
+        models: each with its task.
+        report: where what came of it is written.
+    """
+    for params, _ in models:
         check_report(report, params)
     opened: list[dict[str, Any]] = []
-    for params in variants:
+    for params, task in models:
         model = model_path(params)
         try:
             with open_network(params, task=task) as session:

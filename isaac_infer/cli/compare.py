@@ -17,7 +17,14 @@ from isaac_infer.cli.models import add_task_option, check_task, find_task
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.plot import check_plot, title_of, write_plot
 from isaac_infer.cli.precision import require_pycocotools
-from isaac_infer.cli.report import add_json_option, check_report, console_beside, show_written, write_report
+from isaac_infer.cli.report import (
+    add_json_option,
+    check_report,
+    console_beside,
+    failure_in,
+    show_written,
+    write_report,
+)
 from isaac_infer.cli.truth import Truth, read_maps, read_truth
 from isaac_infer.cli.variants import open_variant, to_build, wanted_variants
 from isaac_infer.cli.verdict import (
@@ -155,10 +162,16 @@ def run(args: argparse.Namespace) -> int:
     """Compare the variants; 0 where all thresholds hold."""
     _check_numbers(args)
     params = params_from(args, DetectionParams)
+    is_named = params.model_file_path or params.engine_file_path or not args.models
+    with failure_in(args.json, params if is_named else params.changed(model_file_path=args.models[0])):
+        return _compare(args, params)
+
+
+def _compare(args: argparse.Namespace, params: DetectionParams) -> int:
     variants = wanted_variants(args, params)
     task, why = (args.task, '') if args.task else find_task(variants[0].params)
     if args.build_only:
-        return build_only(to_build(variants, args, params), args.json, task=task)
+        return build_only([(each, task) for each in to_build(variants, args, params)], args.json)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     if task == 'pose':  # whose synthetic scenes are those of humanoids anyway

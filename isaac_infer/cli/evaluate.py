@@ -27,7 +27,7 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.precision import CUSTOMARY, require_pycocotools
-from isaac_infer.cli.report import add_json_option, check_report, console_beside, write_report
+from isaac_infer.cli.report import add_json_option, check_report, console_beside, failure_in, write_report
 from isaac_infer.cli.run import show_model
 from isaac_infer.cli.scores import ClassScore, Measure, measure_of
 from isaac_infer.cli.truth import BACKGROUND, draw_known, scenes_truth
@@ -79,14 +79,19 @@ def run(args: argparse.Namespace) -> int:
         raise ParameterError(f'scenes: expected from 1 to {sys.maxsize}, got {args.scenes}')
     check_task(args.task)
     ImageSourceParams(seed=args.seed, width=args.width, height=args.height)
-    size_hw = args.height, args.width
     given = given_values(args, DetectionParams)
     if not given.get('engine_file_path'):
         given.setdefault('model_file_path', DEFAULT_MODEL)
     params = DetectionParams().changed(**{**CUSTOMARY, **given})
     if params.class_filter:
         raise ParameterError('class_filter: expected none, because what is in the scenes holds all classes')
+    with failure_in(args.json, params):
+        return _evaluate(args, params)
+
+
+def _evaluate(args: argparse.Namespace, params: DetectionParams) -> int:
     check_report(args.json, params)
+    size_hw = args.height, args.width
     out = console_beside(args.json)
     task = args.task or find_task(params)[0]
     times: list[StageTimes] = []

@@ -24,7 +24,7 @@ from isaac_infer.cli.models import (
     take_model_argument,
 )
 from isaac_infer.cli.options import add_options, params_from
-from isaac_infer.cli.report import add_json_option, check_report, write_report
+from isaac_infer.cli.report import add_json_option, check_report, failure_in, write_report
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.session import Session
@@ -77,6 +77,12 @@ def run(args: argparse.Namespace) -> int:
     """Show a model; its tensors also where it is not understood, before the error that says why."""
     take_model_argument(args)
     params = params_from(args, ModelParams)
+    with failure_in(args.json, params) as known:
+        return _inspect(args, params, known)
+
+
+def _inspect(args: argparse.Namespace, params: ModelParams, known: dict[str, Any]) -> int:
+    """Show a model; what is found out goes into `known`, too."""
     overrides = params.overrides(read_class_names(params.class_names))
     check_task(args.task)
     path = model_file(params)
@@ -107,12 +113,8 @@ def run(args: argparse.Namespace) -> int:
             _show_network(facts['network'], with_layers=args.layers)
             if isinstance(session, TrtSession):
                 _show_engine(facts, session.metadata.get('precision', ''), with_layers=args.layers)
-        try:
-            spec = _spec(session, path, overrides, task)
-        except IsaacInferError as error:
-            if args.json:
-                write_report(args.json, {**facts, 'error': str(error)})
-            raise
+        known |= facts
+        spec = _spec(session, path, overrides, task)
     if args.json:
         write_report(args.json, {**facts, 'spec': asdict(spec)})
     else:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from isaac_infer.cli.answers import MAPS, WRITTEN_SUFFIXES, Places, answer_of, answer_table, save_answer
-from isaac_infer.cli.build import add_build_only_option, build_only
+from isaac_infer.cli.build import add_build_only_option, build_only, with_finder
 from isaac_infer.cli.models import (
     add_model_argument,
     add_task_option,
@@ -34,6 +34,7 @@ from isaac_infer.cli.report import (
     add_json_option,
     check_report,
     console_beside,
+    failure_in,
     show_warnings,
     show_written,
     write_report,
@@ -106,12 +107,17 @@ def run(args: argparse.Namespace) -> int:
     """Run the model on every picture of the source."""
     take_model_argument(args)
     params = params_from(args, TaskParams)
+    with failure_in(args.json, params):
+        return _run(args, params)
+
+
+def _run(args: argparse.Namespace, params: TaskParams) -> int:
     check_task(args.task)
     for name in ('frames', 'seed'):
         if not 0 <= getattr(args, name) <= sys.maxsize:
             raise ParameterError(f'{name}: expected from 0 to {sys.maxsize}, got {getattr(args, name)}')
     if args.build_only:
-        return build_only([params], args.json, task=chosen_task(args, params))
+        return build_only(with_finder(params, chosen_task(args, params)), args.json)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     out = console_beside(args.json)

@@ -118,6 +118,53 @@ def test_build_only_fails_where_nothing_is_built_and_nobody_chose_that(
     assert f'isaac-infer: error: {model}: no engine was built: TensorRT cannot be used' in said.err
 
 
+@pytest.mark.parametrize('command', ['run', 'bench'])
+@pytest.mark.parametrize('task', ['pose', 'detection'])
+def test_build_only_of_a_top_down_pose_model_opens_what_finds_the_persons_too(
+    command: str, task: str, model: Path, tmp_path: Path
+) -> None:
+    pose = save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': np.zeros((1, 17, 16, 16), np.float32)})
+    file = tmp_path / 'report.json'
+    asked = [command, str(pose if task == 'pose' else model), '--backend', 'onnxruntime', '--build-only']
+    finder = ['--person-model-file-path', str(model)] if task == 'pose' else []
+    assert main([*asked, *finder, '--task', task, '--json', str(file)]) == 0
+    opened = [each['model'] for each in json.loads(file.read_text())['opened']]
+    assert opened == ([str(pose), str(model)] if task == 'pose' else [str(model)])
+
+
+@pytest.mark.parametrize('command', ['build', 'run', 'bench', 'compare', 'evaluate', 'inspect'])
+@pytest.mark.parametrize('place', ['-', 'file', 'precious'])
+def test_why_a_command_failed_is_in_its_report(
+    command: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / 'broken.onnx'
+    model.write_bytes(b'nothing')
+    file = tmp_path / 'out.json'
+    if place == 'precious':
+        file.write_text('{"weights": 1}')
+    source = ['--source', 'synthetic'] if command in ('run', 'compare') else []
+    asked = [
+        command,
+        str(model),
+        *source,
+        '--backend',
+        'onnxruntime',
+        '--json',
+        '-' if place == '-' else str(file),
+    ]
+    if command == 'build':
+        asked.remove('--backend')
+        asked.remove('onnxruntime')
+    code = main(asked)
+    said = capsys.readouterr()
+    if place == 'precious':
+        assert code == 2 and file.read_text() == '{"weights": 1}'
+        return
+    report = json.loads(said.out if place == '-' else file.read_text())
+    assert code == 1 and report['model'] == str(model)
+    assert report['failure'] and report['failure'].splitlines()[0] in said.err
+
+
 def test_without_build_only_run_needs_pictures(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['run', '--model', str(model)]) == 2
     assert 'source: expected pictures, got none' in capsys.readouterr().err

@@ -522,7 +522,7 @@ def test_a_model_that_is_not_understood_still_shows_its_tensors(
     assert main(['inspect', str(model), '--json', '-']) == 1
     facts = json.loads(capsys.readouterr().out)
     assert facts['outputs'] == [{'name': 'logits', 'shape': [1, 5, 7, 9], 'dtype': 'float32'}]
-    assert 'no decoder fits' in facts['error']
+    assert 'no decoder fits' in facts['failure']
 
 
 def test_what_a_model_says_does_not_command_the_terminal(
