@@ -440,9 +440,7 @@ def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildO
 
     cache = Path(request.calibration_cache) if request.calibration_cache else None
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    narrowed = {
-        tensor.name: NARROWED[tensor.dtype.name] for tensor in inputs if tensor.dtype.name in NARROWED
-    }
+    kinds = {tensor.name: tensor.dtype.name for tensor in inputs}
 
     class Calibrator(base):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:
@@ -456,8 +454,7 @@ def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildO
             batch = next(self._left, None)
             if batch is None:
                 return None
-            fed = {name: array.astype(narrowed.get(name, array.dtype)) for name, array in batch.items()}
-            return [self._upload(name, fed[name]) for name in wanted]
+            return [self._upload(name, _as_kind(batch[name], kinds[name])) for name in wanted]
 
         def read_calibration_cache(self) -> bytes | None:
             return _kept(cache, tell) or None if cache else None
@@ -467,6 +464,11 @@ def _calibrator(trt: ModuleType, network: Any, request: Request, options: BuildO
                 _keep(cache, bytes(content))
 
     return Calibrator()
+
+
+def _as_kind(array: np.ndarray, kind: str) -> np.ndarray:
+    """Give an array in what TensorRT made of its input, a name of trt.DataType."""
+    return array.astype(NARROWED.get(kind, array.dtype), copy=False)
 
 
 def _load_timing_cache(config: Any, path: str, tell: Tell) -> Any:
@@ -485,7 +487,7 @@ def _save_timing_cache(cache: Any, path: str) -> None:
 def _keep(path: Path, content: bytes) -> None:
     """Keep what saves time the next time; the engine is worth more than a place for it."""
     with suppress(OSError):
-        replace_file(path, gzip.compress(content))  # which has a checksum
+        replace_file(path, gzip.compress(content, compresslevel=1))  # for its checksum
 
 
 def _kept(path: Path, tell: Tell) -> bytes:

@@ -377,10 +377,22 @@ def test_the_key_of_an_int8_engine_covers_the_pictures_and_the_topic(tmp_path):
     assert parts[1].endswith(' /camera')
 
 
-def key_of(calibrated_on, **options):
+def key_of(calibrated_on, overrides=Overrides(), **options):
     gpu = SimpleNamespace(facts=SimpleNamespace(name='some GPU', compute_capability=(9, 0)))
     build = BuildOptions(precision='int8', **options)
-    return engines._key(MODEL, 'detection', build, Overrides(), calibrated_on, (10, 3), gpu)
+    return engines._key(MODEL, 'detection', build, overrides, calibrated_on, (10, 3), gpu)
+
+
+def test_what_a_calibrator_found_out_is_used_again_only_where_pictures_are_prepared_the_same_way():
+    usual, quick, stretched = (
+        engines._calibration_name(key)
+        for key in (
+            key_of('kitchen'),
+            key_of('kitchen', optimization_level=0),
+            key_of('kitchen', Overrides(resize='stretch')),
+        )
+    )
+    assert usual == quick != stretched
 
 
 def save_scenes(folder, count, **options):
