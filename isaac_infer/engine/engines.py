@@ -131,7 +131,7 @@ def open_engine(
     Args:
         model: the ONNX file.
         overrides: what the user says of the model: a part of the key, since it may be built in; of class
-            names their number, the first and the last, for the others are only names.
+            names their number, the first and the last, for the others are only names; of `box_blend` nothing.
         find_spec: finds out how a session is fed and read; `engine.load.find_spec` for this task.
         task: what kind of answer is wanted.
         say: takes a sentence for the log: why it is built, how far it is.
@@ -145,7 +145,7 @@ def open_engine(
         ParameterError: int8 has no pictures to calibrate on, and there is no engine that was calibrated.
         SessionError: there is no GPU or no TensorRT, not enough memory, or it was cancelled.
     """
-    build = options.build
+    build, built_in = options.build, replace(overrides, box_blend=None)
     pictures, missing = None, None
     if build.precision == 'int8':
         try:
@@ -155,7 +155,7 @@ def open_engine(
     trt, gpu = find_tensorrt(), Gpu(options.device)
     folder = Path(options.cache_folder).expanduser() if options.cache_folder else default_folder(model)
     calibrated_on = _calibrated_on(pictures, folder) if pictures else ''
-    key = _key(model, task, build, overrides, calibrated_on, installed_version(trt), gpu)
+    key = _key(model, task, build, built_in, calibrated_on, installed_version(trt), gpu)
     if missing:
         key = _calibrated_key(folder, key, _remembered(folder, options.calibration)[1], missing, say)
     opened: list[TrtSession] = []
@@ -169,7 +169,7 @@ def open_engine(
     def make(into: Path) -> Mapping[str, Any]:
         if missing:
             raise missing
-        return _make(model, into, options, overrides, find_spec, pictures, key, expected_s, say, is_cancelled)
+        return _make(model, into, options, built_in, find_spec, pictures, key, expected_s, say, is_cancelled)
 
     cached = cached_plan(folder, model.stem, key, build=make, check=check, say=say, is_cancelled=is_cancelled)
     return opened[0], spec_of(cached.path, overrides)
@@ -187,6 +187,8 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
         raise ModelError(
             f'{engine.with_suffix(".json")}: cannot be understood: {error}; remove it'
         ) from error
+    if overrides.box_blend is not None:
+        spec = replace(spec, box_blend=overrides.box_blend)
     names = overrides.class_names
     if spec.class_names == ('background', *names):  # as a model with one output per pixel gets its only name
         return spec

@@ -150,6 +150,16 @@ def machine(tmp_path, monkeypatch):
     return open_it
 
 
+def test_how_boxes_share_needs_no_other_engine_and_is_not_kept(machine):
+    engine, spec = machine()
+    assert spec.box_blend == 0.02
+    same, changed = machine(overrides=Overrides(box_blend=0.5))
+    assert (same, changed.box_blend) == (engine, 0.5)
+    assert machine()[1] == spec
+    built_with = machine(overrides=Overrides(box_blend=0.0, resize='stretch'))[1]
+    assert (built_with.box_blend, machine(overrides=Overrides(resize='stretch'))[1].box_blend) == (0.0, 0.02)
+
+
 def test_class_names_that_were_given_once_are_not_those_of_later_starts(machine):
     own = machine()[1].class_names
     given = Overrides(class_names=tuple('ABCDEFGHI'))
