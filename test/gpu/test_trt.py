@@ -198,9 +198,6 @@ def test_an_input_that_shapes_depend_on_is_read_on_the_host(tmp_path):
             outputs = session.run()
             assert outputs['y'].shape == shape and (outputs['y'].reshape(-1) == numbers).all()
             assert outputs['t'].tolist() == [2 * length for length in shape]
-        session.input_buffer('s', (2,))[...] = 5
-        with pytest.raises(SessionError):
-            session.run()
 
 
 def finder():
