@@ -40,6 +40,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+from isaac_infer.cli.console import LONGEST_LINE
 from isaac_infer.core.decode.detection import DECODERS
 from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.fit import Fit, Size, fit_picture
@@ -461,7 +462,6 @@ def main() -> int:
         lambda: bench_transport(args.frames, target_ms=3.5),
     ]
     console = Console()
-    console.width = max(console.width, 132)  # a table that is cut into pieces says nothing
     rows = []
     pictures = 2 * some + args.frames + min(args.frames, USUAL_FRAMES)
     with console.status(f'measuring; about {pictures / RATE_HZ + 20:.0f} s'):
@@ -479,6 +479,7 @@ def main() -> int:
         if one.target_ms:
             goal, missed = f'{one.target_ms:.2f}', '[red]missed[/]' if one.ours_ms > one.target_ms else 'met'
         table.add_row(one.what, f'{one.ours_ms:.3f}', f'{one.ours_p95_ms:.3f}', usual, faster, goal, missed)
+    console.width = LONGEST_LINE  # a table that is cut into pieces says nothing
     console.print(table)
     report = {'machine': machine, 'rows': [asdict(one) for one in rows]}
     args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import cv2
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.comparison import answer_all, begin, is_drawn
+from isaac_infer.cli.console import unfolded
 from isaac_infer.cli.models import add_task_option, check_task, find_task
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.plot import check_plot, title_of, write_plot
@@ -177,7 +178,7 @@ def _compare(args: argparse.Namespace, params: DetectionParams) -> int:
     if task == 'pose':  # whose synthetic scenes are those of humanoids anyway
         args.source = [SYNTHETIC if source == HUMANOIDS else source for source in args.source]
     cv2.setNumThreads(1)  # as the nodes do: OpenCV's threads take cores from those of the network
-    out = console_beside(args.json)
+    out = unfolded(console_beside(args.json))
     sources = ', '.join(args.source)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from isaac_infer.cli.console import unfolded
 from isaac_infer.cli.models import (
     DEFAULT_MODEL,
     add_model_argument,
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, params: DetectionParams) -> int:
     check_report(args.json, params)
     size_hw = args.height, args.width
-    out = console_beside(args.json)
+    out = unfolded(console_beside(args.json))
     task = args.task or find_task(params)[0]
     times: list[StageTimes] = []
     with contextlib.closing(open_detector(params, task=task)) as pipeline:

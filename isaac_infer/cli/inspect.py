@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.console import unfolded
 from isaac_infer.cli.models import (
     ASKED,
     add_model_argument,
@@ -268,7 +269,7 @@ def _show_engine(inside: dict[str, Any], asked: str, *, with_layers: bool) -> No
         table.add_column('precisions')
         for name, counts in kinds.items():
             table.add_row(Text(without_commands(name)), str(sum(counts.values())), _counted(counts))
-        Console().print(table)
+        unfolded(Console()).print(table, highlight=False)
     if with_layers:
         _show_layers(inside['layers'], 'layers')
 
@@ -304,7 +305,7 @@ def _show_layers(layers: list[dict[str, Any]], title: str, *, precision: str = '
         table.add_column(heading, overflow='fold')
     for number, texts in enumerate(zip(*columns.values())):
         table.add_row(str(number), *(Text(without_commands(text)) for text in texts))
-    Console().print(table)
+    unfolded(Console()).print(table, highlight=False)
 
 
 # ---- what the file says --------------------------------------------------------------------------
@@ -355,4 +356,4 @@ def _print(title: str, rows: dict[str, str]) -> None:
     table.add_column(overflow='fold')
     for key, value in rows.items():
         table.add_row(Text(without_commands(key)), Text(without_commands(value)))
-    Console().print(table)
+    unfolded(Console()).print(table, highlight=False)

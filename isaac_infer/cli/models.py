@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from isaac_infer.cli.progress import BuildProgress
+from isaac_infer.core.decode.families import BOXES_ONLY
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
+from isaac_infer.core.source import DRAWN
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
     ENGINE_SUFFIXES,
@@ -24,7 +26,7 @@ from isaac_infer.engine.load import (
     open_pipeline,
     open_session,
 )
-from isaac_infer.engine.task import UNKNOWN, task_of, task_of_file
+from isaac_infer.engine.task import UNCLEAR, UNKNOWN, task_of, task_of_file
 from isaac_infer.params import (
     DetectionParams,
     ModelParams,
@@ -36,6 +38,7 @@ from isaac_infer.params import (
 
 ASKED = 'it was asked for'  # why a model is for a task
 SPECIAL = {'segmentation': SegmentationParams, 'pose': PoseParams}  # what detectors do not have, by task
+OF_SCENES = 'the scenes of isaac_infer'  # so end the descriptions of models that were trained on them
 DEFAULT_MODEL = 'tabletop_detector.onnx'  # among the models of this package, which answers drawn scenes
 
 
@@ -133,8 +136,8 @@ def check_task(task: str | None) -> None:
         raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {task}')
 
 
-def chosen_task(args: argparse.Namespace, params: TaskParams) -> str:
-    """The task that `--task` says, or that of the model; see `find_task`.
+def chosen_task(args: argparse.Namespace, params: TaskParams) -> tuple[str, str]:
+    """The task that `--task` says, or that of the model, and why; see `find_task`.
 
     Raises:
         ModelError: there is no such model.
@@ -142,7 +145,12 @@ def chosen_task(args: argparse.Namespace, params: TaskParams) -> str:
     """
     task, why = (args.task, ASKED) if args.task else find_task(params)
     check_special_options(args, params, task, why)
-    return task
+    return task, why
+
+
+def task_note(task: str, why: str) -> tuple[str, ...]:
+    """What a user should know of a task that nobody decided; nothing where it is clear."""
+    return (f'task {task}: {why}',) if why.endswith(UNCLEAR) else ()
 
 
 def check_special_options(args: argparse.Namespace, params: TaskParams, task: str, why: str) -> None:
@@ -178,29 +186,36 @@ def find_task(params: ModelParams) -> tuple[str, str]:
     return task_of_file(find_model(model_path(params)), overrides, is_posed=_is_posed(params))
 
 
-def readable_task(args: argparse.Namespace, params: TaskParams) -> str:
+def readable_task(args: argparse.Namespace, params: TaskParams) -> tuple[str, tuple[str, ...]]:
     """See `chosen_task`; and see before others open the model that it can be read for that, at one opening.
 
     Engines tell it when they are opened, as does every model where there is no ONNX Runtime.
+
+    Returns:
+        The task, and what a user should know who has this model answer the pictures of `--source`.
 
     Raises:
         ModelError: there is no such model, or it cannot be read.
         ParameterError: see `chosen_task`.
     """
     path = find_model(model_path(params))
-    if is_engine(path):
-        return chosen_task(args, params)
-    try:
-        session = open_session(path, backend='onnxruntime')
-    except SessionError:
-        return chosen_task(args, params)
+    session = None
+    if not is_engine(path):
+        with contextlib.suppress(SessionError):
+            session = open_session(path, backend='onnxruntime')
+    if session is None:
+        task, why = chosen_task(args, params)
+        return task, task_note(task, why)
     with contextlib.closing(session):
         overrides = params.overrides(read_class_names(params.class_names))
         is_posed = _is_posed(params)
         task, why = (args.task, ASKED) if args.task else task_of(session, path, overrides, is_posed=is_posed)
         check_special_options(args, params, task, why)
-        find_spec(session, path, overrides, task=task)
-    return task
+        spec = find_spec(session, path, overrides, task=task)
+        notes = [*task_note(task, why), *(note for note in spec.notes if note in BOXES_ONLY)]
+        if args.source not in (None, *DRAWN) and OF_SCENES in session.metadata.get('description', ''):
+            notes.append(f'{path.name} knows drawn scenes only, and little of what is in other pictures')
+    return task, tuple(notes)
 
 
 def _is_posed(params: ModelParams) -> bool:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from isaac_infer.cli.answers import MAPS, WRITTEN_SUFFIXES, Places, answer_of, answer_table, save_answer
 from isaac_infer.cli.build import add_build_only_option, build_only, with_finder
+from isaac_infer.cli.console import PLAIN, show_note, unfolded
 from isaac_infer.cli.models import (
     add_model_argument,
     add_task_option,
@@ -27,6 +28,7 @@ from isaac_infer.cli.models import (
     model_path,
     open_detector,
     take_model_argument,
+    task_note,
 )
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import (
@@ -117,15 +119,15 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
         if not 0 <= getattr(args, name) <= sys.maxsize:
             raise ParameterError(f'{name}: expected from 0 to {sys.maxsize}, got {getattr(args, name)}')
     if args.build_only:
-        return build_only(with_finder(params, chosen_task(args, params)), args.json)
+        return build_only(with_finder(params, chosen_task(args, params)[0]), args.json)
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
-    out = console_beside(args.json)
+    out = unfolded(console_beside(args.json))
     windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
-        task = chosen_task(args, params)
+        task, why = chosen_task(args, params)
         if args.save and args.save.suffix.lower() in PICTURE_SUFFIXES and not args.save.is_dir():
             raise ParameterError(
                 f'--save {args.save}: expected a folder, got the name of a picture; give one such as '
@@ -140,6 +142,8 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
         pipeline = stack.enter_context(contextlib.closing(open_detector(params, task=task)))
         skeleton = choose_skeleton(params.skeleton, pipeline.spec.keypoints)
         show_model(pipeline, out)
+        for note in task_note(task, why):
+            show_note(note, out)
         if note := unused_precision(args.precision, pipeline.session):
             show_note(note, out)
         names = _class_names(pipeline.spec)
@@ -180,16 +184,12 @@ def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
     height, width = spec.image.size_hw
     out.print(
         f'{spec.decoder}, {counted(spec.num_classes, "class")}, input {width}x{height}, '
-        f'{pipeline.session.backend}'
+        f'{pipeline.session.backend}',
+        **PLAIN,
     )
     show_warnings(pipeline.fallbacks)
     for note in spec.notes:
         show_note(note, out)
-
-
-def show_note(note: str, out: Console) -> None:
-    """Say what the numbers do not."""
-    out.print(f'note: {without_commands(note)}', highlight=False, markup=False, style='dim')
 
 
 def _detect(

@@ -17,6 +17,7 @@ from isaac_infer.engine.load import find_spec, is_engine, metadata_of, open_sess
 
 FIRST_TASK = next(iter(TASKS))
 UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
+UNCLEAR = '--task says what it is for'  # how the reason ends where several can read a model
 _PART = re.compile('[A-Z]*[a-z]+|[A-Z]+')  # of a name such as stage2/HeatMaps:0
 _BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
 
@@ -88,9 +89,14 @@ def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: boo
             'in Python task'
         )
     spec = specs[FIRST_TASK]
-    if spec and BOXES_ONLY in spec.notes and len(others) == 1:
-        return others[0], f'for {FIRST_TASK} {_BOXES_ALONE}'
-    return FIRST_TASK, f'it can be read for {" and ".join(others)} too; --task says what it is for'
+    if spec and not BOXES_ONLY.isdisjoint(spec.notes):
+        # Prototypes of masks look like heat maps to who does not read the boxes beside them, and their
+        # coefficients like key points to who does not read the prototypes.
+        read = {task: set(each.outputs) for task, each in specs.items() if each}
+        whole = [task for task in others if all(read.get(task, set()) >= each for each in read.values())]
+        if len(whole) == 1:
+            return whole[0], f'for {FIRST_TASK} {_BOXES_ALONE}'
+    return FIRST_TASK, f'it can be read for {" and ".join(others)} too; {UNCLEAR}'
 
 
 def _names_with(session: Session, words: Sequence[str]) -> list[str]:

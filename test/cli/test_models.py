@@ -1,11 +1,15 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from isaac_infer.cli.main import main
+from isaac_infer.cli.models import DEFAULT_MODEL, readable_task
+from isaac_infer.engine.load import open_pipeline
+from isaac_infer.params import TaskParams, parameters
 from models import save_constant_detector
 
 KEYPOINTS = [f'kp{number}' for number in range(17)]
@@ -26,6 +30,16 @@ def pose(tmp_path: Path) -> Path:
     rows[0, 4, 0] = 0.9
     rows[0, 5:] = np.tile([[32], [32], [0.8]], (17, 1))
     return save_constant_detector(tmp_path / 'pose.onnx', {'output0': rows})
+
+
+@pytest.fixture
+def instances(tmp_path: Path) -> Path:
+    """A model without metadata: rows of a box, 3 scores, 32 coefficients, beside prototypes of masks."""
+    rows = np.full((1, 4 + 3 + 32, 84), 0.1, np.float32)
+    rows[0, :4] = 32
+    rows[0, 7:] = -0.5
+    prototypes = np.full((1, 32, 16, 16), 0.5, np.float32)  # which might be heat maps, too
+    return save_constant_detector(tmp_path / 'seg.onnx', {'output0': rows, 'output1': prototypes})
 
 
 @pytest.fixture
@@ -140,6 +154,45 @@ def test_options_that_only_models_of_another_task_have_are_refused(
     assert told in said and str(semantic) in said
     if '--task' not in options:
         assert 'task segmentation: no other one can read it' in said
+
+
+def test_a_model_of_boxes_and_prototypes_is_a_segmentation_model(
+    instances: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / 'out.json'
+    assert run(instances, '--source', picture, '--json', out, '--task', 'pose') == 0  # it might be one
+    assert run(instances, '--source', picture, '--json', out) == 0
+    assert json.loads(out.read_text())['task'] == 'segmentation'
+    assert open_pipeline(instances).spec.decoder == 'ultralytics_seg'
+    capsys.readouterr()
+    assert run(instances, '--source', picture, '--task', 'detection') == 0
+    assert 'its masks are not; segmentation_node, on the command line --task seg' in capsys.readouterr().out
+
+
+def test_it_is_said_where_a_model_can_be_read_for_several_tasks_and_nobody_says_one(
+    picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = {'boxes': np.full((1, 7, 84), 0.1, np.float32), 'maps': np.full((1, 17, 8, 8), 0.5, np.float32)}
+    model = save_constant_detector(tmp_path / 'both.onnx', both)
+    told = 'task detection: it can be read for segmentation and pose too; --task says what it is for'
+    assert run(model, '--source', picture) == 0
+    assert f'note: {told}\n' in capsys.readouterr().out
+    args = SimpleNamespace(task=None, source=None, **dict.fromkeys(given_names()))
+    assert readable_task(args, TaskParams(model_file_path=str(model))) == ('detection', (told,))
+    assert run(model, '--source', picture, '--task', 'detection') == 0
+    assert told not in capsys.readouterr().out
+
+
+def given_names() -> list[str]:
+    return [parameter.name for parameter in parameters(TaskParams)]
+
+
+@pytest.mark.parametrize(('source', 'is_told'), [(None, False), ('synthetic', False), ('photos/', True)])
+def test_models_of_drawn_scenes_are_told_where_they_get_other_pictures(source: str, is_told: bool) -> None:
+    args = SimpleNamespace(task=None, source=source, **dict.fromkeys(given_names()))
+    _, notes = readable_task(args, TaskParams(model_file_path=DEFAULT_MODEL))
+    assert [note for note in notes if 'knows drawn scenes only' in note] == list(notes)
+    assert bool(notes) == is_told
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,15 @@ class Family:
 # ---- the layouts, in the order of the decoders ---------------------------------------------------
 
 
-BOXES_ONLY = 'a segmentation or pose model: its boxes are used, its masks or key points are not'
+NO_MASKS = (
+    'a segmentation model: its boxes are used, its masks are not; segmentation_node, on the command line '
+    '--task segmentation, reads them'
+)
+NO_KEYPOINTS = (
+    'a pose model: its boxes are used, its key points are not; pose_node, on the command line --task pose, '
+    'reads them'
+)
+BOXES_ONLY = frozenset((NO_MASKS, NO_KEYPOINTS))
 
 
 def _row_tensors(model: Model, dimensions: int = 3) -> list[TensorSpec]:
@@ -114,8 +122,7 @@ def _match_ultralytics(model: Model) -> Match | None:
         values = row - 4 - _further_values(model, row - 4)
         # Without a reason to think otherwise, rows of boxes are YOLOX's.
         if values >= 1 and (not transposed or model.asked or model.says.task or len(model.names) == values):
-            notes = (BOXES_ONLY,) if values < row - 4 else ()
-            return Match((output.name,), values, row, strides, notes=notes)
+            return Match((output.name,), values, row, strides, notes=_beside(model, row - 4 - values))
     return None
 
 
@@ -159,6 +166,13 @@ def _further_values(model: Model, values: int) -> int:
     return 0
 
 
+def _beside(model: Model, further: int) -> tuple[str, ...]:
+    """Say what so many further values of a box are, which a detector does not read."""
+    if not further:
+        return ()
+    return (NO_MASKS if further == model.prototype_channels else NO_KEYPOINTS,)
+
+
 def _match_end2end(model: Model) -> Match | None:
     for output in _row_tensors(model):
         _, count, row = output.shape
@@ -166,7 +180,7 @@ def _match_end2end(model: Model) -> Match | None:
         told = model.says.end2end or model.says.embedded_nms
         if (row == 6 + further and (told or not _is_grid(model, count))) or (model.asked and row >= 6):
             nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
-            return Match((output.name,), row_length=row, notes=(nms, BOXES_ONLY) if further else (nms,))
+            return Match((output.name,), row_length=row, notes=(nms, *_beside(model, further)))
     return None
 
 
@@ -251,7 +265,7 @@ def _match_objectness(model: Model, per_cell: int) -> Match | None:
         strides = model.strides_of(count, per_cell)
         num_classes = row - 5 - model.prototype_channels
         if num_classes >= 1 and (strides or (model.asked and count > row)):
-            notes = (BOXES_ONLY,) if model.prototype_channels else ()
+            notes = _beside(model, model.prototype_channels)
             return Match((output.name,), num_classes, row, strides, notes=notes)
     return None
 

@@ -14,7 +14,7 @@ from isaac_infer.core.decode.detection import (
     Candidates,
     grid_cells,
 )
-from isaac_infer.core.decode.families import BOXES_ONLY, COCO_KEYPOINT_VALUES, FAMILIES
+from isaac_infer.core.decode.families import COCO_KEYPOINT_VALUES, FAMILIES, NO_KEYPOINTS
 from isaac_infer.core.errors import ModelError, TensorError
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec
 from isaac_infer.core.text import counted
@@ -105,7 +105,7 @@ def _probe_ultralytics(tensors: Sequence[np.ndarray], spec: ModelSpec) -> ModelS
         return spec
     # Key points as many as those of COCO: of a person.
     if spec.num_classes == 1 + COCO_KEYPOINT_VALUES and strange[0] > 0 and not spec.class_names:
-        return replace(spec, num_classes=1, class_names=('person',), notes=(*spec.notes, BOXES_ONLY))
+        return replace(spec, num_classes=1, class_names=('person',), notes=(*spec.notes, NO_KEYPOINTS))
     is_angle = strange == [spec.num_classes - 1] and np.abs(rows[:, -1]).max() <= np.pi
     if is_angle and spec.num_classes > 1 and not spec.class_names:
         turned = as_family(spec, 'ultralytics_obb', 'its boxes are rotated')

@@ -29,7 +29,7 @@ def _with_prototypes(boxes: str) -> Callable[[Model], Match | None]:
         if not channels or not found or not _has_room(boxes, found, channels):
             return None
         (prototypes,) = (output.name for output in model.outputs if len(output.shape) == 4)
-        notes = tuple(note for note in found.notes if note != families.BOXES_ONLY)
+        notes = tuple(note for note in found.notes if note not in families.BOXES_ONLY)
         return found._replace(outputs=(*found.outputs, prototypes), notes=notes)
 
     return match
