@@ -35,9 +35,9 @@ from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
 from isaac_infer.ros.reminders import Reminders
-from isaac_infer.ros.transport import warning_of_size
+from isaac_infer.ros.transport import OWN_SOURCE, warning_of_size
 
-NAME = 'image_source'
+NAME = OWN_SOURCE
 READ_AHEAD = 4  # pictures
 RING_BYTES, RING_LENGTH = 128 << 20, 40  # of drawn scenes, at most: to draw them takes a second or two
 CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
@@ -69,7 +69,7 @@ class ImageSource(Node):
         self.exit_code = 0
         self._stop = stop
         self._closing = threading.Event()
-        self._sent = self._late = 0
+        self._sent = self._late = self._unreadable = 0
         self._drawing = self._last_error = ''
         self._said: set[str] = set()
         self._reminders = Reminders()
@@ -142,6 +142,7 @@ class ImageSource(Node):
                 if str(error) in failed:
                     return  # once around the folder, and nothing could be read
                 failed.add(str(error))
+                self._unreadable += 1
                 self._fail(error)
                 continue
             failed.clear()
@@ -251,9 +252,14 @@ class ImageSource(Node):
         )
 
     def _publish_diagnostics(self) -> None:
-        values = {'source': self._params.source, 'sent': str(self._sent), 'late': str(self._late)}
+        counts = {'sent': self._sent, 'late': self._late, 'unreadable': self._unreadable}
+        values = {'source': self._params.source, **{name: str(count) for name, count in counts.items()}}
         name = f'{self.get_fully_qualified_name().lstrip("/")}: image'
-        level, text = OK, self._drawing or f'{counted(self._sent, "picture")} sent'
+        level, text = OK, self._drawing or self._waiting() or f'{counted(self._sent, "picture")} sent'
+        if self._sent and not self._publisher.get_subscription_count() and not self._closing.is_set():
+            nobody = f'nobody subscribes to {self._publisher.topic_name}'
+            if self._reminders.is_due(nobody):
+                self.get_logger().info(nobody)
         if problem := clock_problem(self.get_clock()):
             if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
@@ -264,12 +270,19 @@ class ImageSource(Node):
         self._diagnostics.publish(diagnostics_msg(name, level, text, values, stamp=stamp))
 
     def _wait_for_subscribers(self) -> None:
-        wanted = self._params.wait_for_subscribers
-        while self._publisher.get_subscription_count() < wanted and not self._closing.wait(0.05):
-            pass
+        while (waiting := self._waiting()) and not self._closing.wait(0.05):
+            if self._reminders.is_due(waiting):
+                self.get_logger().info(waiting)
         # They are known here a moment before they know this publisher, and would miss the first picture.
-        if wanted:
+        if self._params.wait_for_subscribers:
             self._closing.wait(SETTLE_S)
+
+    def _waiting(self) -> str:
+        """Say who is missing; empty where all are there, or were when it began."""
+        wanted, there = self._params.wait_for_subscribers, self._publisher.get_subscription_count()
+        if self._sent or there >= wanted:
+            return ''
+        return f'waiting for {counted(wanted, "subscriber")} on {self._publisher.topic_name}, {there} there'
 
     def _take(self) -> Shot | None:
         while not self._closing.is_set():

@@ -23,6 +23,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from isaac_infer.core.draw import contact_sheet, draw_detections
 from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
+from isaac_infer.core.text import counted
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
 from isaac_infer.ros.diagnostics import LEVEL_NAMES, clock_problem
@@ -34,6 +35,7 @@ from isaac_infer.ros.process import run_node
 from isaac_infer.ros.reminders import Reminders
 
 PERIOD_S = 0.5  # of the report
+PATIENCE_S = 5.0  # without an answer, before that is said
 SHEET_SUFFIXES = '.png', '.jpg', '.jpeg'
 SIGNATURE = b'Software\0isaac_infer recorder'  # as the texts of PNG files have it
 PNG_HEAD = 33  # bytes before the first text: magic and size
@@ -67,14 +69,18 @@ class Recorder(Node):
         if self._params.use_overlay:
             hear = partial(self._hear, 'overlay', self._on_overlay)
             self.create_subscription(Image, 'overlay', hear, qos_profile_sensor_data, raw=True)
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
         if self._params.report:
-            self.create_timer(PERIOD_S, self._write_report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+            self.create_timer(PERIOD_S, self._write_report, clock=clock)
+        self.create_timer(PATIENCE_S, self._remind, clock=clock)
 
     def close(self) -> None:
         """Write what was recorded, and say where; safe to call twice."""
         params, log = self._params, self.get_logger()
         if params.contact_sheet and not self._record.samples():
-            why = 'no answer came with its picture' if self._record.answered else self._why_no_answers()
+            why = f'no answers came{self._why_no_answers()}'
+            if self._record.answered:
+                why = 'no answer came with its picture'
             log.warning(f'no contact sheet: {why}')
         elif params.contact_sheet and self._write(Path(params.contact_sheet), self._contact_sheet):
             log.info(f'written: {params.contact_sheet}')
@@ -86,8 +92,17 @@ class Recorder(Node):
         topic = self.resolve_topic_name('detections')
         others = published(self, 'vision_msgs/msg/Detection2DArray')
         if self.count_publishers(topic) or not others:
-            return 'no answers came'
-        return f'no answers came: nobody publishes {topic}; remap detections to one of {", ".join(others)}'
+            return ''
+        return f': nobody publishes {topic}; remap detections to one of {", ".join(others)}'
+
+    def _remind(self) -> None:
+        """Say that it waits, as long as it does."""
+        if self._record.answered:
+            return
+        came, topic = counted(self._record.pictures, 'picture'), self.resolve_topic_name('detections')
+        text = f'no answers yet on {topic}, {came} on {self.resolve_topic_name("image")}'
+        if self._reminders.is_due(text):
+            self.get_logger().info(f'{text}{self._why_no_answers()}')
 
     def _hear(self, topic: str, callback: Callable[[Any], None], message: Any) -> None:
         """Take a message; one that cannot be used is told, and ends nothing: anybody may have sent it."""

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
 
 from builtin_interfaces.msg import Time
@@ -57,12 +58,28 @@ class Report:
     errors: Mapping[str, int]  # how many of each kind since the last report, by the first of each
 
 
+@dataclass
+class _Span:
+    """From the first to the last time that something happened."""
+
+    first_s: float = inf  # monotonic
+    last_s: float = -inf
+
+    def add(self, at_s: float) -> None:
+        self.first_s, self.last_s = min(self.first_s, at_s), at_s
+
+    def rate_hz(self, count: int) -> float:
+        """How often it happened, so many times in all; 0 where that does not tell."""
+        return (count - 1) / (self.last_s - self.first_s) if self.last_s > self.first_s else 0.0
+
+
 class Health:
     """Counts and times of a node; any thread may add to it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._received = self._answered = 0
+        self._received_s, self._answered_s = _Span(), _Span()
         self._dropped: Counter[str] = Counter()
         self._windows: dict[str, Window] = {}
         self._last_error = ''
@@ -72,11 +89,13 @@ class Health:
     def received(self) -> None:
         with self._lock:
             self._received += 1
+            self._received_s.add(monotonic())
 
     def answered(self, times_ms: Mapping[str, float]) -> None:
         """Count an answer and how long each of its stages took."""
         with self._lock:
             self._answered += 1
+            self._answered_s.add(monotonic())
             for stage, time_ms in times_ms.items():
                 self._windows.setdefault(stage, Window()).add(time_ms)
 
@@ -105,6 +124,11 @@ class Health:
             self._windows.clear()
             self._errors.clear()
             self._last_error = ''
+
+    def rates_hz(self) -> tuple[float, float]:
+        """Answered and received pictures per second, from the first to the last one."""
+        with self._lock:
+            return self._answered_s.rate_hz(self._answered), self._received_s.rate_hz(self._received)
 
     def report(self) -> Report:
         """Say what happened since the last report."""

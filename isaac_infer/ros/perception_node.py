@@ -62,7 +62,7 @@ from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.pairs import Pairs
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.reminders import Reminders
-from isaac_infer.ros.transport import remedy_of_losses
+from isaac_infer.ros.transport import OWN_SOURCE, USUAL_SEGMENT_BYTES, remedy_of_losses
 from isaac_infer.ros.worker import Worker
 
 RCLError = rclpy_implementation.RCLError
@@ -234,6 +234,7 @@ class PerceptionNode(LifecycleNode):
         self._has_answered = False  # a picture, since this process began
         self._last_image_s = monotonic()
         self._lost = 0
+        self._picture_bytes = 0  # of the last one
         self._begun: deque[_Begun] = deque()  # used by the thread of the model only
         self._subscription: Any = None  # while the node is active
         self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
@@ -276,7 +277,7 @@ class PerceptionNode(LifecycleNode):
         Raises:
             TimeoutError: the model does not return from what it is doing.
         """
-        self._publish_diagnostics()
+        self._publish_diagnostics(is_last=True)
         wait_until_heard(self._diagnostics)
         self._deactivate()
         self._release()
@@ -498,7 +499,7 @@ class PerceptionNode(LifecycleNode):
         )
 
     def _on_image(self, cdr: bytes) -> None:
-        self._last_image_s = monotonic()
+        self._last_image_s, self._picture_bytes = monotonic(), len(cdr)
         self._health.received()
         arrival = _Arrival(cdr, perf_counter_ns(), self._subscription)
         if self._partner is None:
@@ -668,8 +669,14 @@ class PerceptionNode(LifecycleNode):
         self._lost = event.total_count
         if self._reminders.is_due('lost'):
             self.get_logger().warning(
-                f'pictures lost on the way here: {event.total_count}; {remedy_of_losses()}'
+                f'pictures lost on the way here: {event.total_count}; {self._remedy_of_losses()}'
             )
+
+    def _remedy_of_losses(self) -> str:
+        """What helps where pictures are lost, by who sends them and how large they are."""
+        senders = {info.node_name for info in self.get_publishers_info_by_topic(self._topic)}
+        is_small = 0 < self._picture_bytes < USUAL_SEGMENT_BYTES
+        return remedy_of_losses(has_profile=senders == {OWN_SOURCE} or is_small)
 
     # --- parameters ----------------------------------------------------------------------------------------
 
@@ -706,10 +713,13 @@ class PerceptionNode(LifecycleNode):
 
     # --- diagnostics ---------------------------------------------------------------------------------------
 
-    def _publish_diagnostics(self) -> None:
+    def _publish_diagnostics(self, *, is_last: bool = False) -> None:
         self._expire()
         report = self._health.report()
         level, message = self._judge(report)
+        if is_last:  # a rate of what came by chance since the last report would say nothing of the run
+            rate_hz, input_rate_hz = self._health.rates_hz()
+            report = replace(report, rate_hz=rate_hz, input_rate_hz=input_rate_hz)
         values = {'state': self._state_machine.current_state[1], **self._facts}
         backend = ''
         if self._pipeline is not None:
@@ -800,7 +810,7 @@ class PerceptionNode(LifecycleNode):
             return f'{topic} has another type ({said}; expected {wanted}); remap image to one that has it'
         return (
             f'{topic} is silent ({said}; expected {wanted}, {self.params.image_reliability}); if these agree '
-            f'and pictures are sent, they are lost on the way: {remedy_of_losses()}'
+            f'and pictures are sent, they are lost on the way: {self._remedy_of_losses()}'
         )
 
     def _wanted_type(self) -> str:

@@ -13,9 +13,13 @@ from pathlib import Path
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
 SHARED_MEMORY = Path('/dev/shm')
+OWN_SOURCE = 'image_source'  # the node that always has our profile, where there is one
 PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # new and old name
 SEGMENT_BYTES = 64 << 20  # of shared memory, per process; as in config/fastdds.xml
+USUAL_SEGMENT_BYTES = 512 << 10  # of Fast DDS without a profile
 LARGEST_PICTURE_BYTES = SEGMENT_BYTES // 2  # the next picture is written while one is being read
+
+SLOWER = 'try a lower rate, smaller pictures or a faster receiver'  # where it is no buffer alone
 
 # glibc's numbers for mallopt, and what keeps buffers of pictures instead of returning them after every one
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -39,21 +43,27 @@ CYCLONE_BUFFER = (
 )
 
 
-def remedy_of_losses(environment: Mapping[str, str] = os.environ) -> str:
+def remedy_of_losses(environment: Mapping[str, str] = os.environ, *, has_profile: bool = False) -> str:
     """Say what a user can do where pictures are lost: a buffer of the middleware is too small.
 
     With Fast DDS it is the shared memory of the writer, with Cyclone DDS the socket of the reader.
+
+    Args:
+        has_profile: whether the publisher has our DDS profile, or its pictures are so small that they need
+            none: then they come faster than they are taken.
     """
     if 'cyclonedds' in environment.get('RMW_IMPLEMENTATION', ''):
         return (
             f'raise net.core.rmem_max (sysctl) to 4 MiB or more and start this process with CYCLONEDDS_URI '
             f'set to {CYCLONE_BUFFER}, or let the camera publish image/compressed'
         )
+    if has_profile:
+        return SLOWER
     variables = ' and '.join(PROFILE_VARIABLES)
     return (
         f'start the process that publishes them with {variables} set to {profile_path()} (for pictures of '
         f'more than {LARGEST_PICTURE_BYTES >> 20} MiB: to a copy with a larger segment_size), or let it '
-        'publish image/compressed'
+        f'publish image/compressed; where it has that, {SLOWER}'
     )
 
 

@@ -157,10 +157,13 @@ def test_pictures_are_published_in_the_encoding_that_was_asked_for(start, peer, 
 def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_path):
     save_pictures(tmp_path, (10, 20))
     (tmp_path / '1.png').write_bytes(b'no picture')
+    peer.listen(DiagnosticArray, '/diagnostics')
     source = start(
         'image_source', *parameters(source=tmp_path, loop='false', rate=30, wait_for_subscribers=1)
     )
     assert source.wait() == 1
+    values = {pair.key: pair.value for pair in peer.got['/diagnostics'][-1].status[0].values}
+    assert (values['sent'], values['unreadable']) == ('1', '1')
     assert [image.data[0] for image in peer.got['image']] == [10]
     assert source.log.count('[ERROR]') == 1 and '1.png' in source.log
 
@@ -220,9 +223,15 @@ def test_simulated_time_that_nobody_tells_is_warned_of(start, peer):
 
 def test_a_signal_ends_it_while_it_waits_for_subscribers(start):
     source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=5))
-    time.sleep(1.5)
+    source.wait_for('waiting for 5 subscribers on /image, 0 there')
     assert source.is_alive and source.stop() == 0
     assert 'Traceback' not in source.log
+
+
+def test_pictures_that_nobody_takes_are_told(start):
+    source = start('image_source', *parameters(width=64, height=48))
+    source.wait_for('nobody subscribes to /image')
+    assert source.stop() == 0
 
 
 def test_nothing_is_published_before_the_wanted_subscribers_are_there(start, make_peer):

@@ -82,6 +82,14 @@ def test_answers_on_another_topic_are_named_where_none_came(start, make_peer, tm
     assert 'nobody publishes /detections; remap detections to one of /persons' in recorder.log
 
 
+def test_it_is_told_while_no_answers_come(start, make_peer, tmp_path):
+    make_peer().node.create_publisher(Detection2DArray, 'persons', 10)
+    recorder = start('recorder', *parameters(report=tmp_path / 'report.json'))
+    recorder.wait_for(
+        'no answers yet on /detections, 0 pictures on /image: nobody publishes /detections; remap'
+    )
+
+
 WITHOUT_ROOM = """
 import sys
 from isaac_infer.nodes import recorder

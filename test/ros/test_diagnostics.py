@@ -8,6 +8,7 @@ from rclpy.clock import ClockType, ROSClock
 from rclpy.node import Node
 from rclpy.time import Time as RosTime
 
+from isaac_infer.ros import diagnostics as module
 from isaac_infer.ros.diagnostics import (
     BUSY,
     LOST,
@@ -41,6 +42,19 @@ def test_counts_go_on_and_differences_begin_anew_with_every_report():
     assert first.recent.dropped[LOST] == second.total.dropped[LOST] == 3
     assert second.recent.dropped == dict.fromkeys(second.recent.dropped, 0)
     assert first.rate_hz > 0 and second.rate_hz == 0
+
+
+def test_rates_of_the_whole_run_are_those_from_the_first_to_the_last_picture(monkeypatch):
+    health = Health()
+    assert health.rates_hz() == (0, 0)
+    for number in range(11):
+        monkeypatch.setattr(module, 'monotonic', lambda number=number: 100 + number / 5)
+        health.received()
+        if number % 2 == 0:
+            health.answered({})
+        health.report()
+    monkeypatch.setattr(module, 'monotonic', lambda: 200.0)  # nothing came for long
+    assert health.rates_hz() == pytest.approx((2.5, 5.0))
 
 
 def test_stages_are_reported_by_percentile():

@@ -102,6 +102,11 @@ def test_the_remedy_of_losses_names_the_limit_of_the_profile():
     assert 'segment_size' in transport.remedy_of_losses({})
 
 
+def test_the_remedy_of_losses_is_no_profile_where_the_publisher_has_it():
+    remedy = transport.remedy_of_losses({}, has_profile=True)
+    assert 'lower rate' in remedy and 'FASTDDS' not in remedy
+
+
 def test_the_remedy_of_losses_is_that_of_the_middleware():
     remedy = transport.remedy_of_losses({'RMW_IMPLEMENTATION': 'rmw_cyclonedds_cpp'})
     assert 'CYCLONEDDS_URI' in remedy
