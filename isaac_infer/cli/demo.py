@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli.console import PLAIN, show_note, unfolded
 from isaac_infer.cli.models import (
     DEFAULT_MODEL,
     add_model_argument,
@@ -35,7 +36,7 @@ from isaac_infer.cli.report import show_written
 from isaac_infer.core.child import main_of, python_command, python_environment
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, is_stream, open_source
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import counted, without_commands
 from isaac_infer.engine.files import is_report, working_folder, write_whole
 from isaac_infer.engine.task import FIRST_TASK
 from isaac_infer.params import ImageSourceParams, TaskParams
@@ -45,6 +46,8 @@ STILLS_RATE_HZ = 5.0  # of picture files: slow enough for most models on most ma
 START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
 BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
+# How nodes speak of pictures that did not come, and of those that they had no time for.
+LOST, BUSY = 'pictures lost on the way here: ', 'came while the model was busy'
 # After they came.
 DROPPED_HERE = 'dropped_busy', 'dropped_unpaired', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'
 # By task: the node, the topic of its answers, the model of this package, and the pictures that it knows.
@@ -90,7 +93,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         '--height', type=int, default=480, help='of synthetic pictures (default: %(default)s)'
     )
     parser.add_argument(
-        '--out', type=Path, default=Path('out/demo'), help='folder for the results (%(default)s)'
+        '--out',
+        type=lambda text: Path(os.path.expanduser(text)),  # make hands it over as it was written
+        default=Path('out/demo'),
+        help='folder for the results (%(default)s)',
     )
     add_task_option(parser)
     add_options(parser, TaskParams)
@@ -99,13 +105,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the demo; 0 if pictures were answered."""
+    """Run the demo; 0 if pictures were answered, and none could not be read."""
     take_model_argument(args)
     check_task(args.task)
     model = given_values(args, TaskParams)
     if not _names_model(model):
         model['model_file_path'] = NODES[args.task or FIRST_TASK][2]
-    task = readable_task(args, TaskParams(**model))  # the node would say only after seconds that it is not
+    # The node would say only after seconds that it is not readable.
+    task, notes = readable_task(args, TaskParams(**model))
     _, _, _, own_source = NODES[task]
     args.source = args.source or own_source
     _choose_pictures(args)
@@ -119,14 +126,15 @@ def run(args: argparse.Namespace) -> int:
         raise DemoError(
             f'--out {args.out}: expected a folder that can be written to: {error.strerror}'
         ) from error
-    console = Console()
+    console = unfolded(Console())
     console.print(
         f'{model_path(TaskParams(**model))} on {args.source}: '
         f'{counted(args.frames, "picture")} at {args.rate:g} Hz',
         style='bold',
-        markup=False,
-        highlight=False,
+        **PLAIN,
     )
+    for note in notes:
+        show_note(note, console)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: nodes first
     with working_folder('demo') as folder:
         try:
@@ -143,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
                 show_written(args.out / name, console)
     if is_interrupted:
         return 130
-    return 0 if report['answered'] else 1
+    return 0 if report['answered'] and not _count(report, 'image_source', 'unreadable') else 1
 
 
 def _write(place: Path, content: bytes) -> None:
@@ -167,14 +175,19 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _choose_pictures(args: argparse.Namespace) -> None:
-    """Settle how many pictures are sent, and how fast, where the user has not; each picture file once."""
+    """Settle how many pictures are sent, and how fast, where the user has not; each picture file once.
+
+    As often as it takes where the user says how many.
+    """
     if args.frames is not None and args.frames < 1:
         raise DemoError(f'--frames: expected at least 1, got {args.frames}')
     stills = 0
+    args.loop = True
     if args.source not in DRAWN and not is_stream(args.source):
         with open_source(args.source) as source:
             stills = len(source.paths) if all(is_picture(path) for path in source.paths) else 0
     if args.frames is None:
+        args.loop = not stills
         args.frames = min(stills, FRAMES) or FRAMES
     if args.rate is None:
         args.rate = STILLS_RATE_HZ if stills else RATE_HZ
@@ -196,12 +209,15 @@ def _play(
         KeyboardInterrupt: it was, before there was anything to report.
     """
     report_path = folder / REPORT
-    picture_values = {name: getattr(args, name) for name in ('source', 'frames', 'rate', 'width', 'height')}
+    names = ('source', 'frames', 'loop', 'rate', 'width', 'height')
+    picture_values = {name: getattr(args, name) for name in names}
     node, answers, _, _ = NODES[task]
+    # Nobody walks from one drawn scene into the next.
+    unrelated = {'track': False} if task == 'pose' and args.source in DRAWN else {}
     recorded = {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)}
     nodes = {
         'recorder': {**recorded, 'use_overlay': task != 'detection'},  # boxes it draws itself, off the clock
-        node: {'image_timeout_s': START_TIMEOUT_S, **model},  # what is waited for is said here
+        node: {'image_timeout_s': START_TIMEOUT_S, **unrelated, **model},  # what is waited for is said here
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
     with _running(nodes, folder, {'detections': answers}) as processes, _progress(console) as bar:
@@ -235,7 +251,8 @@ def _play(
         # Each hears the last words of those before it; the recorder writes the contact sheet on its way out.
         for name in reversed(nodes):
             _stop(processes[name])
-        return {**_read(report_path), 'warnings': _warnings(folder)}, is_interrupted
+        report = _read(report_path)
+        return {**report, 'warnings': _warnings(_logged(folder), report, node)}, is_interrupted
 
 
 def _read(report_path: Path) -> dict[str, Any]:
@@ -259,13 +276,38 @@ def _is_busy(report: dict[str, Any], node: str) -> bool:
     return done < int(values.get('received', 0))
 
 
-def _warnings(folder: Path) -> list[str]:
+def _logged(folder: Path) -> list[str]:
     """What the nodes warned of, each only once."""
     lines = [
-        line for log in sorted(folder.glob('*.log')) for line in log.read_text(errors='replace').splitlines()
+        line for log in sorted(folder.glob('*.log')) for line in log.read_text(errors='replace').split('\n')
     ]
     said = [line.split(']: ', 1)[-1] for line in lines if line.startswith(('[WARN]', '[ERROR]', '[FATAL]'))]
     return list(dict.fromkeys(said))
+
+
+def _warnings(said: Sequence[str], report: dict[str, Any], node: str) -> list[str]:
+    """What the nodes warned of; what they say of a part of the run in figures of all of it."""
+    warnings = [text for text in said if not text.startswith(LOST) and BUSY not in text]
+    if lost := _lost(report, node):
+        remedies = [text.partition('; ')[2] for text in said if text.startswith(LOST)]
+        remedy = remedies[0] if remedies else 'try a lower rate, smaller pictures or a faster receiver'
+        sent = counted(_count(report, 'image_source', 'sent'), 'picture')
+        warnings.append(f'{lost} of {sent} lost on the way; {remedy}')
+    if busy := _count(report, node, 'dropped_busy'):
+        values = report['nodes'][node]['values']
+        rate, came = (f'{float(values[key]):.1f}' for key in ('rate_hz', 'input_rate_hz'))
+        warnings.append(f'{rate} pictures per second of {came}; {busy} {BUSY}')
+    return warnings
+
+
+def _count(report: dict[str, Any], node: str, key: str) -> int:
+    """A number that a node counts; 0 where it has not said it."""
+    return int(report['nodes'].get(node, {}).get('values', {}).get(key, 0))
+
+
+def _lost(report: dict[str, Any], node: str) -> int:
+    """How many pictures did not come: no counter of the middleware shows all of them."""
+    return max(_count(report, 'image_source', 'sent') - _count(report, node, 'received'), 0)
 
 
 def _counts(report: dict[str, Any]) -> tuple[int, int]:
@@ -277,7 +319,7 @@ def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], 
     for name, process in processes.items():
         code = process.poll()
         # A source that could not read some of its pictures ends with 1, and the others are answered.
-        is_done = name == 'image_source' and (code == 0 or report.get('answered'))
+        is_done = name == 'image_source' and (code == 0 or report.get('pictures'))
         if code is not None and not is_done:
             raise DemoError(f'{name} ended with code {code}\n{_last_words(folder)}')
     for name, status in report.get('nodes', {}).items():
@@ -364,9 +406,10 @@ def _show(report: dict[str, Any], node: str, console: Console) -> None:
     detector, source = values.get(node, {}), values.get('image_source', {})
     counts = Table('pictures', '', box=SIMPLE_HEAD)
     counts.add_row('sent', source.get('sent', 'unknown'))
+    if unreadable := _count(report, 'image_source', 'unreadable'):
+        counts.add_row('unreadable', str(unreadable))
     counts.add_row('answered', str(report['answered']))
-    lost = int(source.get('sent', 0)) - int(detector.get('received', 0))
-    if lost > 0:  # no counter of the middleware shows all of them
+    if lost := _lost(report, node):
         counts.add_row('lost on the way', str(lost))
     for key, count in detector.items():
         if key == 'dropped_lost_in_transport':
@@ -388,4 +431,4 @@ def _show(report: dict[str, Any], node: str, console: Console) -> None:
     console.print(Columns([counts, classes, times]))
     console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim')
     for warning in report['warnings']:
-        console.print(f'warning: {warning}', style='yellow', markup=False, highlight=False)
+        console.print(f'warning: {without_commands(warning)}', style='yellow', **PLAIN)

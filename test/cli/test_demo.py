@@ -143,10 +143,38 @@ def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
     for seed in range(3):
         cv2.imwrite(str(pictures / f'{seed}.png'), draw_scene(seed).image)
     (pictures / 'z.png').write_bytes(b'none')
-    done = demo(environment, '--source', pictures, '--out', tmp_path / 'out')
-    assert done.returncode == 0, done.stderr
+    done = demo({**environment, 'HOME': str(tmp_path)}, '--source', pictures, '--out', '~/out')
+    assert done.returncode == 1, done.stderr  # as of `run`: one could not be read
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
-    assert report['answered'] == report['pictures'] == 4  # the first one again, for the one that is broken
+    assert report['answered'] == report['pictures'] == 3
+    for row in ('sent         3', 'unreadable   1', 'answered     3'):
+        assert row in done.stdout
+    assert 'z.png: expected a picture' in done.stdout and 'knows drawn scenes only' in done.stdout
+
+
+def test_warnings_are_of_the_whole_run():
+    said = [
+        'pictures lost on the way here: 4; use cups',
+        '16.0 pictures per second of 21.0; 5 came while the model was busy',
+        'low light',
+    ]
+    values = {'received': '90', 'dropped_busy': '60', 'rate_hz': '32.53', 'input_rate_hz': '105.19'}
+    report = {'nodes': {'n': {'values': values}, 'image_source': {'values': {'sent': '100'}}}}
+    assert module._warnings(said, report, 'n') == [
+        'low light',
+        '10 of 100 pictures lost on the way; use cups',
+        '32.5 pictures per second of 105.2; 60 came while the model was busy',
+    ]
+    values |= {'received': '100', 'dropped_busy': '0'}
+    assert module._warnings(['low light'], report, 'n') == ['low light']
+
+
+def test_what_the_nodes_say_of_a_part_of_the_run_is_not_shown(environment, tmp_path):
+    done = demo(environment, '--frames', 300, '--rate', 300, '--out', tmp_path)
+    report = json.loads((tmp_path / 'report.json').read_text())
+    values = report['nodes']['detector_node']['values']
+    (busy,) = [text for text in report['warnings'] if 'busy' in text]
+    assert f'; {values["dropped_busy"]} came while' in busy and busy in done.stdout
 
 
 def test_ctrl_c_ends_with_what_was_found_so_far_however_often_it_comes(environment, tmp_path):
