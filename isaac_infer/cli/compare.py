@@ -13,7 +13,7 @@ import cv2
 
 from isaac_infer.cli.build import add_build_only_option, build_only
 from isaac_infer.cli.comparison import answer_all, begin, is_drawn
-from isaac_infer.cli.console import unfolded
+from isaac_infer.cli.console import show_note, unfolded
 from isaac_infer.cli.models import add_task_option, check_task, find_task
 from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.plot import check_plot, title_of, write_plot
@@ -27,7 +27,7 @@ from isaac_infer.cli.report import (
     write_report,
 )
 from isaac_infer.cli.truth import Truth, read_maps, read_truth
-from isaac_infer.cli.variants import open_variant, to_build, wanted_variants
+from isaac_infer.cli.variants import open_variants, to_build, wanted_variants
 from isaac_infer.cli.verdict import (
     MAP_LOSS,
     MEAN_CLASS_IOU,
@@ -193,10 +193,9 @@ def _compare(args: argparse.Namespace, params: DetectionParams) -> int:
             check_report(args.json, variant.params, read)
         if args.plot:
             check_plot(args.plot, args.source, read, args.json)
-        at_work = [
-            open_variant(variant, task, stack, is_reference=number == 0)
-            for number, variant in enumerate(variants)
-        ]
+        if len(variants) == 1:
+            show_note('nothing to compare with: give a second model, --precisions or --backends', out)
+        at_work = open_variants(variants, task, stack)
         measure, truth = begin(at_work, truth, args)
         pictures = answer_all(at_work, args, source, truth, measure, out)
         rows = rows_of(at_work)

@@ -129,8 +129,21 @@ def to_build(
     return [variants[0].params.changed(backend=asked)]
 
 
-def open_variant(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
-    """Open a variant; one that does not open is out, but nothing can be compared without the reference."""
+def open_variants(wanted: Sequence[Wanted], task: str, stack: contextlib.ExitStack) -> list[Variant]:
+    """Open variants; one that does not open is out, but nothing can be compared without the first one.
+
+    What keeps several of them out is told of the first in full.
+    """
+    variants: list[Variant] = []
+    for each in wanted:
+        variant = _open_variant(each, task, stack, is_reference=not variants)
+        if variant.failure in [other.failure for other in variants]:
+            variant.failure = _in_short(variant.failure)
+        variants.append(variant)
+    return variants
+
+
+def _open_variant(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_reference: bool) -> Variant:
     try:
         params = wanted.params
         if wanted.precision and params.backend == 'onnxruntime':
@@ -155,10 +168,15 @@ def open_variant(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_r
 
 
 def tell_failure(wanted: Wanted, error: Exception) -> str:
-    """Say that a variant is out; gives the reason."""
+    """Say that a variant is out; gives the reason, of which what helps is shown with all others only."""
     reason = str(error).splitlines()[0]
     for told in (wanted.path, Path(wanted.path).name):
         reason = reason.removeprefix(f'{told}: ')
     name = ' '.join([wanted.path, *([wanted.precision, wanted.params.backend] if wanted.precision else [])])
-    print(f'isaac-infer: error: {without_commands(f"{name}: {reason}")}', file=sys.stderr)
+    print(f'isaac-infer: error: {without_commands(f"{name}: {_in_short(reason)}")}', file=sys.stderr)
     return reason
+
+
+def _in_short(reason: str) -> str:
+    """A reason without what helps."""
+    return reason.split(';')[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ ALIGNMENT = 256  # bytes, as cudaMalloc aligns
 MIB = 1 << 20
 # The first is that of cards, the others are those of a Jetson.
 DEVICE_FILES = ('/dev/nvidiactl', '/dev/nvhost-gpu', '/dev/nvgpu')
+LIBCUDA = 'libcuda.so.1'  # of the driver
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 
@@ -40,12 +42,27 @@ def has_nvidia_gpu() -> bool:
     return any(os.path.exists(path) for path in DEVICE_FILES)
 
 
+def _has_driver() -> bool:
+    """Tell whether the driver's library is there: in WSL it is, without device files."""
+    try:
+        ctypes.CDLL(LIBCUDA)
+    except OSError:
+        return False
+    return True
+
+
 def device_problem() -> str:
     """Say why there is no usable GPU, and the way out; empty where there is one.
 
     Ask before TensorRT is touched: without a device it ends the process instead of raising.
     """
     global _process
+    if not (has_nvidia_gpu() or _has_driver()):
+        also = '; PyCUDA is not installed either (pip install pycuda)'
+        return (
+            f'there is no NVIDIA GPU, or no driver of it (none of {", ".join((*DEVICE_FILES, LIBCUDA))})'
+            + ('' if importlib.util.find_spec('pycuda') else also)
+        )
     try:
         import pycuda.driver as driver
     except ModuleNotFoundError as error:

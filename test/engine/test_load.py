@@ -367,6 +367,7 @@ def test_a_machine_that_lacks_half_of_tensorrt_says_that_the_cpu_is_used(
     (tmp_path / installed / 'driver.py').write_text('\n'.join(driver))
     model = save_colour_detector(tmp_path / 'colours.onnx')
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cuda, 'DEVICE_FILES', (str(tmp_path),))  # there is a GPU
     for name in ('', '.driver'):
         monkeypatch.delitem(sys.modules, f'pycuda{name}', raising=False)
     with open_detector(model).session as session:
@@ -374,6 +375,20 @@ def test_a_machine_that_lacks_half_of_tensorrt_says_that_the_cpu_is_used(
     assert 'running on the CPU: TensorRT cannot be used' in said and reason in said
     for name in ('pycuda', 'pycuda.driver'):
         sys.modules.pop(name, None)
+
+
+def test_where_there_is_no_gpu_that_comes_before_all_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, 'DEVICE_FILES', ('/nowhere/nvidiactl',))
+    monkeypatch.setattr(cuda, 'LIBCUDA', 'libnowhere.so.1')
+    said = device_problem()
+    assert said.startswith(
+        'there is no NVIDIA GPU, or no driver of it (none of /nowhere/nvidiactl, libnowhere'
+    )
+    assert ('pip install pycuda' in said) != bool(importlib.util.find_spec('pycuda'))
+    monkeypatch.setattr(cuda, 'DEVICE_FILES', (str(tmp_path),))
+    assert 'no NVIDIA GPU' not in device_problem()
 
 
 def test_a_gpu_that_is_not_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
