@@ -427,7 +427,8 @@ class DetectionParams(ModelParams):
             max_candidates=self.max_candidates,
             class_agnostic_nms=self.nms_mode == 'class_agnostic',
             class_ids=frozenset(
-                _class_id(text, class_names, num_classes, self._filter()) for text in self.class_filter
+                _class_id(text, class_names, num_classes, self._filter(), self._naming())
+                for text in self.class_filter
             ),
         )
 
@@ -440,15 +441,23 @@ class DetectionParams(ModelParams):
         """What the class filter is called, and the classes of what it expects."""
         return 'class_filter: expected classes of the model'
 
+    def _naming(self) -> str:
+        """How the classes of a model are named that does not name them."""
+        return f'set class_names, or {_SIDECAR}'
 
-def _class_id(text: str, class_names: tuple[str, ...], num_classes: int, expected: str) -> int:
+
+_SIDECAR = 'write class_names into a YAML file of its name beside it'
+
+
+def _class_id(text: str, class_names: tuple[str, ...], num_classes: int, expected: str, naming: str) -> int:
     if text in class_names:
         return class_names.index(text)
     number = class_number(text)
     if number is not None and (number < num_classes or not num_classes):
         return number
     known = ', '.join(class_names) or (f'0 to {num_classes - 1}' if num_classes else 'by their numbers')
-    raise ParameterError(f'{expected} ({known}), got {text!r}')
+    unnamed = '' if class_names else f'; the model names none: give numbers, {naming}'
+    raise ParameterError(f'{expected} ({known}), got {text!r}{unnamed}')
 
 
 @dataclass(frozen=True)
@@ -561,6 +570,9 @@ class PersonParams(PoseParams):
 
     def _filter(self) -> str:
         return f'person_classes: expected classes of {self.model_file_path}, which finds the persons,'
+
+    def _naming(self) -> str:
+        return f'or {_SIDECAR}'
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.params import TYPE_NAMES, DetectorParams, ImageSourceParams, parameters
+from isaac_infer.params import TYPE_NAMES, DetectorParams, ImageSourceParams, PoseNodeParams, parameters
 
 KINDS = [DetectorParams, ImageSourceParams]
 
@@ -62,6 +62,18 @@ def test_the_class_filter_takes_names_and_numbers():
 def test_a_filter_for_a_class_the_model_does_not_have_is_refused(text):
     with pytest.raises(ParameterError, match='expected classes of the model'):
         DetectorParams(class_filter=[text]).limits(('ball', 'box', 'cup'), 3)
+
+
+def test_names_of_classes_of_a_model_that_names_none_are_refused_with_the_ways_out():
+    beside = 'write class_names into a YAML file of its name beside it'
+    for params, ways in (
+        (DetectorParams(class_filter=['cup']), f'give numbers, set class_names, or {beside}'),
+        (PoseNodeParams(person_classes=['cup']).person_params(), f'give numbers, or {beside}'),
+    ):
+        with pytest.raises(ParameterError) as error:
+            params.limits((), 3)
+        assert str(error.value).endswith(f"(0 to 2), got 'cup'; the model names none: {ways}")
+    assert DetectorParams(class_filter=['2']).limits((), 3).class_ids == {2}
 
 
 def test_whether_pictures_are_enlarged_is_said_only_where_the_user_says_it():
