@@ -9,18 +9,23 @@ from typing import Any
 import numpy as np
 
 from isaac_infer.core.decode.families import (
+    ANCHORS_PER_CELL,
     COCO_KEYPOINT_VALUES,
+    STRIDES,
     Family,
     Match,
     Model,
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
-from isaac_infer.core.decode.tasks import TASKS, describe_decoders
+from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, NamesError
 from isaac_infer.core.fit import Size
 from isaac_infer.core.spec import MAX_BATCH, ImageSpec, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import counted
+
+MOST_NEAR = 3  # decoders that are told where none fits
+UNTOLD = 'its shapes do not tell it from others'
 
 
 def resolve_spec(
@@ -298,6 +303,7 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
     if matches:
         raise ModelError(
             f'{file_name}: its outputs can be read as {" or ".join(matches)}; set decoder to the right one.\n'
+            + ''.join(f'    {name} ({decoders[name].description})\n' for name in matches)
             + _way_out(model, task)
         )
     fitting = {
@@ -313,8 +319,46 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
         )
     raise ModelError(
         f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
+        + _nearly(model, task)
         + _way_out(model, task)
     )
+
+
+def _nearly(model: Model, task: str) -> str:
+    """Decoders that would read the model if they were asked for, and why they are not taken.
+
+    Those that lack nothing but the number of boxes come first.
+    """
+    asked, lines = replace(model, asked=True), []
+    for name, family in TASKS[task].families.items():
+        match = family.match(asked)
+        boxes = _boxes(model, match) if match else 0
+        if match and not 0 < boxes < match.row_length:  # more values than boxes: it is turned the other way
+            layout = TASKS[task].decoders[name].description
+            lines.append(f'    {name} ({layout}): {_why_not(model, family, match, boxes)}\n')
+    lines.sort(key=lambda line: UNTOLD in line)
+    return '  nearly:\n' + ''.join(lines[:MOST_NEAR]) if lines else ''
+
+
+def _boxes(model: Model, match: Match) -> int:
+    """How many rows of a match's length there are; 0 where its output has another form."""
+    shape = next(output.shape for output in model.outputs if output.name == match.outputs[0])
+    if len(shape) != 3 or match.row_length not in shape[1:]:
+        return 0
+    return shape[1] if shape[2] == match.row_length else shape[2]
+
+
+def _why_not(model: Model, family: Family, match: Match, boxes: int) -> str:
+    height, width = model.size_hw
+    cells = sum(-(-height // stride) * -(-width // stride) for stride in STRIDES[0])
+    for expected in (cells, ANCHORS_PER_CELL * cells) if boxes > 0 else ():
+        outputs = tuple(
+            replace(output, shape=tuple(expected if length == boxes else length for length in output.shape))
+            for output in model.outputs
+        )
+        if family.match(replace(model, outputs=outputs)):
+            return f'it has {boxes} boxes, expected {expected} of pictures of {width}x{height}'
+    return UNTOLD
 
 
 def _matches(model: Model, task: str) -> dict[str, Match]:
@@ -332,7 +376,8 @@ def _elsewhere(tasks: Iterable[str]) -> str:
 
 
 def _way_out(model: Model, task: str) -> str:
-    return f'  outputs: {_outputs_of(model)}\n  decoders:\n{describe_decoders(TASKS[task].decoders)}'
+    names = ', '.join(TASKS[task].decoders)
+    return f'  outputs: {_outputs_of(model)}\n  decoders ("isaac-infer decoders" has their layouts): {names}'
 
 
 def _outputs_of(model: Model) -> str:

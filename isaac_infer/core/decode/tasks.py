@@ -100,9 +100,3 @@ class _Tasks(Mapping[str, Task]):
 
 
 TASKS = _Tasks(detection=_detection, segmentation=_segmentation, pose=_pose)
-
-
-def describe_decoders(decoders: Mapping[str, Decoder]) -> str:
-    """Every decoder and its layout, one a line."""
-    width = max(map(len, decoders))
-    return '\n'.join(f'    {name:{width}}  {decoder.description}' for name, decoder in decoders.items())
