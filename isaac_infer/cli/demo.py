@@ -212,12 +212,10 @@ def _play(
     names = ('source', 'frames', 'loop', 'rate', 'width', 'height')
     picture_values = {name: getattr(args, name) for name in names}
     node, answers, _, _ = NODES[task]
-    # Nobody walks from one drawn scene into the next.
-    unrelated = {'track': False} if task == 'pose' and args.source in DRAWN else {}
     recorded = {'report': str(report_path), 'contact_sheet': str(folder / CONTACT_SHEET)}
     nodes = {
         'recorder': {**recorded, 'use_overlay': task != 'detection'},  # boxes it draws itself, off the clock
-        node: {'image_timeout_s': START_TIMEOUT_S, **unrelated, **model},  # what is waited for is said here
+        node: {**_usual_values(task, args.source), **model},
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
     with _running(nodes, folder, {'detections': answers}) as processes, _progress(console) as bar:
@@ -253,6 +251,14 @@ def _play(
             _stop(processes[name])
         report = _read(report_path)
         return {**report, 'warnings': _warnings(_logged(folder), report, node)}, is_interrupted
+
+
+def _usual_values(task: str, source: str) -> dict[str, Any]:
+    """What a demo has a node do otherwise than by default."""
+    values: dict[str, Any] = {'image_timeout_s': START_TIMEOUT_S}  # what is waited for is said here
+    if task == 'pose' and source in DRAWN:
+        values['track'] = False  # nobody walks from one drawn scene into the next
+    return values
 
 
 def _read(report_path: Path) -> dict[str, Any]:
@@ -429,6 +435,6 @@ def _show(report: dict[str, Any], node: str, console: Console) -> None:
             'picture stamp to result here', *(f'{value:.2f}' for value in report['latency_ms'].values())
         )
     console.print(Columns([counts, classes, times]))
-    console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim')
+    console.print(f'{detector.get("decoder", "")} on {detector.get("backend", "")}', style='dim', **PLAIN)
     for warning in report['warnings']:
         console.print(f'warning: {without_commands(warning)}', style='yellow', **PLAIN)

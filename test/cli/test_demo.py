@@ -152,6 +152,14 @@ def test_every_picture_of_a_folder_is_shown_once(environment, tmp_path):
     assert 'z.png: expected a picture' in done.stdout and 'knows drawn scenes only' in done.stdout
 
 
+@pytest.mark.parametrize(
+    ('task', 'source', 'is_tracked'),
+    [('pose', 'synthetic:humanoids', False), ('pose', 'walk.mp4', True), ('detection', 'synthetic', True)],
+)
+def test_persons_of_drawn_scenes_are_not_followed_from_one_to_the_next(task, source, is_tracked):
+    assert module._usual_values(task, source).get('track', True) == is_tracked
+
+
 def test_warnings_are_of_the_whole_run():
     said = [
         'pictures lost on the way here: 4; use cups',
