@@ -59,6 +59,20 @@ def test_people_see_the_counts_and_every_layer_where_they_ask(
     assert re.search(r'name +kind +weights', full)
 
 
+def test_what_no_terminal_shows_is_not_broken_into_lines(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv('COLUMNS', raising=False)
+    report = inspected(model, capsys)
+    assert main(['inspect', str(model)]) == 0
+    shown = capsys.readouterr().out
+    assert report['sha256'] in shown and str(model) in shown
+    assert all(note in shown for note in report['spec']['notes'])
+    monkeypatch.setenv('COLUMNS', '40')  # as somebody wants it
+    assert main(['inspect', str(model)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 40
+
+
 @NO_GPU
 def test_an_engine_is_shown_without_a_gpu_and_what_needs_one_is_said(
     engine: Path, capsys: pytest.CaptureFixture[str]

@@ -301,6 +301,26 @@ def test_where_no_pictures_come_those_of_cameras_are_named_and_none_of_nodes_tha
     camera.destroy_node()
 
 
+@pytest.mark.parametrize(
+    ('sender', 'is_large', 'names_profile'),
+    [('camera', True, True), ('camera', False, False), ('image_source', True, False)],
+)
+def test_what_helps_against_losses_is_no_profile_where_it_is_there_or_not_needed(
+    make, ros, sender, is_large, names_profile
+):
+    node, opened = make()
+    node._start()
+    other = ros.create_node(sender)
+    other.create_publisher(Image, 'image', 1)
+    assert wait_until(lambda: node.count_publishers('image') == 1, timeout_s=5)
+    image = np.zeros((480, 640, 3) if is_large else (4, 4, 3), np.uint8)
+    node._on_image(image_to_cdr(image, stamp_ns=1, frame_id='camera'))
+    opened[-1].proceed.release()
+    assert ('FASTDDS_DEFAULT_PROFILES_FILE' in node._remedy_of_losses()) == names_profile
+    assert 'try a lower rate' in node._remedy_of_losses()
+    other.destroy_node()
+
+
 def test_parameters_of_the_model_change_only_while_none_is_loaded(make):
     node, _ = make()
 
