@@ -661,7 +661,8 @@ class PerceptionNode(LifecycleNode):
             f'pictures arrive; {remedy}'
         )
         self._health.error(text)
-        self.get_logger().warning(text)
+        if self._reminders.is_due(text):
+            self.get_logger().warning(text)
 
     def _on_message_lost(self, event: Any) -> None:
         # Not total_count_change, in which Fast DDS was seen to give 2^31 - 1.

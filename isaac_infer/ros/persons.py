@@ -8,11 +8,13 @@ from vision_msgs.msg import Detection2DArray
 from isaac_infer.core.errors import FrameError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.results import Detections, no_detections
+from isaac_infer.core.text import printable
 from isaac_infer.params import PoseNodeParams
 from isaac_infer.ros.images import stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 
 MOST_TOLD = 10  # classes in a message
+LONGEST_NAME = 60  # characters of them, which anybody may have sent
 
 
 class PersonsOfTopic:
@@ -34,7 +36,8 @@ class PersonsOfTopic:
         except FrameError as error:
             raise FrameError(f'{self.topic}: {str(error).removeprefix("image: ")}') from error
         found, classes = detections_from_msg(message, [])
-        self._others.update(classes[: MOST_TOLD - len(self._others)])
+        untold = classes[: MOST_TOLD - len(self._others)]
+        self._others.update(printable(text[:LONGEST_NAME]) for text in untold)
         self._has_matched |= not self._classes.isdisjoint(classes)
         is_person = np.array([text in self._classes for text in classes], bool)
         return self._newest_ns, found[is_person & (found.score >= self._threshold)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import Lock
 from time import monotonic
 
 REPEAT_S = 10.0  # until the same is said again at least, and for how long it has to be away to be news
@@ -36,6 +37,7 @@ class Reminders:
         self._clock = clock
         self._said: dict[str, _Said] = {}  # as they were the case, the last one last
         self._lines_s: list[float] = []  # when the last ones were said
+        self._lock = Lock()  # the model's thread asks, and the executor's
 
     def is_due(self, text: str) -> bool:
         """Tell whether to say something now; if so, it counts as said.
@@ -43,10 +45,13 @@ class Reminders:
         Args:
             text: what is the case, asked about whenever it is; see `kind_of`.
         """
-        now_s, key = self._clock(), kind_of(text)
+        with self._lock:
+            return self._is_due(kind_of(text), self._clock())
+
+    def _is_due(self, key: str, now_s: float) -> bool:
         last = self._said.pop(key, None)
         self._lines_s = [at_s for at_s in self._lines_s if now_s - at_s < REPEAT_S]
-        is_full, pause_s = len(self._lines_s) == MOST_LINES, REPEAT_S
+        is_full, pause_s = len(self._lines_s) >= MOST_LINES, REPEAT_S
         if last is not None and now_s - last.seen_s <= REPEAT_S:
             if is_full or now_s - last.at_s < last.pause_s:
                 self._said[key] = replace(last, seen_s=now_s)

@@ -1,5 +1,9 @@
 """What goes on is said at growing distances, what is new at once."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 
 from isaac_infer.ros.reminders import LONGEST_S, MOST_KEPT, MOST_LINES, Reminders
@@ -76,3 +80,19 @@ def test_rubbish_of_many_kinds_does_not_fill_the_log_and_is_not_kept(said):
         said.clock.now_s += 10
         assert said.reminders.is_due(text)
     assert len(said.reminders._said) == MOST_KEPT
+
+
+def test_the_bound_holds_whoever_asks_at_the_same_time():
+    def ask(number):
+        start.wait()
+        return sum(reminders.is_due(f'{chr(97 + number)}{chr(97 + kind)}') for kind in range(26))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(50):
+                reminders, start = Reminders(), Barrier(4)
+                assert sum(pool.map(ask, range(4))) == MOST_LINES
+    finally:
+        sys.setswitchinterval(interval)
