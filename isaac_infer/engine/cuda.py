@@ -56,13 +56,17 @@ def device_problem() -> str:
 
     Ask before TensorRT is touched: without a device it ends the process instead of raising.
     """
+    problem = _cuda_problem()
+    if not problem or has_nvidia_gpu() or _has_driver():
+        return problem
+    # Nobody should compile PyCUDA to hear this.
+    said = f'there is no NVIDIA GPU, or no driver of it (none of {", ".join((*DEVICE_FILES, LIBCUDA))})'
+    is_installed = importlib.util.find_spec('pycuda')
+    return said if is_installed else f'{said}; PyCUDA is not installed either (pip install pycuda)'
+
+
+def _cuda_problem() -> str:
     global _process
-    if not (has_nvidia_gpu() or _has_driver()):
-        also = '; PyCUDA is not installed either (pip install pycuda)'
-        return (
-            f'there is no NVIDIA GPU, or no driver of it (none of {", ".join((*DEVICE_FILES, LIBCUDA))})'
-            + ('' if importlib.util.find_spec('pycuda') else also)
-        )
     try:
         import pycuda.driver as driver
     except ModuleNotFoundError as error:
