@@ -32,7 +32,17 @@ setup(
     extras_require={
         'test': ['pytest'],  # colcon runs pytest only where this names it
         # Without ROS: what package.xml names for robots, by its names on PyPI.
-        'standalone': ['numpy', 'onnx', 'onnxruntime', 'opencv-python-headless', 'pyyaml', 'rich', 'rosbags'],
+        'standalone': [
+            'numpy',
+            'onnx',
+            'onnxruntime',
+            'opencv-python-headless',
+            'psutil',
+            'pyyaml',
+            'rich',
+            'rosbags',
+        ],
+        'nvml': ['nvidia-ml-py'],  # load and clocks of a PC's GPU, or a Thor's
         # To build and run TensorRT engines; on a Jetson TensorRT comes with JetPack.
         'tensorrt': ['onnx', 'pycuda', 'tensorrt'],
         'eval': ['matplotlib', 'pycocotools'],

@@ -28,7 +28,9 @@ ONLY_IN = {
     'onnx': {'engine'},
     'onnxruntime': {'engine/ort.py', 'engine/quantise.py', 'engine/surgery.py'},
     'pycocotools': {'cli'},
+    'psutil': {'jetson/pc.py'},
     'pycuda': {'engine/cuda.py'},
+    'pynvml': {'jetson/pc.py'},
     'rclpy': {'nodes', 'ros'},
     'rich': {'cli'},
     'rosbags': {'core/bag.py'},
@@ -161,5 +163,5 @@ def test_rooms_without_ros_import_where_neither_ros_nor_a_gpu_is():
     rooms = {'cli', 'core', 'deploy', 'engine', 'jetson', 'params'}
     there = [room for room in rooms if (PACKAGE / room).is_dir() or (PACKAGE / f'{room}.py').exists()]
     absent = ['ament_index_python', 'rclpy', 'sensor_msgs', 'std_msgs', 'vision_msgs']
-    absent += ['pycocotools', 'pycuda', 'tensorrt', 'torch', 'tritonclient']
+    absent += ['psutil', 'pycocotools', 'pycuda', 'pynvml', 'tensorrt', 'torch', 'tritonclient']
     assert 'isaac_infer.engine.load' in import_all(there, refused=absent)

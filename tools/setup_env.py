@@ -44,6 +44,7 @@ RUNTIME = {  # import name: requirement
     'cv2': 'opencv-python-headless>=4.8,<5',
     'numpy': 'numpy>=1.21.6,<3',
     'onnxruntime': 'onnxruntime>=1.16,<2',
+    'psutil': 'psutil>=5.9,<8',
     'rich': 'rich>=13,<16',
     'rosbags': 'rosbags>=0.11.9,<0.12',
     'yaml': 'pyyaml>=5.4,<7',
@@ -54,7 +55,6 @@ DEVELOPMENT = [
     'matplotlib>=3.5,<4',
     'mypy==2.4.1',
     'onnx>=1.15,<2',
-    'psutil>=5.9,<8',
     'pycocotools>=2.0.7,<3',
     'pytest>=7.4,<9',  # the launch_testing plugin of an apt ROS does not load in pytest 9
     'pytest-timeout>=2.2,<3',
