@@ -1,0 +1,111 @@
+"""`isaac-infer board`: the table and the file of a board."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from boards import FAMILIES, orin_nano, plant, thor
+from rich.console import Console
+
+from isaac_infer.cli import board as module
+from isaac_infer.cli.board import board_table
+from isaac_infer.cli.main import main
+from isaac_infer.jetson.board import BoardReader
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch):
+    """Have the command run on the board of a tree."""
+
+    def run_on(root: Path) -> None:
+        monkeypatch.setattr(module, 'BoardReader', lambda: BoardReader(root))
+        monkeypatch.setattr(module, 'MEASURED_S', 0.0)
+
+    return run_on
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """Give the rows of the table that was printed."""
+    rows = (line.strip().partition('  ') for line in capsys.readouterr().out.splitlines())
+    return {name: value.strip() for name, _, value in rows if name}
+
+
+def test_the_table_has_the_state_of_the_board(tmp_path, on, capsys):
+    on(orin_nano(tmp_path))
+    assert main(['board']) == 0
+    rows = shown(capsys)
+    assert rows['JetPack'] == '6, L4T 36.4.4'
+    caps = 'CPU up to 1344 MHz, GPU up to 918 MHz, memory up to 3199 MHz'
+    assert rows['power mode'] == f'25W (ID 1), 2 cores, {caps}'
+    assert rows['clocks fixed'] == 'no'
+    assert rows['GPU'] == '100%, 1020 of 306 to 1020 MHz, nvhost_podgov'
+    assert rows['CPU 1'] == 'off'
+    assert rows['RAM'] == '1.86 of 7.44 GiB'
+    assert rows['temperatures'] == 'cpu 46.1 C, gpu 50.5 C, cv0 45.0 C, tj 50.5 C'
+    assert rows['power'] == '7.55 W'
+    assert rows['rails'] == 'VDD_IN 7.55 W, VDD_CPU_GPU_CV 8.85 W, VDD_SOC 2.46 W'
+    assert rows['fans'] == '30%, 1350 rpm'
+
+
+def test_what_is_unknown_is_shown_as_unknown_and_not_as_zero(tmp_path, on, capsys):
+    on(tmp_path)
+    assert main(['board']) == 0
+    rows = shown(capsys)
+    assert len(rows) == 13
+    assert all('unknown' in value for value in rows.values())
+    assert not any('0' in value for value in rows.values())
+
+
+def test_a_load_that_no_file_has_is_unknown_beside_clocks_that_are_known(tmp_path, on, capsys):
+    on(thor(tmp_path))
+    main(['board'])
+    assert shown(capsys)['GPU'] == 'load unknown, 314 of 314 to 1575 MHz, nvhost_podgov'
+
+
+def test_the_file_has_the_same_as_null(tmp_path, on, capsys):
+    on(thor(tmp_path / 'thor'))
+    path = tmp_path / 'board.json'
+    assert main(['board', '--json', str(path)]) == 0
+    assert main(['board', '--json', str(path)]) == 0  # what we wrote may be replaced
+    assert capsys.readouterr().out == ''
+    written = json.loads(path.read_text())
+    assert written['power']['total_w'] == 19.78
+    assert written['gpu']['load_percent'] is None
+    assert written['power_mode']['name'] == 'MAXN'
+
+
+def test_somebody_else_s_file_is_let_alone(tmp_path, on, capsys):
+    on(orin_nano(tmp_path / 'nano'))
+    path = tmp_path / 'notes.json'
+    path.write_text('{"mine": 1}')
+    assert main(['board', '--json', str(path)]) == 2
+    assert 'exists and is no report' in capsys.readouterr().err
+    assert path.read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize('family', FAMILIES.values(), ids=FAMILIES)
+def test_names_of_a_board_command_no_terminal(tmp_path, family):
+    root = plant(family(tmp_path), {'proc/device-tree/model': 'Jetson\033[2J\nOrin'})
+    console = Console(width=200, file=open(os.devnull, 'w'), record=True)  # noqa: SIM115
+    console.print(board_table(BoardReader(root).read()))
+    assert '\033' not in console.export_text()
+
+
+@pytest.mark.parametrize('options', [[], ['--json', '-']], ids=['table', 'json'])
+def test_watching_shows_the_board_again_until_it_is_interrupted(options):
+    command = [sys.executable, '-m', 'isaac_infer.cli.main', 'board', '--watch', *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        begin, seen = time.monotonic(), 0
+        while seen < 2:
+            line = process.stdout.readline()
+            assert line
+            seen += 'JetPack' in line or '"jetpack"' in line
+        assert time.monotonic() - begin >= 1
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[1] == ''
+    assert process.returncode == 130
