@@ -32,6 +32,11 @@ def test_the_default_is_found_before_and_after_the_modes(conf, name):
     assert parse_conf(conf).default.name == name
 
 
+def test_what_is_commented_out_is_not_there():
+    conf = f'{ORIN_NANO_CONF}# < POWER_MODEL ID=9 NAME=OLD >\n#< PM_CONFIG DEFAULT=0 >\n'
+    assert parse_conf(conf) == parse_conf(ORIN_NANO_CONF)
+
+
 def test_a_mode_has_its_cores_masks_and_caps_in_hz():
     assert parse_conf(ORIN_NANO_CONF).modes[7] == PowerMode(
         id=7,
