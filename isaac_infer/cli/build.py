@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from isaac_infer.cli.models import (
@@ -29,12 +31,12 @@ from isaac_infer.cli.report import (
     write_report,
 )
 from isaac_infer.core.decode.names import read_class_names
-from isaac_infer.core.errors import IsaacInferError, ParameterError
-from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError, SessionError
+from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.engines import open_engine, spec_of
-from isaac_infer.engine.load import check_built, find_spec, is_engine
+from isaac_infer.engine.load import check_built, find_spec, is_engine, open_session
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams, PoseParams
 
@@ -71,6 +73,8 @@ def _build(args: argparse.Namespace, params: ModelParams) -> int:
     check_report(args.json, params)
     task = args.task or find_task(params)[0]
     options, overrides = params.engine_options(), params.overrides(read_class_names(params.class_names))
+    if args.task:
+        _check_readable(path, overrides, task)
     with BuildProgress() as say:
         find = partial(find_spec, task=task)
         session, spec = open_engine(path, options, overrides, find, task=task, say=say)
@@ -81,6 +85,20 @@ def _build(args: argparse.Namespace, params: ModelParams) -> int:
     if args.json != STANDARD_OUTPUT:
         print(built['path'])
     return 0
+
+
+def _check_readable(path: Path, overrides: Overrides, task: str) -> None:
+    """See that a model can be read for the task that was asked for, before an engine is built that cannot.
+
+    Raises:
+        ModelError: it cannot be.
+    """
+    try:
+        session = open_session(path, backend='onnxruntime')
+    except (ModelError, SessionError):
+        return  # TensorRT tells by itself whether it can
+    with closing(session):
+        find_spec(session, path, overrides, task=task)
 
 
 def _facts(session: TrtSession, spec: ModelSpec | None) -> dict[str, Any]:

@@ -151,7 +151,10 @@ def run(args: argparse.Namespace) -> int:
                 show_written(args.out / name, console)
     if is_interrupted:
         return 130
-    return 0 if report['answered'] and not _count(report, 'image_source', 'unreadable') else 1
+    # It reads ahead: what it could not read may be what nobody asked for.
+    is_short = _count(report, 'image_source', 'sent') < args.frames
+    is_broken = _count(report, 'image_source', 'unreadable') and is_short
+    return 0 if report['answered'] and not is_broken else 1
 
 
 def _write(place: Path, content: bytes) -> None:
@@ -325,7 +328,7 @@ def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], 
     for name, process in processes.items():
         code = process.poll()
         # A source that could not read some of its pictures ends with 1, and the others are answered.
-        is_done = name == 'image_source' and (code == 0 or report.get('pictures'))
+        is_done = name == 'image_source' and (code == 0 or (code == 1 and report.get('pictures')))
         if code is not None and not is_done:
             raise DemoError(f'{name} ended with code {code}\n{_last_words(folder)}')
     for name, status in report.get('nodes', {}).items():

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
-from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.engine.load import find_model
@@ -101,7 +101,8 @@ def failure_in(report: str, params: ModelParams) -> Iterator[dict[str, Any]]:
     except IsaacInferError as error:
         if report == STANDARD_OUTPUT or not isinstance(error, ParameterError):
             with suppress(IsaacInferError):  # the report may not be written there
-                check_report(report, params)
+                with suppress(ModelError):  # there is no such model, which is the failure
+                    check_report(report, params)
                 write_report(report, {**known, 'failure': str(error)})
         raise
 

@@ -58,7 +58,7 @@ class _Objects:
         return self._tally.agreement()
 
 
-class _Pixels:
+class Pixels:
     """Compares class maps: the overlaps are those of the classes over all pictures."""
 
     def __init__(self, reference: Pipeline, other: Pipeline, threshold: float) -> None:
@@ -71,8 +71,9 @@ class _Pixels:
         known, answered = is_seen(one, self._classes[0]), is_seen(two, self._classes[1])
         self._counts.add(one, two, known=known, answered=answered)
 
-    def agreement(self) -> Agreement:
-        iou = self._counts.iou()
+    def agreement(self, least_share: float = 0.0) -> Agreement:
+        """Sum up all pictures; classes of a smaller share of the pixels count in no overlap."""
+        iou = self._counts.iou(least_share)
         return Agreement(
             expected=self._counts.pixels,
             found=self._counts.equal,
@@ -106,6 +107,6 @@ def _poses(reference: Pipeline, other: Pipeline, threshold: float) -> Agreeing:
 AGREEING: Mapping[str, Callable[[Pipeline, Pipeline, float], Agreeing]] = {
     'boxes': _boxes,
     'masks': _masks,
-    'pixels': _Pixels,
+    'pixels': Pixels,
     'poses': _poses,
 }

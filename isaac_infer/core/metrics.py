@@ -123,7 +123,12 @@ class ClassCounts:
         """How many pixels the reference has of each class that occurs in one of them: (C,) int64."""
         return np.asarray(self._counts[1, self.classes()])
 
-    def iou(self) -> np.ndarray:
-        """Intersection over union of each class that occurs in one of them: (C,) float64."""
+    def iou(self, least_share: float = 0.0) -> np.ndarray:
+        """Intersection over union of each class that occurs in one of them: (C,) float64.
+
+        Args:
+            least_share: leave out those of which the reference has a smaller share of its pixels.
+        """
         both, one, two = self._counts[:, self.classes()]
-        return np.asarray(both / (one + two - both))
+        counts = one >= least_share * self.pixels
+        return np.asarray((both / (one + two - both))[counts])

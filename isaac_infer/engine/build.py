@@ -77,8 +77,8 @@ def store_batches(batches: Iterable[Mapping[str, np.ndarray]], folder: Path) -> 
                     np.save(file, array)
         except OSError as error:
             raise ModelError(
-                f'{path}: calibration pictures cannot be kept: {error.strerror}; make room there, set TMPDIR '
-                'to another folder, or give fewer'
+                f'{path}: calibration pictures cannot be kept: {error.strerror or error}; make room there, '
+                'set TMPDIR to another folder, or give fewer'
             ) from error
 
 

@@ -10,18 +10,26 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from isaac_infer.core.agreeing import AGREEING, kind_of
+from isaac_infer.core.agreeing import AGREEING, Pixels, kind_of
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.decode.tasks import TASKS
-from isaac_infer.core.errors import ModelError, ParameterError, SessionError, SourceError, TensorError
+from isaac_infer.core.errors import (
+    ModelError,
+    NamesError,
+    ParameterError,
+    SessionError,
+    SourceError,
+    TensorError,
+)
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.matching import match
 from isaac_infer.core.pipeline import Pipeline
@@ -51,6 +59,7 @@ RECIPE = '1'  # counts up when what is done to models before they are built chan
 CHECK_PICTURES = 20  # of the calibration, on which a model in INT8 is compared with the one in float32
 LEAST_FOUND = 0.5  # of the objects, or overlap of the classes of pixels; with less a precision is of no use
 SAME_OBJECT_IOU = 0.5  # or OKS
+LEAST_PIXELS = 0.001  # of the pictures, in classes that are looked at: of stray pixels none need be found
 SAME_PIXELS = 0.99  # of two masks of one object: single pixels of its border may change
 MOST_COMPARED = 10000  # objects of a picture: all of them
 CHECK_SCENES = 3  # drawn pictures on which a changed model is compared with its original
@@ -416,8 +425,8 @@ def _make(
             facts = build_plan(request, say=say, is_cancelled=is_cancelled)
             if calibrated:  # only the engine itself computes in it
                 assert spec is not None
-                engine = TrtSession(into, device=options.device, dla_core=build.dla_core)
-                with OrtSession(source) as first, engine as second:
+                engine = partial(TrtSession, into, device=options.device, dla_core=build.dla_core)
+                with OrtSession(source) as first, engine() as second:
                     _check_int8(model, first, second, spec, calibrated, say)
         except (ModelError, SessionError) as error:
             raise type(error)(_without_places(error, model, folder)) from error
@@ -456,6 +465,8 @@ def _changed(
         check_shapes(build.shapes, {each.name: each.shape for each in session.inputs})
         try:
             spec = find_spec(session, model, overrides)
+        except NamesError:
+            raise  # it is understood, but what is said of it is not right
         except ModelError as error:
             if build.precision == 'int8':
                 raise
@@ -673,12 +684,13 @@ def _check_agreement(
     agreeing = AGREEING[kind](before, after, SAME_OBJECT_IOU)
     for frame in frames:
         agreeing.add(before(frame), after(frame))
-    found = agreeing.agreement()
-    if kind == 'pixels':  # of which most may be of one class, whatever becomes of the others
+    if isinstance(agreeing, Pixels):  # of which most may be of one class, whatever becomes of the others
+        found = agreeing.agreement(LEAST_PIXELS)
         share = found.mean_iou
         equal, overlap = found.share or 0.0, found.mean_iou or 0.0
         said = f'has {equal:.1%} of the pixels as float32; the mean IoU of the classes is {overlap:.2f}'
     else:
+        found = agreeing.agreement()
         share = found.share
         things = counted(found.expected, 'person' if kind == 'poses' else 'object')
         said = f'finds {found.found} of the {things} of float32 again, and {counted(found.extra, "other")}'

@@ -21,6 +21,7 @@ class Depths:
     def __init__(self) -> None:
         self._images: Recent[bytes] = Recent(KEPT)
         self._camera: Intrinsics | None = None
+        self._picture_hw = (0.0, 0.0)  # as the camera says, binned
 
     def take_depth(self, cdr: bytes) -> None:
         """Keep a depth image as it came: most are never looked at."""
@@ -52,6 +53,7 @@ class Depths:
                 'pixels; calibrate it, or set use_depth to false'
             )
         self._camera = camera
+        self._picture_hw = height / max(message.binning_y, 1), width / max(message.binning_x, 1)
 
     def positions(self, xy: np.ndarray, frame: Frame, tolerance_ms: float) -> np.ndarray:
         """Give points (..., 2) of a frame in metres (..., 3); NaN where their depth is not known.
@@ -69,11 +71,11 @@ class Depths:
                 'depth_tolerance_ms, or set use_depth to false'
             )
         depth = depth_from_view(view)
-        shapes = [depth.shape, frame.size_hw, self._camera.size_hw]
-        if not np.allclose(
-            [width / height for height, width in shapes], depth.shape[1] / depth.shape[0], rtol=ASPECT
-        ):
-            sizes = [f'{width} x {height}' for height, width in shapes]
+        shapes = [depth.shape, frame.size_hw, self._picture_hw]
+        aspects = [width / height for height, width in shapes]
+        rounding = 1 / min(min(shape) for shape in shapes)  # small ones are rounded by more
+        if not np.allclose(aspects, aspects[0], rtol=ASPECT + rounding):
+            sizes = [f'{width:g} x {height:g}' for height, width in shapes]
             raise FrameError(
                 'markers: expected pictures, depth and camera_info of one shape, got '
                 f'{sizes[1]}, {sizes[0]} and {sizes[2]} pixels; they are not of one camera'

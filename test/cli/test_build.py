@@ -65,6 +65,23 @@ def test_what_may_be_wrong_with_a_model_is_said_when_it_is_built_and_what_it_hin
         assert (report['task'], report['warnings'], capsys.readouterr().err) == (task, [], '')
 
 
+def test_a_task_that_a_model_is_not_for_is_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(build, 'open_engine', lambda *_, **__: pytest.fail('built'))
+    assert main(['build', 'tabletop_detector.onnx', '--task', 'pose']) == 1
+    assert "for the task 'detect'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['run', 'inspect', 'evaluate', 'bench'])
+def test_that_there_is_no_such_model_is_in_the_report_too(command: str, tmp_path: Path) -> None:
+    report = tmp_path / 'r.json'
+    report.write_text('{"model": "old", "pictures": []}')
+    sources = ['--source', 'synthetic'] if command == 'run' else []
+    assert main([command, 'nosuch.onnx', *sources, '--json', str(report)]) == 1
+    assert 'no such model' in json.loads(report.read_text())['failure']
+
+
 def test_an_engine_is_not_built_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine = tmp_path / 'a.engine'
     engine.write_bytes(b'ftrt')

@@ -162,3 +162,13 @@ def test_the_highest_number_is_no_class_but_of_models_that_have_so_many():
     assert is_seen(labels, 255).tolist() == [[True, False]]
     assert is_seen(labels, 256).tolist() == [[True, True]]
     assert is_seen(labels.astype(np.uint16), 300).tolist() == [[True, True]]
+
+
+def test_classes_of_stray_pixels_can_be_left_out():
+    reference, other = np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8)
+    other[0, :3], reference[1, 0], reference[50:], other[60:] = (1, 2, 3), 4, 5, 5
+    counts = ClassCounts()
+    everywhere = np.ones(reference.shape, bool)
+    counts.add(reference, other, known=everywhere, answered=everywhere)
+    assert len(counts.iou()) == 6 and counts.iou().mean() < 0.4
+    np.testing.assert_allclose(counts.iou(0.001), [4996 / 6000, 0.8], atol=1e-3)

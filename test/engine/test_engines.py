@@ -170,6 +170,12 @@ def test_class_names_that_were_given_once_are_not_those_of_later_starts(machine)
     assert machine()[1].class_names == own
 
 
+def test_a_wrong_number_of_names_builds_nothing(machine):
+    with pytest.raises(ModelError, match='expected 9 class names'):
+        machine(MODEL, Overrides(class_names=('A', 'B')))
+    assert not machine.requests
+
+
 def test_the_only_name_of_a_model_with_one_output_per_pixel_is_that_of_its_second_class(machine, tmp_path):
     scores = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(1, 1, 32, 32)
     model = save_constant_detector(tmp_path / 'road.onnx', {'seg': scores})

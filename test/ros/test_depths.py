@@ -31,13 +31,22 @@ def sensor(*numbers: float, **more: object) -> dict[str, object]:
             *(50.0, 55.0, 63.5, 33.5), roi=RegionOfInterest(x_offset=32, y_offset=10, width=64, height=48)
         ),
         sensor(*(50.0, 55.0, 95.5, 71.5), roi=RegionOfInterest(x_offset=64, y_offset=48)),
+        sensor(*(100.0, 55.0, 63.5, 23.5), height=48, binning_x=2),
         {
             **sensor(100.0, 110.0, 73.5, 53.5, binning_x=2, binning_y=2),
             **{'width': 200, 'height': 150},
             'roi': RegionOfInterest(x_offset=10, y_offset=6, width=129, height=97),
         },
     ],
-    ids=['whole', 'larger', 'binned', 'region', 'region to the corner', 'region, binned with a rest'],
+    ids=[
+        'whole',
+        'larger',
+        'binned',
+        'region',
+        'region to the corner',
+        'binned along x alone',
+        'region, binned with a rest',
+    ],
 )
 def test_a_camera_that_gives_a_part_of_its_sensor_sees_the_same_points(camera) -> None:
     depths = Depths()
@@ -50,7 +59,7 @@ def test_a_camera_that_gives_a_part_of_its_sensor_sees_the_same_points(camera) -
 
 
 @pytest.mark.parametrize(
-    ('picture_hw', 'camera'), [((48, 48), OWN), ((48, 64), sensor(100.0, 110.0, 63.5, 35.5, height=72))]
+    ('picture_hw', 'camera'), [((48, 40), OWN), ((48, 64), sensor(100.0, 110.0, 63.5, 35.5, height=72))]
 )
 def test_pictures_depth_and_calibration_of_several_cameras_are_told(picture_hw, camera) -> None:
     depths = Depths()
