@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -33,12 +33,18 @@ class Taps:
         """The same of some of the pixels."""
         return Taps(self.low[pixels], self.high[pixels], self.weight[pixels], self.nearest[pixels])
 
+    @cached_property
     def within(self) -> tuple[slice, Taps]:
         """The part of the grid that is needed, and the taps into this part."""
         first, last = int(self.low[0]), int(self.high[-1])
         return slice(first, last + 1), Taps(
             self.low - first, self.high - first, self.weight, self.nearest - first
         )
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The pixels in runs, for tiles."""
+        return _runs(self)
 
     def __len__(self) -> int:
         return len(self.low)
@@ -179,7 +185,7 @@ def nearest_labels(
         labels: (rows, columns) dtype.
         score: (h, w) float32, of the best class of each grid point that is needed; NaN survives in it.
     """
-    (part_y, rows), (part_x, columns) = rows.within(), columns.within()
+    (part_y, rows), (part_x, columns) = rows.within, columns.within
     label, score = best_class(scores[:, part_y, part_x], dtype)
     return nearest(label, rows, columns), score
 
@@ -197,12 +203,12 @@ def interpolated_labels(
     """
     if not (rows.weight.any() or columns.weight.any()):
         return nearest_labels(scores, rows, columns, dtype)
-    (part_y, on_y), (part_x, on_x) = rows.within(), columns.within()
+    (part_y, on_y), (part_x, on_x) = rows.within, columns.within
     part = scores[:, part_y, part_x]
     count, height, width = part.shape
     label, score = np.empty((height, width), dtype), np.empty((height, width), np.float32)
     labels = np.empty((len(on_y), len(on_x)), dtype)
-    down, across = _runs(on_y), _runs(on_x)
+    down, across = on_y.runs, on_x.runs
     most_cells = min(MOST_PIXELS * label.size // labels.size, MOST_SCORES // count)
     values_per_tile = CORNERS * count + len(down.pixel) * len(across.pixel)
     last = cells = values = 0

@@ -110,8 +110,8 @@ def _masks(objects: Detections, grids: Grids, fit: Fit, limits: Limits, name: st
             along_y, along_x = _box_taps(objects.xyxy[at], (left, top, right, bottom), grids.size_hw)
         else:
             along_y, along_x = rows[top:bottom], columns[left:right]
-        part_y, along_y = along_y.within()
-        part_x, along_x = along_x.within()
+        part_y, along_y = along_y.within
+        part_x, along_x = along_x.within
         with np.errstate(over='ignore', invalid='ignore'):  # refused below instead
             values = grids.values(at, part_y, part_x)
         if not np.isfinite(values).all():
@@ -317,8 +317,8 @@ def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limit
     threshold = limits.mask_threshold if is_probable else detection._logit(limits.mask_threshold)
     rows, columns = taps(fit, plane.shape)
     if limits.interpolate_scores:
-        part_y, along_y = rows.within()
-        part_x, along_x = columns.within()
+        part_y, along_y = rows.within
+        part_x, along_x = columns.within
         is_object = interpolated_above(plane[part_y, part_x], along_y, along_x, threshold)
     else:
         is_object = nearest(plane > threshold, rows, columns)
