@@ -368,6 +368,12 @@ def test_too_little_memory_is_an_error_that_says_how_much(open_network):
     assert session.run() if session.input_buffer('x', (1, 3, 8, 8)) is not None else {}
 
 
+def run_script(script, *arguments):
+    """Run a script in a process of its own; gives how it ended."""
+    command = [sys.executable, '-c', script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 FORK = """
 import os, sys
 from pathlib import Path
@@ -394,8 +400,7 @@ assert (session.run()['y'] == 2).all()
 
 def test_a_fork_is_told_that_it_cannot_use_the_session(open_network, tmp_path):
     open_network(doubler()).close()
-    command = [sys.executable, '-c', FORK, str(tmp_path / 'network.engine')]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = run_script(FORK, tmp_path / 'network.engine')
     assert ended.returncode == 0, ended.stderr
 
 
@@ -423,12 +428,7 @@ session.run()
 @pytest.mark.parametrize(('how', 'code'), [('open', 0), ('exception', 1), ('thread', 0), ('interrupt', -2)])
 def test_a_process_that_leaves_a_session_open_ends_in_order(open_network, tmp_path, how, code):
     open_network(doubler()).close()
-    ended = subprocess.run(
-        [sys.executable, '-c', LEAVE, str(tmp_path / 'network.engine'), how],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = run_script(LEAVE, tmp_path / 'network.engine', how)
     assert ended.returncode == code, ended.stderr
     assert 'context stack' not in ended.stderr
 
@@ -466,12 +466,7 @@ for use in uses:
 @pytest.mark.parametrize('how', ['open', 'closed'])
 def test_a_process_ends_in_order_after_a_fault_on_the_gpu(open_network, tmp_path, how):
     open_network(doubler()).close()
-    ended = subprocess.run(
-        [sys.executable, '-c', FAULT, str(tmp_path / 'network.engine'), how],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = run_script(FAULT, tmp_path / 'network.engine', how)
     assert ended.returncode == 0, f'{ended.returncode}: {ended.stdout}{ended.stderr}'
     assert ended.stdout.count('illegal memory access') >= 2
 
@@ -503,11 +498,6 @@ def test_a_version_compatible_engine_runs_on_smaller_runtimes(open_network, tmp_
     imports = [[sys.executable, '-c', f'import {name}'] for name in names]
     if all(subprocess.run(command, capture_output=True, check=False).returncode for command in imports):
         pytest.skip(f'{runtime} is not installed')
-    ended = subprocess.run(
-        [sys.executable, '-c', RUN, str(tmp_path / 'network.engine'), runtime],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = run_script(RUN, tmp_path / 'network.engine', runtime)
     assert ended.returncode == 0, ended.stderr
     assert runtime in ended.stdout
