@@ -30,6 +30,7 @@ def start_build(model, folder):
     """Start `isaac-infer build` as a process."""
     command = [sys.executable, '-m', 'isaac_infer.cli.main', 'build', '--model', str(model)]
     command += ['--engine-cache-path', str(folder), '--optimization-level', '0', '--precision', 'fp32']
+    command += ['--task', 'segmentation']  # the small network could be of others too
     if TACTICS:
         command += ['--tactic-sources', *TACTICS]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}

