@@ -103,8 +103,12 @@ def may_import(room, file, name):
         ('ros/launching.py', 'def late():\n    from launch.actions import LogInfo', []),
         ('ros/messages.py', 'import launch_ros', ['launch_ros']),
         ('ros/messages.py', 'from isaac_infer.nodes import detector_node', ['isaac_infer.nodes']),
-        ('params.py', 'from isaac_infer.core.errors import ParameterError', []),
-        ('params.py', 'from isaac_infer.ros.parameters import declare', ['isaac_infer.ros.parameters']),
+        ('params/perception.py', 'from isaac_infer.core.errors import ParameterError', []),
+        (
+            'params/perception.py',
+            'from isaac_infer.ros.parameters import declare',
+            ['isaac_infer.ros.parameters'],
+        ),
     ],
 )
 def test_an_import_against_the_direction_is_found(file, source, found):

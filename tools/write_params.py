@@ -1,4 +1,4 @@
-"""Write config/*.yaml and the parameter tables of README.md from what isaac_infer/params.py declares."""
+"""Write config/*.yaml and the parameter tables of README.md from what isaac_infer/params declares."""
 
 from __future__ import annotations
 

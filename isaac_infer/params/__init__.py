@@ -1,0 +1,49 @@
+"""Every parameter of every node, declared once."""
+
+from isaac_infer.params.declare import (
+    INTEGER_BITS,
+    TYPE_NAMES,
+    Parameter,
+    Params,
+    Value,
+    param,
+    parameters,
+)
+from isaac_infer.params.perception import (
+    DetectionParams,
+    DetectorParams,
+    ImageSourceParams,
+    ModelParams,
+    PerceptionNodeParams,
+    PerceptionParams,
+    PersonParams,
+    PoseNodeParams,
+    PoseParams,
+    RecorderParams,
+    SegmentationNodeParams,
+    SegmentationParams,
+    TaskParams,
+)
+
+__all__ = [
+    'INTEGER_BITS',
+    'TYPE_NAMES',
+    'DetectionParams',
+    'DetectorParams',
+    'ImageSourceParams',
+    'ModelParams',
+    'Parameter',
+    'Params',
+    'PerceptionNodeParams',
+    'PerceptionParams',
+    'PersonParams',
+    'PoseNodeParams',
+    'PoseParams',
+    'RecorderParams',
+    'SegmentationNodeParams',
+    'SegmentationParams',
+    'TaskParams',
+    'Value',
+    'param',
+    'parameters',
+]
