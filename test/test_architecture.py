@@ -15,9 +15,9 @@ MAY_IMPORT = {
     'params': {'core'},
     'engine': {'core'},
     'jetson': {'core'},
-    'deploy': {'core', 'engine'},
+    'deploy': {'core', 'engine', 'jetson', 'params'},
     'ros': {'core', 'params'},
-    'nodes': {'core', 'engine', 'jetson', 'params', 'ros'},
+    'nodes': {'core', 'deploy', 'engine', 'jetson', 'params', 'ros'},
     'cli': {'core', 'deploy', 'engine', 'jetson', 'params'},
 }
 # A package is named only in these rooms or files; every other third-party package is free outside core.

@@ -1,9 +1,19 @@
 """Params: declared once, checked everywhere."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.params import TYPE_NAMES, DetectorParams, ImageSourceParams, PoseNodeParams, parameters
+from isaac_infer.params import (
+    TYPE_NAMES,
+    DetectorParams,
+    ImageSourceParams,
+    Params,
+    PoseNodeParams,
+    param,
+    parameters,
+)
 
 KINDS = [DetectorParams, ImageSourceParams]
 
@@ -88,3 +98,16 @@ def test_shapes_of_engine_inputs_are_read_from_text() -> None:
     assert options.build.precision == 'fp32'
     with pytest.raises(ParameterError, match='engine_shapes: expected the smallest, usual and largest'):
         DetectorParams(engine_shapes=['images=1x3']).engine_options()
+
+
+@dataclass(frozen=True)
+class Grouped(Params):
+    thresholds__least_hz: float = param(10.0, 'A rate.', low=0.0)
+
+
+def test_parameters_of_a_group_have_a_dot_in_ros_and_underscores_in_python():
+    (parameter,) = parameters(Grouped)
+    assert (parameter.name, parameter.field) == ('thresholds.least_hz', 'thresholds__least_hz')
+    assert Grouped().changed(**{'thresholds.least_hz': 5}).thresholds__least_hz == 5.0
+    with pytest.raises(ParameterError, match=r'thresholds\.least_hz: expected float of at least 0, got -1'):
+        Grouped(thresholds__least_hz=-1.0)

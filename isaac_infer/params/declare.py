@@ -28,7 +28,7 @@ P = TypeVar('P', bound='Params')
 class Parameter:
     """One parameter as declared: `ros2 param`, YAML files, command line and README are made of these."""
 
-    name: str
+    name: str  # in ROS; of a group with a dot, as in performance_thresholds.min_fps
     type: Any  # a key of TYPE_NAMES
     default: Value
     description: str
@@ -36,6 +36,11 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False  # may change while the node is active; otherwise only before it is configured
+
+    @property
+    def field(self) -> str:
+        """The name in Python, of a group with two underscores: performance_thresholds__min_fps."""
+        return self.name.replace('.', '__')
 
     def check(self, value: Any) -> Value:
         """Return the value in the declared type, or raise ParameterError that says what was expected."""
@@ -100,19 +105,20 @@ class Params:
 
     def __post_init__(self) -> None:
         for parameter in parameters(type(self)):
-            checked = parameter.check(getattr(self, parameter.name))
-            object.__setattr__(self, parameter.name, checked)
+            checked = parameter.check(getattr(self, parameter.field))
+            object.__setattr__(self, parameter.field, checked)
         self.check()
 
     def check(self) -> None:
         """Check what concerns several parameters at once; raise ParameterError."""
 
     def changed(self: P, **values: Any) -> P:
-        """Give a copy with other values, checked; unknown names are refused."""
-        unknown = sorted(set(values) - {parameter.name for parameter in parameters(type(self))})
+        """Give a copy with other values, by their names in ROS, checked; unknown names are refused."""
+        fields = {parameter.name: parameter.field for parameter in parameters(type(self))}
+        unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ParameterError(f'unknown parameter {", ".join(unknown)}; run with --help to see all')
-        return replace(self, **values)
+        return replace(self, **{fields[name]: value for name, value in values.items()})
 
 
 def parameters(kind: type[Params]) -> tuple[Parameter, ...]:
@@ -128,5 +134,6 @@ def _declared(kind: Any) -> tuple[Parameter, ...]:
         default: Any = field.default
         if callable(field.default_factory):
             default = field.default_factory()
-        found.append(Parameter(field.name, hints[field.name], default, **field.metadata))
+        name = field.name.replace('__', '.')
+        found.append(Parameter(name, hints[field.name], default, **field.metadata))
     return tuple(found)

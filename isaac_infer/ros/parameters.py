@@ -69,12 +69,14 @@ class NodeParameters(Generic[P]):
         for name in sorted(set(given) - set(self._known)):
             alike = get_close_matches(name, self._known, n=1) or sorted(self._known)
             raise ParameterError(f'unknown parameter {name}; expected {", ".join(alike)}')
-        self.value = kind(**{name: self._friendly(name, value) for name, value in given.items()})
+        self.value = kind(
+            **{self._known[name].field: self._friendly(name, value) for name, value in given.items()}
+        )
         for name, parameter in self._known.items():
             # Declared by type and then set: the type of an empty list cannot be told from its value.
             kind = _ROS_TYPES[parameter.type]
             node.declare_parameter(name, kind, _descriptor(parameter, rule), ignore_override=True)
-            node.set_parameters([RosParameter(name, kind, getattr(self.value, name))])
+            node.set_parameters([RosParameter(name, kind, getattr(self.value, parameter.field))])
         node.add_on_set_parameters_callback(self._on_set)
 
     def typed(self, given: Sequence[RosParameter]) -> list[RosParameter]:
@@ -122,7 +124,8 @@ class NodeParameters(Generic[P]):
         return SetParametersResult(successful=True)
 
     def _is_changed(self, name: str, value: P) -> bool:
-        return bool(getattr(value, name) != getattr(self.value, name))
+        field = self._known[name].field
+        return bool(getattr(value, field) != getattr(self.value, field))
 
 
 def _descriptor(parameter: Parameter, rule: str) -> ParameterDescriptor:
