@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesis, ObjectHypothesisWithPose
 
 from isaac_infer.ros.launching import KINDS
 
@@ -60,6 +61,16 @@ def test_foxglove_shows_what_is_published(foxglove):
     text = json.dumps(foxglove['configById'])
     topics = set(re.findall(r'"(/[\w/]+)', text))
     assert SHOWN | {'/detector/detections', '/diagnostics'} == topics <= PUBLISHED
+
+
+def test_foxglove_lists_what_was_detected(foxglove):
+    topic, *fields = foxglove['configById']['RawMessages!detections']['topicPath'].split('.')
+    message = Detection2DArray(detections=[Detection2D(results=[ObjectHypothesisWithPose()])])
+    for field in fields:
+        name, of_all, _ = field.partition('[:]')
+        message = getattr(message, name)[0] if of_all else getattr(message, name)
+    assert topic == '/detector/detections'
+    assert isinstance(message, ObjectHypothesis)
 
 
 def test_foxglove_has_a_place_for_every_panel(foxglove):
