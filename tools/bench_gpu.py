@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -20,6 +21,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 from rich.console import Console
 from rich.table import Table
 
@@ -34,7 +38,7 @@ from isaac_infer.core.spec import Limits
 from isaac_infer.core.timing import summarise
 from isaac_infer.engine import cuda
 from isaac_infer.engine.device_prepare import WAYS
-from isaac_infer.engine.load import open_pipeline
+from isaac_infer.engine.load import open_pipeline, open_session
 from isaac_infer.engine.trt import TrtSession
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -301,6 +305,68 @@ def bench_node_start(bench: Bench) -> None:
     bench.add('detector_node: process start to waiting for pictures', times, 2000, 'ms')
 
 
+def bench_overlap(bench: Bench) -> None:
+    """Perceive and decide, as the executor does in two threads, against one after the other."""
+    frame, count = sized(pictures(bench.args.source)[0], SIZES_HW['1920x1080']), 1000
+    perceive = partial(bench.open(), frame)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(policy_network(), Path(folder, 'policy.onnx'))
+        options = replace(bench.build, uint8_input=False, best_class=False)
+        policy = open_session(
+            Path(folder, 'policy.onnx'),
+            backend='tensorrt',
+            engine=EngineOptions(options, cache_folder=bench.cache),
+        )
+    policy.input_buffer('observation', (1, OBSERVATION))[...] = 0.5
+    bench.add('1920x1080 to detections, alone', times_of(perceive, count))
+    bench.add('policy, alone', times_of(policy.run, count))
+    begin = perf_counter()
+    for _ in range(count):
+        perceive()
+        policy.run()
+    in_sequence_ms = (perf_counter() - begin) * 1e3 / count
+    bench.rows.append(Row('detections and policy, one after the other', in_sequence_ms, 'ms'))
+
+    times: dict[str, list[float]] = {}
+    begin = perf_counter()
+    threads = [
+        threading.Thread(target=lambda name=name, call=call: times.update({name: times_of(call, count)}))
+        for name, call in (('detections', perceive), ('policy', policy.run))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    overlapped_ms = (perf_counter() - begin) * 1e3 / (WARM_UP + count)
+    bench.rows.append(Row('detections and policy, in two threads', overlapped_ms, 'ms'))
+    for name, values in times.items():
+        bench.add(f'{name}, in two threads', values)
+    perceive.func.close()
+    policy.close()
+
+
+OBSERVATION = 128
+
+
+def policy_network() -> onnx.ModelProto:
+    """A policy of usual size: three layers of 512, two numbers out."""
+    generator = np.random.default_rng(0)
+    nodes, weights, widths = [], [], (OBSERVATION, 512, 512, 512, 2)
+    value = 'observation'
+    for number, (width, into) in enumerate(itertools.pairwise(widths)):
+        weight = (generator.standard_normal((width, into)) / np.sqrt(width)).astype(np.float32)
+        weights.append(onnx.numpy_helper.from_array(weight, f'weight{number}'))
+        nodes.append(onnx.helper.make_node('MatMul', [value, f'weight{number}'], [f'sum{number}']))
+        value = 'action' if number == len(widths) - 2 else f'value{number}'
+        nodes.append(onnx.helper.make_node('Tanh', [f'sum{number}'], [value]))
+    tensors = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, width))
+        for name, width in (('observation', OBSERVATION), ('action', 2))
+    ]
+    graph = onnx.helper.make_graph(nodes, 'policy', tensors[:1], tensors[1:], weights)
+    return onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_operatorsetid('', 17)])
+
+
 def bench_node(bench: Bench, rate_hz: float, *, depth: int) -> None:
     """Run the real nodes over DDS: 1,000 pictures of 1080p."""
     gpu = cuda.Gpu()
@@ -343,6 +409,7 @@ def bench_node(bench: Bench, rate_hz: float, *, depth: int) -> None:
 BENCHES: dict[str, Callable[[Bench], None]] = {
     'inputs': bench_inputs,
     'depth': bench_depth,
+    'overlap': bench_overlap,
     'start': bench_start,
     'node-start': bench_node_start,
     'node': lambda bench: bench_node(bench, 60, depth=1),
