@@ -142,6 +142,14 @@ def read_manifest(path: str | Path) -> Manifest:
     return dataclasses.replace(manifest, folder=path.absolute().parent)
 
 
+def ros_names(manifest: Manifest) -> list[str]:
+    """The names of the checks over ROS, in their order."""
+    names = [f'{topic.name}: topic' for topic in manifest.topics]
+    names += [f'{name}: node' for name in manifest.nodes]
+    names += [f'{output.topic}: output' for output in manifest.outputs]
+    return names + ['latency: budget'] * (manifest.budget is not None)
+
+
 def place_of(path: str, *, folder: Path, model_directory: str = '') -> Path:
     """Give where a file of a manifest lies: a relative one in the folder of models, then beside the manifest,
     then where models are looked for.
@@ -173,6 +181,13 @@ def _check(manifest: Manifest) -> None:
     for part, names in named.items():
         if twice := [name for name in names if list(names).count(name) > 1]:
             raise ParameterError(f'{part}: expected each name once, got {twice[0]!r} several times')
+    for output in manifest.outputs:
+        if output.stamps_of and output.stamps_of not in named['topics']:
+            known = ', '.join(named['topics']) or 'none'
+            raise ParameterError(
+                f'outputs: {output.topic}: stamps_of: expected one of topics ({known}), '
+                f'got {output.stamps_of!r}'
+            )
     for model in manifest.models:
         if model.sha256 and not re.fullmatch('[0-9a-f]{64}', model.sha256):
             raise ParameterError(

@@ -118,6 +118,13 @@ def test_a_group_is_closed_in_the_thread_of_its_checks_after_the_last_of_them():
     assert calls[0][1] != threading.get_ident()
 
 
+def test_a_group_without_checks_is_closed_too():
+    calls = []
+    groups = [Group((), lambda: calls.append('close')), Group((Check('a', passing),))]
+    assert outcomes(run_checks(groups, timeout_s=20)) == {'a': PASSED}
+    assert calls == ['close']
+
+
 def test_what_cannot_be_closed_is_a_failure():
     results = run(Check('a', passing), close=raising(ModelError('stuck')))
     assert outcomes(results) == {'a': PASSED, 'closing after a': FAILED}

@@ -19,6 +19,7 @@ def test_a_manifest_says_what_a_deployment_is(tmp_path):
 models:
   - {path: a.onnx, task: detection, tolerance: 0.01, latency_budget_ms: 20}
 topics:
+  - {name: camera/image_raw, type: sensor_msgs/msg/Image}
   - {name: scan, type: sensor_msgs/msg/LaserScan, min_rate_hz: 9.5, frame_id: laser, reliability: reliable}
 nodes: [detector_node]
 outputs:
@@ -33,7 +34,7 @@ optional: ['system: clock']
     assert manifest.models == (
         ModelEntry(path='a.onnx', task='detection', tolerance=0.01, latency_budget_ms=20.0),
     )
-    assert manifest.topics[0].min_rate_hz == 9.5
+    assert manifest.topics[1].min_rate_hz == 9.5
     assert manifest.budget == BudgetEntry(nodes=('detector_node',), inference=12.0)
     assert manifest.budget.limits_ms() == {'inference': 12.0}
     assert manifest.clock_sync is True
@@ -64,6 +65,10 @@ def test_json_says_the_same_with_its_own_numbers(tmp_path):
         ('models: [{path: a.onnx}, {path: b/a.onnx}]', "models: expected each name once, got 'a.onnx'"),
         ('topics: [{name: scan, type: LaserScan}]', 'expected one such as sensor_msgs/msg/Image'),
         ('topics: [{name: a, type: b/msg/C, min_rate_hz: fast}]', r"min_rate_hz: .*got 'fast'"),
+        (
+            'outputs: [{topic: a, type: b/msg/C, stamps_of: scan}]',
+            r"outputs: a: stamps_of: expected one of topics \(none\), got 'scan'",
+        ),
         ('nodes: detector_node', "nodes: expected a list, got 'detector_node'"),
         ('nodes: [[a]]', r'nodes\[0\]: expected a text, got a list'),
         ('clock_sync: 1', 'clock_sync: expected true or false'),
