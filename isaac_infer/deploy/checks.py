@@ -82,14 +82,20 @@ def verdict(results: Sequence[Result]) -> str:
 
 def line_of(result: Result) -> str:
     """A result as a line for people."""
-    told = ', '.join(f'{name} {_shown(value)}' for name, value in result.values.items())
-    text = '; '.join(filter(None, (result.reason, told)))
+    text = '; '.join(filter(None, (result.reason, values_of(result))))
     weight = '' if result.is_required else ' (optional)'
     return f'{result.outcome}: {result.name}{weight}' + (f': {text}' if text else '')
 
 
+def values_of(result: Result) -> str:
+    """What was measured, for people."""
+    return ', '.join(f'{name} {_shown(value)}' for name, value in result.values.items())
+
+
 def _shown(value: Any) -> str:
-    return f'{value:.4g}' if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f'{value:.4g}' if abs(value) < 1000 else f'{value:.0f}'
 
 
 def report_of(deployment: str, results: Sequence[Result]) -> dict[str, Any]:

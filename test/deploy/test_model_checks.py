@@ -9,7 +9,7 @@ import pytest
 from boards import plant
 from onnx import TensorProto, helper
 
-from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, run_checks
+from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, model_checks
 from isaac_infer.engine.load import file_sha256
@@ -194,5 +194,20 @@ def test_outputs_that_are_not_finite_have_failed(tmp_path):
 def test_an_engine_has_no_reference_on_onnxruntime_and_says_the_way_out(tmp_path):
     model = ModelUnderTest(ModelEntry(path='a.engine', reference='onnxruntime'), folder=tmp_path)
     (tmp_path / 'a.engine').touch()
-    with pytest.raises(Exception, match='give the ONNX model as path'):
+    with pytest.raises(CheckError, match='give the ONNX model as path'):
         model._compare_with_onnxruntime('zeros', {})
+
+
+def test_an_engine_with_other_outputs_than_its_model_is_compared_by_what_it_finds(tmp_path):
+    model = ModelUnderTest(
+        ModelEntry(path=str(DETECTOR), backend='onnxruntime', reference='a.npz'), folder=tmp_path
+    )
+    stored = {name.partition('/')[2]: value for name, value in model.outputs().items() if 'sample' in name}
+    best = {'best': np.zeros((1, 6, 10), np.float32)}  # what the engine has instead
+    values = model._compare_with_onnxruntime('sample', best, stored)
+    assert values['objects_expected'] == values['found'] > 0
+    assert values['extra'] == 0
+    broken = {name: value + 1 for name, value in stored.items()}
+    with pytest.raises(CheckError, match='expected the reference within 0.001'):
+        model._compare_with_onnxruntime('sample', best, broken)
+    model.close()
