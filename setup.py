@@ -56,6 +56,7 @@ setup(
             'pose_node = isaac_infer.nodes.pose_node:main',
             'image_source = isaac_infer.nodes.image_source:main',
             'recorder = isaac_infer.nodes.recorder:main',
+            'deployment_validator = isaac_infer.nodes.deployment_validator:main',
             'isaac-infer = isaac_infer.cli.main:main',
         ],
     },

@@ -16,6 +16,7 @@ from isaac_infer.params import (
     PoseNodeParams,
     RecorderParams,
     SegmentationNodeParams,
+    ValidatorParams,
     parameters,
 )
 
@@ -26,6 +27,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
+    'deployment_validator': (ValidatorParams, ROOT / 'config' / 'deployment_validator.yaml'),
 }
 README = ROOT / 'README.md'
 LINE_LENGTH = 110

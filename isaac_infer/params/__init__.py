@@ -24,9 +24,11 @@ from isaac_infer.params.perception import (
     SegmentationParams,
     TaskParams,
 )
+from isaac_infer.params.validator import PARTS, ValidatorParams
 
 __all__ = [
     'INTEGER_BITS',
+    'PARTS',
     'TYPE_NAMES',
     'DetectionParams',
     'DetectorParams',
@@ -43,6 +45,7 @@ __all__ = [
     'SegmentationNodeParams',
     'SegmentationParams',
     'TaskParams',
+    'ValidatorParams',
     'Value',
     'param',
     'parameters',
