@@ -31,3 +31,7 @@ class SessionError(IsaacInferError):
 
 class ParameterError(IsaacInferError):
     """A parameter has the wrong type, is out of range, unknown, or contradicts another."""
+
+
+class MessageError(IsaacInferError):
+    """A message contradicts itself, or lacks what is needed of it."""
