@@ -56,6 +56,7 @@ setup(
             'pose_node = isaac_infer.nodes.pose_node:main',
             'image_source = isaac_infer.nodes.image_source:main',
             'recorder = isaac_infer.nodes.recorder:main',
+            'robot_simulator = isaac_infer.nodes.robot_simulator:main',
             'isaac-infer = isaac_infer.cli.main:main',
         ],
     },

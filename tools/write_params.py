@@ -15,6 +15,7 @@ from isaac_infer.params import (
     Params,
     PoseNodeParams,
     RecorderParams,
+    RobotSimulatorParams,
     SegmentationNodeParams,
     parameters,
 )
@@ -26,6 +27,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
+    'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),
 }
 README = ROOT / 'README.md'
 LINE_LENGTH = 110

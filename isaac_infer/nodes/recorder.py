@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import sys
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +21,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from isaac_infer.core.draw import contact_sheet, draw_detections
 from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
+from isaac_infer.core.signed import SUFFIXES, is_signed, signed
 from isaac_infer.core.text import counted
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
@@ -34,12 +33,9 @@ from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
 from isaac_infer.ros.reminders import Reminders
 
+NAME = 'recorder'
 PERIOD_S = 0.5  # of the report
 PATIENCE_S = 5.0  # without an answer, before that is said
-SHEET_SUFFIXES = '.png', '.jpg', '.jpeg'
-SIGNATURE = b'Software\0isaac_infer recorder'  # as the texts of PNG files have it
-PNG_HEAD = 33  # bytes before the first text: magic and size
-JPEG_BEGIN = b'\xff\xd8'
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -47,7 +43,7 @@ class Recorder(Node):
     """Listens to `image`, `detections`, `label_info` and the diagnostics of the nodes in its namespace."""
 
     def __init__(self) -> None:
-        super().__init__('recorder')
+        super().__init__(NAME)
         self.exit_code = 0
         self._params: RecorderParams = NodeParameters(
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
@@ -184,42 +180,26 @@ class Recorder(Node):
             f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples
         ]
         sheet = contact_sheet(images, captions=captions)
-        return _signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]))
+        return signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]), by=NAME)
 
 
 def _check_writable(params: RecorderParams) -> None:
     """Find out at the start, not after the run, that a file cannot or may not be written."""
     report, sheet = params.report, params.contact_sheet
-    if sheet and Path(sheet).suffix.lower() not in SHEET_SUFFIXES and not Path(sheet).is_dir():
-        expected = ', '.join(SHEET_SUFFIXES)
+    if sheet and Path(sheet).suffix.lower() not in SUFFIXES and not Path(sheet).is_dir():
+        expected = ', '.join(SUFFIXES)
         raise ParameterError(f'contact_sheet: expected a file name with {expected}, got {sheet!r}')
     if report and sheet and os.path.realpath(report) == os.path.realpath(sheet):
         raise ParameterError(f'contact_sheet: {sheet} is the file of report, too; give another')
     if report:
         check_place(Path(report), 'report:', lambda path: is_report(path, key='answered'), 'report')
     if sheet:
-        check_place(Path(sheet), 'contact_sheet:', _is_sheet, 'contact sheet')
-
-
-def _signed(sheet: bytes) -> bytes:
-    """Put into a PNG or JPEG file who wrote it, so that no other picture is overwritten."""
-    if sheet.startswith(JPEG_BEGIN):
-        return JPEG_BEGIN + b'\xff\xfe' + struct.pack('>H', len(SIGNATURE) + 2) + SIGNATURE + sheet[2:]
-    chunk = b'tEXt' + SIGNATURE
-    framed = struct.pack('>I', len(SIGNATURE)) + chunk + struct.pack('>I', zlib.crc32(chunk))
-    return sheet[:PNG_HEAD] + framed + sheet[PNG_HEAD:]
-
-
-def _is_sheet(path: Path) -> bool:
-    """Tell whether a file is empty, or a contact sheet that was written here."""
-    with path.open('rb') as file:
-        head = file.read(PNG_HEAD + len(SIGNATURE) + 8)
-    return not head or SIGNATURE in head
+        check_place(Path(sheet), 'contact_sheet:', partial(is_signed, by=NAME), 'contact sheet')
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C."""
-    return run_node('recorder', RecorderParams, lambda stop: Recorder(), args)
+    return run_node(NAME, RecorderParams, lambda stop: Recorder(), args)
 
 
 if __name__ == '__main__':

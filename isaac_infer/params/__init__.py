@@ -24,8 +24,10 @@ from isaac_infer.params.perception import (
     SegmentationParams,
     TaskParams,
 )
+from isaac_infer.params.robot import FAULTS, RobotSimulatorParams
 
 __all__ = [
+    'FAULTS',
     'INTEGER_BITS',
     'TYPE_NAMES',
     'DetectionParams',
@@ -40,6 +42,7 @@ __all__ = [
     'PoseNodeParams',
     'PoseParams',
     'RecorderParams',
+    'RobotSimulatorParams',
     'SegmentationNodeParams',
     'SegmentationParams',
     'TaskParams',
