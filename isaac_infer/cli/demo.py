@@ -49,7 +49,14 @@ BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
 # How nodes speak of pictures that did not come, and of those that they had no time for.
 LOST, BUSY = 'pictures lost on the way here: ', 'came while the model was busy'
 # After they came.
-DROPPED_HERE = 'dropped_busy', 'dropped_unpaired', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'
+DROPPED_HERE = (
+    'dropped_busy',
+    'dropped_unpaired',
+    'dropped_bad_image',
+    'dropped_failed',
+    'dropped_inactive',
+    'dropped_load_level',
+)
 # By task: the node, the topic of its answers, the model of this package, and the pictures that it knows.
 NODES = {
     'detection': ('detector_node', 'detections', DEFAULT_MODEL, SYNTHETIC),
