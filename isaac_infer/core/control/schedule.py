@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from math import nan
 
 from isaac_infer.core.stats import percentile
@@ -55,7 +56,7 @@ class Schedule:
         """Sum up the last `window_s`."""
         self._forget(now_s)
         done_s = tuple(self._done_s)
-        jitter_ms = [abs(b - a - self.period_s) * 1e3 for a, b in zip(done_s, done_s[1:])]
+        jitter_ms = [abs(b - a - self.period_s) * 1e3 for a, b in pairwise(done_s)]
         span_s = min(now_s - self._start_s, self._window_s)
         return Pace(
             rate_hz=len(done_s) / span_s if span_s > 0 else nan,

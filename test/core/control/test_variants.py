@@ -1,5 +1,7 @@
 """Variants: the choice as a table, and its hysteresis over time."""
 
+from itertools import pairwise
+
 import pytest
 
 from isaac_infer.core.control.variants import (
@@ -10,7 +12,14 @@ from isaac_infer.core.control.variants import (
 )
 
 LIMITS = VariantLimits(mean_ms=20, least_hz=10, max_celsius=80, hold_s=10, settle_s=2)
-GOOD = {'answers': 100, 'mean_ms': 10, 'rate_hz': 30, 'input_rate_hz': 30, 'celsius': 50, 'load_level': 'normal'}
+GOOD = {
+    'answers': 100,
+    'mean_ms': 10,
+    'rate_hz': 30,
+    'input_rate_hz': 30,
+    'celsius': 50,
+    'load_level': 'normal',
+}
 
 
 def choose(index=0, ready=(0, 1, 2), *, limits=LIMITS, now_s=100.0, since_s=0.0, **readings):
@@ -97,9 +106,9 @@ def test_a_heavier_one_that_cannot_be_kept_is_tried_less_and_less_often():
         course.run(1, mean_ms=40 if course.state.index == 0 else 10)
         if course.state.index < before:
             trials_s.append(course.now_s)
-    pauses_s = [b - a for a, b in zip(trials_s, trials_s[1:])]
+    pauses_s = [b - a for a, b in pairwise(trials_s)]
     assert pauses_s[0] > 15
-    assert all(b >= a for a, b in zip(pauses_s, pauses_s[1:]))
+    assert all(b >= a for a, b in pairwise(pauses_s))
     assert pauses_s[-1] <= 16 * LIMITS.hold_s + 5
 
 
