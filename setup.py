@@ -54,6 +54,7 @@ setup(
             'detector_node = isaac_infer.nodes.detector_node:main',
             'segmentation_node = isaac_infer.nodes.segmentation_node:main',
             'pose_node = isaac_infer.nodes.pose_node:main',
+            'jetson_executor = isaac_infer.nodes.jetson_executor:main',
             'image_source = isaac_infer.nodes.image_source:main',
             'recorder = isaac_infer.nodes.recorder:main',
             'robot_simulator = isaac_infer.nodes.robot_simulator:main',

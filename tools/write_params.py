@@ -10,6 +10,7 @@ from pathlib import Path
 
 from isaac_infer.params import (
     DetectorParams,
+    ExecutorParams,
     ImageSourceParams,
     Parameter,
     Params,
@@ -25,6 +26,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
     'segmentation_node': (SegmentationNodeParams, ROOT / 'config' / 'segmentation.yaml'),
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
+    'jetson_executor': (ExecutorParams, ROOT / 'config' / 'jetson_executor.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
     'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),

@@ -17,6 +17,10 @@ class TensorError(IsaacInferError):
     """An array does not have the shape, dtype or values that its tensor asks for."""
 
 
+class ScanError(IsaacInferError):
+    """A laser scan cannot be used: its angles or ranges are none, or nothing in it was measured."""
+
+
 class ModelError(IsaacInferError):
     """A model file cannot be loaded, or cannot be understood without help."""
 

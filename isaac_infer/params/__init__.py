@@ -9,6 +9,7 @@ from isaac_infer.params.declare import (
     param,
     parameters,
 )
+from isaac_infer.params.executor import ExecutorParams
 from isaac_infer.params.perception import (
     DetectionParams,
     DetectorParams,
@@ -32,6 +33,7 @@ __all__ = [
     'TYPE_NAMES',
     'DetectionParams',
     'DetectorParams',
+    'ExecutorParams',
     'ImageSourceParams',
     'ModelParams',
     'Parameter',
