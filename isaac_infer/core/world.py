@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import cos, hypot, isfinite, pi, sin
+from math import atan2, cos, hypot, isfinite, pi, sin
 from typing import NamedTuple
 
 import numpy as np
@@ -206,8 +206,8 @@ def move(robot: Robot, arena: Arena, base: Base, wanted: Wanted, *, age_s: float
     """
     if age_s > base.command_timeout_s or not all(map(isfinite, wanted)):
         wanted = Wanted()
-    linear = _towards(robot.linear_mps, wanted.linear_mps, base.max_linear_mps, base.max_linear_mps2 * dt)
-    angular = _towards(
+    linear = _nearer(robot.linear_mps, wanted.linear_mps, base.max_linear_mps, base.max_linear_mps2 * dt)
+    angular = _nearer(
         robot.angular_radps, wanted.angular_radps, base.max_angular_radps, base.max_angular_radps2 * dt
     )
     turned = angular * dt
@@ -235,7 +235,7 @@ def move(robot: Robot, arena: Arena, base: Base, wanted: Wanted, *, age_s: float
     return replace(moved, stops=robot.stops + (moved.is_standing and not robot.is_standing))
 
 
-def _towards(now: float, wanted: float, limit: float, step: float) -> float:
+def _nearer(now: float, wanted: float, limit: float, step: float) -> float:
     wanted = max(-limit, min(limit, wanted))
     return max(now - step, min(now + step, wanted))
 
@@ -243,3 +243,18 @@ def _towards(now: float, wanted: float, limit: float, step: float) -> float:
 def felt_mps2(robot: Robot) -> tuple[float, float, float]:
     """Return what an accelerometer of the robot feels: forward, left, up; standing, it feels gravity."""
     return robot.linear_mps2, robot.linear_mps * robot.angular_radps, GRAVITY_MPS2
+
+
+def draw_goal(arena: Arena, rng: np.random.Generator, *, clearance: float) -> tuple[float, float]:
+    """Return a random place that has so much room around it; the middle where none is found."""
+    for x, y in (rng.uniform(-0.5, 0.5, (_TRIES, 2)) * (arena.length_m, arena.width_m)).tolist():
+        if clearance_m(arena, x, y) > clearance:
+            return x, y
+    return 0.0, 0.0
+
+
+def towards(robot: Robot, goal: tuple[float, float], *, speed_mps: float, turn_radps: float) -> Wanted:
+    """Return the command that leads to a place where nothing is in the way: it turns first, then drives."""
+    bearing = atan2(goal[1] - robot.y, goal[0] - robot.x)
+    error = (bearing - robot.yaw + pi) % (2 * pi) - pi
+    return Wanted(speed_mps * max(cos(error), 0.0), max(-turn_radps, min(turn_radps, 2 * error)))

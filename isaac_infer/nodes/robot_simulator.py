@@ -7,7 +7,7 @@ import threading
 from array import array
 from collections.abc import Callable
 from functools import partial
-from math import isfinite, nan, pi
+from math import hypot, isfinite, nan, pi
 from pathlib import Path
 from time import monotonic
 
@@ -26,7 +26,7 @@ from sensor_msgs.msg import Image, Imu, LaserScan
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.signed import SUFFIXES, is_signed, signed
 from isaac_infer.core.text import counted
-from isaac_infer.core.world import Robot, Wanted, cast_rays, felt_mps2, make_arena, move
+from isaac_infer.core.world import Robot, Wanted, cast_rays, draw_goal, felt_mps2, make_arena, move, towards
 from isaac_infer.core.world_map import draw_map
 from isaac_infer.core.world_view import WorldView
 from isaac_infer.engine.files import check_place, write_whole
@@ -40,6 +40,8 @@ NAME = 'robot_simulator'
 LONGEST_STEP_S = 0.05  # of the simulation, after the machine was busy elsewhere
 CLOSE_TIMEOUT_S = 5.0
 TRACK_PERIOD_S = 0.1
+WANDER_PERIOD_S, WANDER_RADPS = 0.05, 0.8
+NEAR_GOAL_M, GOAL_PATIENCE_S = 0.5, 8.0
 MOST_POINTS = 20_000  # of the track; then every second one goes
 FUTURE_S = 60  # what stamps are ahead by the fault future_stamps
 FLOOD_HZ = 10_000  # IMU messages by the fault imu_flood
@@ -47,7 +49,7 @@ NEWEST_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)  
 
 
 class RobotSimulator(Node):
-    """Subscribes to `control_output`; publishes `camera/image_raw`, `scan` and `imu`.
+    """Obeys `control_output`; publishes `camera/image_raw`, `scan`, `imu`, and on request `ai_commands`.
 
     One thread moves the robot and publishes what it measures, one draws what its camera sees.
     """
@@ -83,7 +85,7 @@ class RobotSimulator(Node):
             raise
         self._base = params.base()
         self._view = WorldView(self._arena, size_hw=(params.height, params.width), seed=params.seed)
-        self._rng = np.random.default_rng(params.seed)
+        self._rng, self._goal_rng = np.random.default_rng(params.seed).spawn(2)
         self._robot = Robot()
         self._wanted, self._wanted_s = Wanted(), -np.inf  # the last command, and when it came
         self._began_s: float | None = None  # to drive
@@ -94,6 +96,11 @@ class RobotSimulator(Node):
         self._camera = self.create_publisher(Image, 'camera/image_raw', NEWEST_QOS)
         self._scanner = self.create_publisher(LaserScan, 'scan', qos_profile_sensor_data)
         self._imu = self.create_publisher(Imu, 'imu', qos_profile_sensor_data)
+        self._goal, self._goal_s = (0.0, 0.0), -np.inf  # of who commands, and since when
+        if params.wander_mps:
+            self._wishes = self.create_publisher(Twist, 'ai_commands', 1)
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(WANDER_PERIOD_S, self._wander, clock=steady)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_subscription(Twist, 'control_output', self._on_command, NEWEST_QOS)
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -192,6 +199,18 @@ class RobotSimulator(Node):
         cdr = image_to_cdr(image, stamp_ns=now.nanoseconds, frame_id=params.camera_frame_id)
         publish_cdr(self._camera, cdr)
         self._pictures += 1
+
+    def _wander(self) -> None:
+        """Command the robot to its goal, or to another one where it is there or does not get there."""
+        robot, now_s = self._robot, monotonic()
+        is_there = hypot(robot.x - self._goal[0], robot.y - self._goal[1]) < NEAR_GOAL_M
+        if is_there or now_s - self._goal_s > GOAL_PATIENCE_S:
+            self._goal_s = now_s
+            self._goal = draw_goal(self._arena, self._goal_rng, clearance=2 * self._base.radius_m)
+        wish = towards(robot, self._goal, speed_mps=self._params.wander_mps, turn_radps=WANDER_RADPS)
+        twist = Twist()
+        twist.linear.x, twist.angular.z = wish
+        self._wishes.publish(twist)
 
     # --- messages ------------------------------------------------------------------------------------------
 

@@ -33,6 +33,13 @@ class RobotSimulatorParams(Params):
         low=0.0,
         high=10.0,
     )
+    wander_mps: float = param(
+        0.0,
+        'Command the robot on ai_commands to one place after the other, straight ahead and at this speed, '
+        'whatever is in the way; 0: nobody commands.',
+        low=0.0,
+        high=100.0,
+    )
     duration_s: float = param(
         0.0, 'End after so many seconds, counted from the first command to move; 0: never.', low=0.0
     )

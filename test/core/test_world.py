@@ -14,9 +14,11 @@ from isaac_infer.core.world import (
     Wanted,
     cast_rays,
     clearance_m,
+    draw_goal,
     felt_mps2,
     make_arena,
     move,
+    towards,
 )
 
 EMPTY = Arena(6.0, 4.0)
@@ -171,3 +173,26 @@ def test_a_turn_on_the_spot_goes_nowhere():
     robot = drive(Robot(angular_radps=1.0), pi / 2, 0.0, 1.0)
     assert robot.yaw == pytest.approx(pi / 2, abs=0.01)
     assert (robot.x, robot.y, robot.distance_m) == (0, 0, 0)
+
+
+# --- goals --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('goal', [(2.0, 0.5), (-2.0, 0.1), (0.0, -1.5)])
+def test_where_nothing_is_in_the_way_it_comes_to_a_goal(goal):
+    robot = Robot()
+    for _ in range(1500):
+        robot = move(
+            robot, EMPTY, BASE, towards(robot, goal, speed_mps=0.4, turn_radps=0.8), age_s=0.0, dt=DT
+        )
+        if hypot(robot.x - goal[0], robot.y - goal[1]) < 0.05:
+            break
+    assert hypot(robot.x - goal[0], robot.y - goal[1]) < 0.05
+
+
+def test_goals_have_room_and_differ():
+    arena, rng = make_arena(4), np.random.default_rng(0)
+    goals = [draw_goal(arena, rng, clearance=0.5) for _ in range(50)]
+    assert min(clearance_m(arena, *goal) for goal in goals) > 0.5
+    assert len(set(goals)) == 50
+    assert draw_goal(arena, rng, clearance=9.0) == (0.0, 0.0)
