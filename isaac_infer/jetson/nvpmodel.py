@@ -100,6 +100,12 @@ def parse_status(text: str) -> int | None:
     return to_number(found[1]) if found else None
 
 
+def parse_fan_profile(text: str) -> str | None:
+    """Find the profile of the fan there, such as quiet; None where it is not said."""
+    found = re.search(r'\bfmode:(?:fan_mode_)?(\w+)', text, re.ASCII)
+    return found[1] if found else None
+
+
 def parse_query(text: str) -> PowerMode | None:
     """Find the current mode in what `nvpmodel -q` prints, among its warnings: its name, below it its ID."""
     found = re.search(r'NV Power Mode: (\S+)(?:.*\n)+?[ \t]*(\d+)[ \t\r]*$', text, re.ASCII | re.MULTILINE)
@@ -117,12 +123,21 @@ def read_modes(root: Path) -> PowerModes:
     return parse_conf(read_text(root / CONF) or '')
 
 
-def read_mode(root: Path, modes: PowerModes) -> PowerMode | None:
-    """Read which mode the board is in, where need be from the tool itself; None where nobody tells."""
+def read_fan_profile(root: Path) -> str | None:
+    """Read which profile the fan has; None where nobody tells."""
+    return parse_fan_profile(read_text(root / STATUS) or '')
+
+
+def read_mode(root: Path, modes: PowerModes, *, asks_tool: bool = True) -> PowerMode | None:
+    """Read which mode the board is in; None where nobody tells.
+
+    Args:
+        asks_tool: where nothing is kept, ask the tool itself, which may take PATIENCE_S.
+    """
     number = parse_status(read_text(root / STATUS) or '')
     if number is not None:
         return modes.modes.get(number, PowerMode(number, None))
-    told = parse_query(_ask(root / TOOL))
+    told = parse_query(_ask(root / TOOL)) if asks_tool else None
     return None if told is None else modes.modes.get(told.id, told)
 
 
