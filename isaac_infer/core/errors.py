@@ -35,3 +35,7 @@ class ParameterError(IsaacInferError):
 
 class MessageError(IsaacInferError):
     """A message contradicts itself, or lacks what is needed of it."""
+
+
+class PowerModeError(IsaacInferError):
+    """A power mode is unknown, or the board cannot be brought into it."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isaac_infer.core.errors import PowerModeError
 from isaac_infer.jetson.sysfs import read_text, to_number
 
 CONF = 'etc/nvpmodel.conf'
@@ -111,6 +112,22 @@ def parse_query(text: str) -> PowerMode | None:
     found = re.search(r'NV Power Mode: (\S+)(?:.*\n)+?[ \t]*(\d+)[ \t\r]*$', text, re.ASCII | re.MULTILINE)
     number = to_number(found[2]) if found else None
     return PowerMode(number, found[1]) if found and number is not None else None
+
+
+def find_mode(modes: Iterable[PowerMode], name: str) -> PowerMode:
+    """Find a mode by its name.
+
+    Raises:
+        PowerModeError: there is none of that name.
+    """
+    known = {mode.name: mode for mode in modes}
+    if not known:
+        raise PowerModeError(
+            f'power mode {name!r}: expected a board with modes, but there is no {CONF} with some'
+        )
+    if name not in known:
+        raise PowerModeError(f'power mode {name!r}: expected one of {", ".join(map(str, known))}')
+    return known[name]
 
 
 def needs_reboot(current: PowerMode, target: PowerMode) -> bool:
