@@ -39,3 +39,7 @@ class MessageError(IsaacInferError):
 
 class PowerModeError(IsaacInferError):
     """A power mode is unknown, or the board cannot be brought into it."""
+
+
+class RebootError(PowerModeError):
+    """A power mode takes a reboot, which is for people to decide."""
