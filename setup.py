@@ -55,6 +55,7 @@ setup(
             'segmentation_node = isaac_infer.nodes.segmentation_node:main',
             'pose_node = isaac_infer.nodes.pose_node:main',
             'image_source = isaac_infer.nodes.image_source:main',
+            'power_manager = isaac_infer.nodes.power_manager:main',
             'recorder = isaac_infer.nodes.recorder:main',
             'isaac-infer = isaac_infer.cli.main:main',
         ],

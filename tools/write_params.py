@@ -14,6 +14,7 @@ from isaac_infer.params import (
     Parameter,
     Params,
     PoseNodeParams,
+    PowerManagerParams,
     RecorderParams,
     SegmentationNodeParams,
     parameters,
@@ -25,6 +26,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'segmentation_node': (SegmentationNodeParams, ROOT / 'config' / 'segmentation.yaml'),
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
+    'power_manager': (PowerManagerParams, ROOT / 'config' / 'power_manager.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
 }
 README = ROOT / 'README.md'

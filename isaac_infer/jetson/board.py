@@ -100,7 +100,7 @@ class BoardReader:
         root, tree = self._root, self._tree
         before, self._ticks = self._ticks, read_ticks(root)
         identity = read_identity(root)
-        modes = self._read_modes()
+        modes = self.modes
         gpu = read_gpu(tree)
         cpu = read_cpu(tree, before=before, now=self._ticks)
         temperatures, fans = read_temperatures(tree), read_fans(tree)
@@ -128,15 +128,17 @@ class BoardReader:
             over_currents=read_over_currents(tree),
         )
 
-    def _read_modes(self) -> PowerModes:
-        """Read the modes where their file is not the one that was read before."""
+    @property
+    def modes(self) -> PowerModes:
+        """The power modes of the board; read again where their file is not the one that was read before."""
         try:
             found = (self._root / CONF).stat()
             conf = found.st_mtime_ns, found.st_size, found.st_ino
         except OSError:
             conf = None
         if conf != self._conf:
-            self._conf, self._modes = conf, read_modes(self._root)
+            self._modes = read_modes(self._root)
+            self._conf = conf
         return self._modes
 
 

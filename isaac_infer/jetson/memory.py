@@ -41,3 +41,11 @@ def read_memory(root: Path) -> Memory:
     memory = parse_meminfo(read_text(root / 'proc/meminfo') or '')
     clock_hz, cap_hz = read_number(root / _CLOCK), read_number(root / _CAP)
     return replace(memory, clock_hz=clock_hz, max_clock_hz=cap_hz or None)
+
+
+def used_percent(memory: Memory) -> float | None:
+    """Give how much of the RAM is used; None: unknown."""
+    total, available = memory.ram_total_bytes, memory.ram_available_bytes
+    if not total or available is None:
+        return None
+    return min(max(100 * (total - available) / total, 0.0), 100.0)
