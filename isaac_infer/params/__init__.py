@@ -25,6 +25,7 @@ from isaac_infer.params.perception import (
     SegmentationParams,
     TaskParams,
 )
+from isaac_infer.params.power import PowerManagerParams
 from isaac_infer.params.robot import FAULTS, RobotSimulatorParams
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     'PersonParams',
     'PoseNodeParams',
     'PoseParams',
+    'PowerManagerParams',
     'RecorderParams',
     'RobotSimulatorParams',
     'SegmentationNodeParams',
