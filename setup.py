@@ -56,6 +56,7 @@ setup(
             'pose_node = isaac_infer.nodes.pose_node:main',
             'jetson_executor = isaac_infer.nodes.jetson_executor:main',
             'image_source = isaac_infer.nodes.image_source:main',
+            'power_manager = isaac_infer.nodes.power_manager:main',
             'recorder = isaac_infer.nodes.recorder:main',
             'isaac-infer = isaac_infer.cli.main:main',
         ],

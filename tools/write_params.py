@@ -15,6 +15,7 @@ from isaac_infer.params import (
     Parameter,
     Params,
     PoseNodeParams,
+    PowerManagerParams,
     RecorderParams,
     SegmentationNodeParams,
     parameters,
@@ -27,6 +28,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
     'jetson_executor': (ExecutorParams, ROOT / 'config' / 'jetson_executor.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
+    'power_manager': (PowerManagerParams, ROOT / 'config' / 'power_manager.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
 }
 README = ROOT / 'README.md'

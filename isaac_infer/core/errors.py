@@ -39,3 +39,11 @@ class ParameterError(IsaacInferError):
 
 class MessageError(IsaacInferError):
     """A message contradicts itself, or lacks what is needed of it."""
+
+
+class PowerModeError(IsaacInferError):
+    """A power mode is unknown, or the board cannot be brought into it."""
+
+
+class RebootError(PowerModeError):
+    """A power mode takes a reboot, which is for people to decide."""

@@ -10,16 +10,28 @@ from isaac_infer.jetson.cpu import Core, Cpu, Ticks, read_cpu, read_ticks
 from isaac_infer.jetson.gpu import Gpu, read_gpu
 from isaac_infer.jetson.identity import read_identity
 from isaac_infer.jetson.memory import Memory, read_memory
-from isaac_infer.jetson.nvpmodel import PowerMode, read_mode, read_modes
+from isaac_infer.jetson.nvpmodel import (
+    CONF,
+    PowerMode,
+    PowerModes,
+    read_fan_profile,
+    read_mode,
+    read_modes,
+)
 from isaac_infer.jetson.pc import add_nvml, add_psutil
 from isaac_infer.jetson.sensors import (
     Fan,
+    OverCurrent,
     Power,
     Temperature,
+    Throttle,
     read_fans,
+    read_over_currents,
     read_power,
     read_temperatures,
+    read_throttles,
 )
+from isaac_infer.jetson.sysfs import Tree
 
 ROOT = Path('/')
 
@@ -34,6 +46,7 @@ class Board:
     jetpack: int | None
     power_mode: PowerMode | None
     default_power_mode: PowerMode | None
+    power_modes: tuple[PowerMode, ...]  # all that there are, in the order of nvpmodel.conf
     are_clocks_fixed: bool | None  # as jetson_clocks does it
     gpu: Gpu
     cpu: Cpu
@@ -41,25 +54,56 @@ class Board:
     temperatures: tuple[Temperature, ...]
     power: Power
     fans: tuple[Fan, ...]
+    fan_profile: str | None  # such as quiet
+    throttles: tuple[Throttle, ...]
+    over_currents: tuple[OverCurrent, ...]
+
+    @property
+    def is_throttling(self) -> bool | None:
+        """Whether anything is slowed down to cool the board; None where nothing tells."""
+        states = [throttle.state for throttle in self.throttles if throttle.state is not None]
+        return any(state > 0 for state in states) if states else None
+
+    def margin_celsius(self, throttle_celsius: float) -> float | None:
+        """Give how far the hottest sensor is from where throttling begins; None: no temperature is known.
+
+        Args:
+            throttle_celsius: where that is for sensors that do not say it themselves.
+        """
+        margins = [
+            (sensor.throttle_celsius or throttle_celsius) - sensor.celsius
+            for sensor in self.temperatures
+            if sensor.celsius is not None
+        ]
+        return min(margins, default=None)
 
 
 class BoardReader:
     """Reads a board, without root and without daemons, as often as asked."""
 
-    def __init__(self, root: Path = ROOT) -> None:
-        """Args: root: the folder that stands for `/`; what only libraries know is known of `/` alone."""
+    def __init__(self, root: Path = ROOT, *, asks_tool: bool = True) -> None:
+        """Begin to measure.
+
+        Args:
+            root: the folder that stands for `/`; what only libraries know is known of `/` alone.
+            asks_tool: whether nvpmodel itself, which may take seconds, is asked for a mode that no file has.
+        """
         self._root = root
+        self._tree = Tree(root)
+        self._asks_tool = asks_tool
+        self._conf: tuple[int, int, int] | None = None  # what it was like when it was read
+        self._modes = PowerModes()
         self._ticks: Mapping[str, Ticks] = read_ticks(root)
 
     def read(self) -> Board:
         """Read the board as it is now; the load of the CPU is that since the reading before."""
-        root = self._root
+        root, tree = self._root, self._tree
         before, self._ticks = self._ticks, read_ticks(root)
         identity = read_identity(root)
-        modes = read_modes(root)
-        gpu = read_gpu(root)
-        cpu = read_cpu(root, before=before, now=self._ticks)
-        temperatures, fans = read_temperatures(root), read_fans(root)
+        modes = self.modes
+        gpu = read_gpu(tree)
+        cpu = read_cpu(tree, before=before, now=self._ticks)
+        temperatures, fans = read_temperatures(tree), read_fans(tree)
         if root == ROOT:
             gpu = add_nvml(gpu)
             if identity.soc is None:
@@ -69,16 +113,33 @@ class BoardReader:
             soc=identity.soc,
             l4t=identity.l4t,
             jetpack=identity.jetpack,
-            power_mode=read_mode(root, modes),
+            power_mode=read_mode(root, modes, asks_tool=self._asks_tool),
             default_power_mode=modes.default,
+            power_modes=tuple(modes.modes.values()),
             are_clocks_fixed=are_clocks_fixed(gpu, cpu),
             gpu=gpu,
             cpu=cpu,
             memory=read_memory(root),
             temperatures=temperatures,
-            power=read_power(root),
+            power=read_power(tree),
             fans=fans,
+            fan_profile=read_fan_profile(root),
+            throttles=read_throttles(tree),
+            over_currents=read_over_currents(tree),
         )
+
+    @property
+    def modes(self) -> PowerModes:
+        """The power modes of the board; read again where their file is not the one that was read before."""
+        try:
+            found = (self._root / CONF).stat()
+            conf = found.st_mtime_ns, found.st_size, found.st_ino
+        except OSError:
+            conf = None
+        if conf != self._conf:
+            self._modes = read_modes(self._root)
+            self._conf = conf
+        return self._modes
 
 
 def are_clocks_fixed(gpu: Gpu, cpu: Cpu) -> bool | None:

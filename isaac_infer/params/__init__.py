@@ -25,6 +25,7 @@ from isaac_infer.params.perception import (
     SegmentationParams,
     TaskParams,
 )
+from isaac_infer.params.power import PowerManagerParams
 
 __all__ = [
     'INTEGER_BITS',
@@ -41,6 +42,7 @@ __all__ = [
     'PersonParams',
     'PoseNodeParams',
     'PoseParams',
+    'PowerManagerParams',
     'RecorderParams',
     'SegmentationNodeParams',
     'SegmentationParams',
