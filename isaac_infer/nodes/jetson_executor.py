@@ -204,18 +204,18 @@ class JetsonExecutor(Node):
             wanted = self._rule.drive(params, self._scan.newest, self._wanted.newest, now_s)
             self._send(lambda: self._judge(wanted))
             return
-        number = pilot.ask(self._state.last)
         # Where a fault is certain already, the stop does not wait for the policy.
-        certain = self._judge(STOP).reasons
+        certain = self._judge(STOP, model_error=pilot.problem).reasons
         if any(reason.kind not in ORDERS for reason in certain):
-            self._send(lambda: self._judge(None, model_error=pilot.error))
+            self._send(lambda: self._judge(STOP, model_error=pilot.problem))
             return
         share_s = params.deadline_share / params.execution_frequency
+        number = pilot.ask(is_anew=bool(self._reasons))
         decision = pilot.answer(number, now_s + share_s)
         if decision is None:
             self._misses += 1
             missed = f'the control model did not answer within {share_s * 1e3:.1f} ms'
-            self._send(lambda: self._judge(None, missed_deadline=missed))
+            self._send(lambda: self._judge(STOP, missed_deadline=missed))
             return
         self._send(lambda: self._judge(decision.wanted, model_error=decision.error))
 

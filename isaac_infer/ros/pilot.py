@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
 
-from isaac_infer.core.control.command import Command
+from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.stats import Window
 from isaac_infer.ros.worker import Worker
@@ -22,11 +22,11 @@ class Policy(Protocol):
     backend: str
     needs: frozenset[str]  # the inputs that it looks at: image, scan, imu, command
 
-    def decide(self, last: Command) -> Command:
+    def decide(self, *, is_anew: bool) -> Command:
         """Give the wanted command.
 
         Args:
-            last: the command that was sent last.
+            is_anew: whether the robot was stopped, so that what it was told before does not count.
 
         Raises:
             IsaacInferError: it has none.
@@ -41,8 +41,8 @@ class Decision:
     """What a policy answered to a question."""
 
     number: int = 0  # of the question
-    wanted: Command | None = None
-    error: str = ''  # why it has no command
+    wanted: Command = STOP
+    error: str = ''  # why it has none
 
 
 class Pilot:
@@ -56,7 +56,7 @@ class Pilot:
         self._changed = threading.Condition()
         self._asked = 0
         self._window = Window()
-        self._worker: Worker[tuple[int, Command]] = Worker(self._decide)
+        self._worker: Worker[tuple[int, bool]] = Worker(self._decide)
         self._worker.call(load).add_done_callback(self._note_opened)
 
     @property
@@ -70,22 +70,23 @@ class Pilot:
         return self._policy.backend if self._policy else ''
 
     @property
-    def error(self) -> str:
-        """What was wrong with the last answer; empty: nothing."""
-        return self._decision.error
+    def problem(self) -> str:
+        """Why nobody can be asked; empty: the policy is open."""
+        return '' if self._policy else self._decision.error
 
-    def ask(self, last: Command) -> int:
-        """Ask for a command and give the number of the question; one that still waits is forgotten."""
+    def ask(self, *, is_anew: bool) -> int:
+        """Ask for a command, as `Policy.decide`; give the number of the question.
+
+        One that still waits is forgotten.
+        """
         self._asked += 1
         if self._policy is not None:
-            self._worker.offer((self._asked, last))
+            self._worker.offer((self._asked, is_anew))
         return self._asked
 
     def answer(self, number: int, until_s: float) -> Decision | None:
         """Wait for the answer to a question, until then by the steady clock; None: it did not come."""
         with self._changed:
-            if self._policy is None:
-                return self._decision  # why there is none
             self._changed.wait_for(lambda: self._decision.number >= number, max(until_s - monotonic(), 0))
             return self._decision if self._decision.number >= number else None
 
@@ -113,13 +114,13 @@ class Pilot:
             return
         self._decision = Decision(error=self._said(error))
 
-    def _decide(self, question: tuple[int, Command]) -> None:
-        number, last = question
+    def _decide(self, question: tuple[int, bool]) -> None:
+        number, is_anew = question
         policy, begun_s = self._policy, monotonic()
         if policy is None:
             return
         try:
-            decision = Decision(number, policy.decide(last))
+            decision = Decision(number, policy.decide(is_anew=is_anew))
         except Exception as error:  # of the model, its backend, its inputs: the robot stops
             decision = Decision(number, error=self._said(error))
         with self._changed:
