@@ -3,7 +3,7 @@
 .PHONY: help setup demo test test-gpu lint bench bench-gpu docs clean
 
 BIN := .venv/bin
-TYPED := isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/params
+TYPED := isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/deploy isaac_infer/params
 
 # A sourced ROS 2 brings NumPy 1, whose types are not those that the code is written in.
 TYPES := $(if $(ROS_DISTRO),echo 'types: not checked where a ROS 2 is sourced',$(BIN)/mypy $(TYPED))

@@ -59,6 +59,7 @@ setup(
             'power_manager = isaac_infer.nodes.power_manager:main',
             'recorder = isaac_infer.nodes.recorder:main',
             'robot_simulator = isaac_infer.nodes.robot_simulator:main',
+            'deployment_validator = isaac_infer.nodes.deployment_validator:main',
             'isaac-infer = isaac_infer.cli.main:main',
         ],
     },

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     'engine': {'core'},
     'jetson': {'core'},
     'deploy': {'core', 'engine', 'jetson', 'params'},
-    'ros': {'core', 'params'},
+    'ros': {'core', 'deploy', 'params'},
     'nodes': {'core', 'deploy', 'engine', 'jetson', 'params', 'ros'},
     'cli': {'core', 'deploy', 'engine', 'jetson', 'params'},
 }

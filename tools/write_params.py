@@ -19,6 +19,7 @@ from isaac_infer.params import (
     RecorderParams,
     RobotSimulatorParams,
     SegmentationNodeParams,
+    ValidatorParams,
     parameters,
 )
 
@@ -32,6 +33,7 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'power_manager': (PowerManagerParams, ROOT / 'config' / 'power_manager.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
     'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),
+    'deployment_validator': (ValidatorParams, ROOT / 'config' / 'deployment_validator.yaml'),
 }
 README = ROOT / 'README.md'
 LINE_LENGTH = 110

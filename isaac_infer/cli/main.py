@@ -26,6 +26,7 @@ COMMANDS = {
     'build': 'build the TensorRT engine of an ONNX model',
     'bench': 'measure how fast a model runs',
     'compare': 'measure how precisions and backends of one model agree',
+    'validate': 'check models, board, topics and nodes against a manifest',
     'board': 'show load, clocks, memory, temperatures, power and power mode of this board',
 }
 SIMILAR = 0.75  # from which share of common letters on one option may have been meant by another

@@ -23,7 +23,8 @@ from isaac_infer.engine.load import find_model
 from isaac_infer.params import ModelParams
 
 STANDARD_OUTPUT = '-'
-REPORT_KEYS = ('model', 'ultralytics')  # of what is written here: about a model, or the list of decoders
+# Of what is written here: about a model, the list of decoders, about a deployment.
+REPORT_KEYS = ('model', 'ultralytics', 'deployment')
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +115,16 @@ def _finite(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {key: _finite(value) for key, value in content.items()}
     return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
+
+
+def check_place_of_report(report: str) -> None:
+    """Make the folder of a report that is about no model, and see that it can and may be written there.
+
+    Raises:
+        ParameterError: it is a folder, may not be written, or is something else than a report.
+    """
+    if report not in ('', STANDARD_OUTPUT):
+        _check_place(Path(report))
 
 
 def _check_place(path: Path) -> None:

@@ -27,10 +27,12 @@ from isaac_infer.params.perception import (
 )
 from isaac_infer.params.power import PowerManagerParams
 from isaac_infer.params.robot import FAULTS, RobotSimulatorParams
+from isaac_infer.params.validator import PARTS, ValidatorParams
 
 __all__ = [
     'FAULTS',
     'INTEGER_BITS',
+    'PARTS',
     'TYPE_NAMES',
     'DetectionParams',
     'DetectorParams',
@@ -50,6 +52,7 @@ __all__ = [
     'SegmentationNodeParams',
     'SegmentationParams',
     'TaskParams',
+    'ValidatorParams',
     'Value',
     'param',
     'parameters',

@@ -1,0 +1,102 @@
+"""Register: the manifest of models as they are here, to compare with on the robot."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from isaac_infer.core.errors import ParameterError
+from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, ModelEntry
+from isaac_infer.deploy.model_checks import ModelUnderTest
+from isaac_infer.engine.load import file_sha256, find_model, is_engine
+
+HEAD = """\
+# What isaac-infer validate and deployment_validator check. Files are looked up beside this one first.
+models:
+"""
+TAIL = """\
+# Take what your robot has, and remove the signs before it; README.md, "Validate a deployment", has all keys.
+# topics:
+#   - {name: camera/image_raw, type: sensor_msgs/msg/Image, min_rate_hz: 25, frame_id: camera}
+# nodes: [detector_node]
+# outputs:
+#   - topic: detections
+#     type: vision_msgs/msg/Detection2DArray
+#     stamps_of: camera/image_raw
+#     max_age_ms: 100
+# board: {mode: MAXN_SUPER, clocks: mode}
+# disk_free_mb: 1000
+# clock_sync: true
+# budget: {nodes: [detector_node], camera: 30, prepare: 5, inference: 20, decode: 5, publish: 5}
+"""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model as it is here."""
+
+    entry: ModelEntry
+    outputs: bytes  # an npz file for `entry.reference`
+
+
+def register(models: Sequence[str], manifest: Path, *, task: str = '') -> list[Registered]:
+    """Run models on ONNX Runtime, or engines as they are, and say what they are and answer; slow.
+
+    Args:
+        models: files, as `find_model` takes them.
+        manifest: beside which they, and their outputs, are looked up.
+        task: of all of them; empty: what each is for. A policy's inputs are zeros, in its sample too.
+
+    Raises:
+        ModelError, ParameterError, SessionError: one of them cannot be found, understood or run.
+    """
+    folder = manifest.absolute().parent
+    found = []
+    for given in models:
+        path = find_model(given)
+        is_here = os.path.exists(os.path.expanduser(given))
+        place = os.path.relpath(path.absolute(), folder) if is_here else given
+        reference = f'{manifest.stem}.{path.stem}.npz'
+        entry = ModelEntry(path=place, sha256=file_sha256(path), task=task, reference=reference)
+        backend = 'auto' if is_engine(path) else ONNXRUNTIME  # whatever else this machine has
+        model = ModelUnderTest(replace(entry, backend=backend), folder=folder)
+        try:
+            told = model.loads()
+            outputs = model.outputs()
+        finally:
+            model.close()
+        for name, output in outputs.items():
+            if not np.isfinite(output).all():
+                raise ParameterError(f'{path}: expected finite outputs, got NaN or Inf in {name}')
+        file = io.BytesIO()
+        np.savez_compressed(file, **outputs)  # type: ignore[arg-type]
+        found.append(Registered(replace(entry, task=told.get('task', POLICY)), file.getvalue()))
+    names = [each.entry.name for each in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ParameterError(f'expected each name of a model once, got {twice[0]!r} several times')
+    return found
+
+
+def manifest_text(registered: Sequence[Registered]) -> str:
+    """The manifest of models, with what may come beside them as comments."""
+    lines = []
+    for each in registered:
+        entry = each.entry
+        values = {
+            'path': entry.path,
+            'sha256': entry.sha256,
+            'task': entry.task,
+            'reference': entry.reference,
+            'tolerance': entry.tolerance,
+        }
+        # JSON is YAML, too.
+        text = [f'{key}: {json.dumps(value, ensure_ascii=False)}' for key, value in values.items()]
+        lines += [f'  {"-" if not number else " "} {line}' for number, line in enumerate(text)]
+        lines.append('    # latency_budget_ms: 30    # 95 of 100 pictures take at most so long')
+    return HEAD + '\n'.join(lines) + '\n' + TAIL
