@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.draw import contact_sheet, draw_detections
@@ -31,10 +33,11 @@ from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
-from isaac_infer.ros.reminders import Reminders
+from isaac_infer.ros.reminders import Reminders, kind_of
 
 NAME = 'recorder'
 PERIOD_S = 0.5  # of the report
+MOST_TEXTS = 1000  # of one topic
 PATIENCE_S = 5.0  # without an answer, before that is said
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -55,6 +58,9 @@ class Recorder(Node):
         self._reminders = Reminders()
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
+        self._statuses: dict[str, dict[str, Any]] = {}  # where a node has several
+        self._texts: dict[str, Counter[str]] = {topic: Counter() for topic in self._params.text_topics}
+        self._last_texts: dict[str, str] = {}  # by topic
         for kind, topic, callback, qos, is_raw in (
             (Image, 'image', self._on_image, qos_profile_sensor_data, True),
             (Detection2DArray, 'detections', self._on_detections, 100, False),
@@ -62,6 +68,9 @@ class Recorder(Node):
             (DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, False),
         ):
             self.create_subscription(kind, topic, partial(self._hear, topic, callback), qos, raw=is_raw)
+        for topic in self._texts:
+            hear = partial(self._hear, topic, partial(self._on_text, topic))
+            self.create_subscription(String, topic, hear, 100)
         if self._params.use_overlay:
             hear = partial(self._hear, 'overlay', self._on_overlay)
             self.create_subscription(Image, 'overlay', hear, qos_profile_sensor_data, raw=True)
@@ -129,6 +138,13 @@ class Recorder(Node):
     def _on_labels(self, message: LabelInfo) -> None:
         self._class_names = [entry.class_name for entry in message.class_map]
 
+    def _on_text(self, topic: str, message: String) -> None:
+        text = kind_of(message.data)
+        if text != self._last_texts.get(topic):
+            self._last_texts[topic] = text
+            if text in self._texts[topic] or len(self._texts[topic]) < MOST_TEXTS:
+                self._texts[topic][text] += 1
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         namespace = f'{self.get_namespace()}/'.lstrip('/')  # nothing in the root namespace
         for status in message.status:
@@ -136,9 +152,9 @@ class Recorder(Node):
             if full_name.startswith(namespace):
                 values = {pair.key: pair.value for pair in status.values}
                 level = LEVEL_NAMES.get(status.level, 'unknown')
-                self._nodes[full_name.removeprefix(namespace)] = {
-                    'level': level, 'message': status.message, 'values': values
-                }  # fmt: skip
+                said = {'level': level, 'message': status.message, 'values': values}
+                self._nodes[full_name.removeprefix(namespace)] = said
+                self._statuses[status.name.removeprefix(namespace)] = said
 
     def _write_report(self) -> bool:
         p50, p95, p99 = self._record.latency_ms()
@@ -149,6 +165,8 @@ class Recorder(Node):
             'classes': dict(self._record.classes.most_common()),
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
+            'statuses': self._statuses,
+            'texts': {topic: dict(texts.most_common()) for topic, texts in self._texts.items()},
         }
         return self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
 

@@ -649,6 +649,9 @@ class RecorderParams(Params):
     samples: int = param(
         12, 'Pictures on the contact sheet, spread evenly over the run, each once.', low=1, high=100
     )
+    text_topics: list[str] = param(
+        [], 'Topics of std_msgs/String whose texts the report counts, each time that another one comes.'
+    )
     use_overlay: bool = param(
         False, 'Take the pictures of the contact sheet from overlay, as the node draws them.'
     )

@@ -13,6 +13,7 @@ import pytest
 from full_disk import full_disk
 
 from isaac_infer.cli import demo as module
+from isaac_infer.cli import demo_nodes
 from isaac_infer.core.child import main_of, python_command
 from isaac_infer.core.scenes import draw_scene
 
@@ -132,8 +133,8 @@ def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
 
 def test_on_a_full_disk_the_results_of_an_earlier_demo_stay_and_the_disk_is_named(tmp_path):
     (tmp_path / 'sheet.png').write_bytes(b'earlier')
-    with full_disk(), pytest.raises(module.DemoError, match='sheet.png: cannot be written: File too'):
-        module._write(tmp_path / 'sheet.png', bytes(1000))
+    with full_disk(), pytest.raises(demo_nodes.DemoError, match='sheet.png: cannot be written: File too'):
+        demo_nodes.write_result(tmp_path / 'sheet.png', bytes(1000))
     assert (tmp_path / 'sheet.png').read_bytes() == b'earlier' and os.listdir(tmp_path) == ['sheet.png']
 
 
