@@ -4,14 +4,14 @@ import json
 
 import cv2
 import pytest
-from test_demo import demo, environment, processes_of  # noqa: F401
+from demos import demo, processes_of
 
 from isaac_infer.cli.demo_robot import is_good, manifest_of
 
 pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
 
 
-def test_the_robot_drives_into_nothing_and_its_deployment_passes(environment, tmp_path):  # noqa: F811
+def test_the_robot_drives_into_nothing_and_its_deployment_passes(environment, tmp_path):
     done = demo(environment, '--task', 'robot', '--frames', 150, '--out', tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / 'report.json').read_text())
@@ -29,7 +29,7 @@ def test_the_robot_drives_into_nothing_and_its_deployment_passes(environment, tm
     assert processes_of(environment) == []
 
 
-def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):  # noqa: F811
+def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
     (tmp_path / 'report.json').write_text('{"mine": 1}')
     done = demo(environment, '--task', 'robot', '--frames', 30, '--out', tmp_path)
     assert done.returncode == 1 and 'is none of the demo' in done.stderr
@@ -39,7 +39,7 @@ def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):  # no
     ('option', 'value', 'says'),
     [('--frames', 0, 'expected at least 1, got 0'), ('--rate', 0, 'expected 1 to 1000 pictures per second')],
 )
-def test_numbers_that_mean_nothing_are_refused(environment, option, value, says):  # noqa: F811
+def test_numbers_that_mean_nothing_are_refused(environment, option, value, says):
     done = demo(environment, '--task', 'robot', option, value)
     assert done.returncode == 1 and says in done.stderr
 
