@@ -15,9 +15,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from isaac_infer.core import missed
 from isaac_infer.core.errors import IsaacInferError, ParameterError, PowerModeError, RebootError
 from isaac_infer.core.load_level import NORMAL
 from isaac_infer.core.missed import MissedDeadlines
@@ -44,10 +46,12 @@ from isaac_infer.ros.reminders import Reminders
 NAME = 'power_manager'
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LATE_S = 5.0  # without a reading, before that is an error
+SLOW_S = 1.0  # between two readings of rails, fans, memory and throttling
 ASK_S = 30.0  # between two questions to nvpmodel itself, where no file has the mode
 OVER_CURRENT_S = 10.0  # for so long over-currents that came are a warning
 CLOSE_TIMEOUT_S = 3.0  # for a switch that is under way
 UNKNOWN = 'unknown'
+COUNTERS = tuple(name.encode() for name in missed.COUNTERS)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class PowerManager(Node):
             raise
         params = self._parameters.value
         self._root = Path(params.root)
-        self._reader = BoardReader(self._root, asks_tool=False)
+        self._reader = BoardReader(self._root, asks_tool=False, slow_s=SLOW_S)
         self._missed = MissedDeadlines()
         self._state = State()
         self._load_level = ''
@@ -108,7 +112,7 @@ class PowerManager(Node):
         self._metrics = self.create_publisher(Float64MultiArray, 'power_metrics', 10)
         self._level = self.create_publisher(String, 'load_level', LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, raw=True)
         self.create_service(Trigger, '~/pin', self._on_pin)
         self.create_service(Trigger, '~/automatic', self._on_automatic)
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -133,9 +137,12 @@ class PowerManager(Node):
 
     # --- what others say -----------------------------------------------------------------------------------
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def _on_diagnostics(self, cdr: bytes) -> None:
+        # Most messages, our own among them, have none of the counters: those are not worth reading.
+        if not any(counter in cdr for counter in COUNTERS):
+            return
         now_s = monotonic()
-        for status in message.status:
+        for status in deserialize_message(cdr, DiagnosticArray).status:
             self._missed.add(status.name, {pair.key: pair.value for pair in status.values}, now_s)
 
     def _apply(self, params: PowerManagerParams) -> None:
