@@ -41,6 +41,7 @@ WAYS = {
     'refuses': "print('sudo: a password is required', file=sys.stderr)\nsys.exit(1)",
     'denied': DENIED,
     'lies': 'pass',
+    'tells': "print('NV Power Mode: MAXN_SUPER\\n2')",
     'elsewhere': 'switch(7)',
     'rubbish': 'sys.stdout.buffer.write(bytes(range(256)) * 1000)\nsys.exit(3)',
 }

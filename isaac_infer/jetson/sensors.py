@@ -81,7 +81,7 @@ def read_temperatures(tree: Tree) -> tuple[Temperature, ...]:
     """Read all thermal zones, in their order."""
     return tuple(
         Temperature(
-            _zone_name(tree.constant(f'{zone}/type') or zone.name),
+            _zone_name(tree.seldom(f'{zone}/type') or zone.name),
             _read_celsius(f'{zone}/temp'),
             _throttle_celsius(tree, zone),
         )
@@ -104,8 +104,8 @@ def _throttle_celsius(tree: Tree, zone: Path) -> float | None:
     trips = [
         number / 1000
         for kind in tree.find(zone, 'trip_point_*_type')
-        if tree.constant(kind) == _PASSIVE
-        and (number := to_number(tree.constant(kind.with_name(kind.name.replace('_type', '_temp')))))
+        if tree.seldom(kind) == _PASSIVE
+        and (number := to_number(tree.seldom(kind.with_name(kind.name.replace('_type', '_temp')))))
     ]
     return min((celsius for celsius in trips if celsius > 0), default=None)
 
@@ -113,12 +113,12 @@ def _throttle_celsius(tree: Tree, zone: Path) -> float | None:
 def read_throttles(tree: Tree) -> tuple[Throttle, ...]:
     """Read what the kernel may slow down where the board is hot, and by how much it does."""
     devices = tree.find(_THERMAL, 'cooling_device*')
-    named = [(device, tree.constant(f'{device}/type') or '') for device in devices]
+    named = [(device, tree.seldom(f'{device}/type') or '') for device in devices]
     return tuple(
         Throttle(
             name,
             read_number(f'{device}/cur_state'),
-            to_number(tree.constant(f'{device}/max_state')),
+            to_number(tree.seldom(f'{device}/max_state')),
         )
         for device, name in named
         if _SLOWING.search(name)
@@ -130,7 +130,7 @@ def read_power(tree: Tree) -> Power:
     rails = []
     for place in tree.find('sys/bus/i2c/drivers/ina3221', '*/hwmon/hwmon*'):
         for channel in _CHANNELS:
-            name = tree.constant(f'{place}/in{channel}_label')
+            name = tree.seldom(f'{place}/in{channel}_label')
             if name and name != _NOT_CONNECTED:
                 current = f'{place}/curr{channel}'
                 voltage_v = read_thousandths(f'{place}/in{channel}_input')
@@ -144,8 +144,8 @@ def read_power(tree: Tree) -> Power:
                         voltage_v,
                         current_a,
                         power_w,
-                        max_a=_amperes(tree.constant(f'{current}_max')),
-                        crit_a=_amperes(tree.constant(f'{current}_crit')),
+                        max_a=_amperes(tree.seldom(f'{current}_max')),
+                        crit_a=_amperes(tree.seldom(f'{current}_crit')),
                         is_above_max=_read_flag(f'{current}_max_alarm'),
                         is_above_crit=_read_flag(f'{current}_crit_alarm'),
                     )
@@ -184,7 +184,7 @@ def read_over_currents(tree: Tree) -> tuple[OverCurrent, ...]:
 def _hwmon(tree: Tree, name: str) -> list[Path]:
     """Find the devices of a name among those that measure and drive."""
     folders = tree.find('sys/class/hwmon', 'hwmon*')
-    return [folder for folder in folders if tree.constant(f'{folder}/name') == name]
+    return [folder for folder in folders if tree.seldom(f'{folder}/name') == name]
 
 
 def read_fans(tree: Tree) -> tuple[Fan, ...]:

@@ -11,7 +11,7 @@ from time import monotonic
 _LONGEST = 1 << 20  # bytes; none of the files that are read here is near it
 _CHUNK = 1 << 13  # bytes; most files need one, and buffers of it cost little
 _NUMBER = re.compile(r'[+-]?\d{1,19}', re.ASCII)  # 64 bits
-LOOKUP_S = 10.0  # for so long devices are taken to be where they were
+LOOKUP_S = 5.0  # for so long devices are taken to be where they were
 
 
 def read_text(path: Path | str) -> str | None:
@@ -63,7 +63,7 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
 
 
 class Tree:
-    """The files below a root: where devices are, and what never changes, is looked up every LOOKUP_S only."""
+    """The files below a root: devices, and what seldom changes, are looked up every LOOKUP_S only."""
 
     def __init__(self, root: Path, clock: Callable[[], float] = monotonic) -> None:
         self.root = root
@@ -71,6 +71,7 @@ class Tree:
         self._until_s = clock() + LOOKUP_S
         self._places: dict[tuple[str | Path, str], list[Path]] = {}
         self._texts: dict[Path | str, str | None] = {}
+        self._real: dict[str, str] = {}
 
     def find(self, folder: str | Path, pattern: str) -> list[Path]:
         """Find what matches a pattern in a folder below the root, in order."""
@@ -80,15 +81,23 @@ class Tree:
             self._places[key] = in_order((self.root / folder).glob(pattern))
         return self._places[key]
 
-    def constant(self, path: Path | str) -> str | None:
-        """Read a text that stays as it is, such as the name of a sensor."""
+    def seldom(self, path: Path | str) -> str | None:
+        """Read a text that changes seldom, such as the name of a sensor: as it was LOOKUP_S ago at most."""
         self._forget()
         if path not in self._texts:
             self._texts[path] = read_text(path)
         return self._texts[path]
 
+    def real(self, path: str) -> str:
+        """Give where a link leads: what several of them lead to has to be read once only."""
+        self._forget()
+        if path not in self._real:
+            self._real[path] = os.path.realpath(path)
+        return self._real[path]
+
     def _forget(self) -> None:
         if self._clock() >= self._until_s:
             self._places.clear()
             self._texts.clear()
+            self._real.clear()
             self._until_s = self._clock() + LOOKUP_S

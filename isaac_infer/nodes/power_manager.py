@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,9 +16,11 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from isaac_infer.core import missed
 from isaac_infer.core.errors import IsaacInferError, ParameterError, PowerModeError, RebootError
 from isaac_infer.core.load_level import NORMAL
 from isaac_infer.core.missed import MissedDeadlines
@@ -44,10 +47,13 @@ from isaac_infer.ros.reminders import Reminders
 NAME = 'power_manager'
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 LATE_S = 5.0  # without a reading, before that is an error
+DECIDE_S = 1.0  # between two decisions on the power mode
+SLOW_S = 1.0  # between two readings of rails, fans, memory and throttling
 ASK_S = 30.0  # between two questions to nvpmodel itself, where no file has the mode
 OVER_CURRENT_S = 10.0  # for so long over-currents that came are a warning
 CLOSE_TIMEOUT_S = 3.0  # for a switch that is under way
 UNKNOWN = 'unknown'
+COUNTERS = tuple(name.encode() for name in missed.COUNTERS)
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,16 @@ class PowerManager(Node):
             raise
         params = self._parameters.value
         self._root = Path(params.root)
-        self._reader = BoardReader(self._root, asks_tool=False)
+        self._reader = BoardReader(self._root, asks_tool=False, slow_s=SLOW_S)
         self._missed = MissedDeadlines()
         self._state = State()
         self._load_level = ''
         self._over_currents: dict[str, int] = {}
         self._over_currents_s = -OVER_CURRENT_S  # when the last ones came
-        self._ordered: tuple[object, tuple[PowerMode, ...]] | None = None  # of what, and the order
+        self._ordered: tuple[PowerModes, tuple[PowerMode, ...]] | None = None  # of what, and the order
+        self._decided_s = -DECIDE_S
+        self._loads: list[tuple[float | None, float | None]] = []  # of CPU and GPU, since then
+        self._reason = self._problem = ''
 
         # Of the thread that waits for nvpmodel.
         self._tool: threading.Thread | None = None
@@ -108,7 +117,7 @@ class PowerManager(Node):
         self._metrics = self.create_publisher(Float64MultiArray, 'power_metrics', 10)
         self._level = self.create_publisher(String, 'load_level', LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, raw=True)
         self.create_service(Trigger, '~/pin', self._on_pin)
         self.create_service(Trigger, '~/automatic', self._on_automatic)
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -133,9 +142,12 @@ class PowerManager(Node):
 
     # --- what others say -----------------------------------------------------------------------------------
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def _on_diagnostics(self, cdr: bytes) -> None:
+        # Most messages, our own among them, have none of the counters: those are not worth reading.
+        if not any(counter in cdr for counter in COUNTERS):
+            return
         now_s = monotonic()
-        for status in message.status:
+        for status in deserialize_message(cdr, DiagnosticArray).status:
             self._missed.add(status.name, {pair.key: pair.value for pair in status.values}, now_s)
 
     def _apply(self, params: PowerManagerParams) -> None:
@@ -193,6 +205,7 @@ class PowerManager(Node):
             self._asked_s = now_s
             self._start(self._ask)
         margin = board.margin_celsius(params.throttle_celsius)
+        self._loads.append((board.cpu.load_percent, board.gpu.load_percent))
         demand = Demand(
             cpu_percent=board.cpu.load_percent,
             gpu_percent=board.gpu.load_percent,
@@ -210,10 +223,24 @@ class PowerManager(Node):
                 self.get_logger().warning(f'load level {level}, {_celsius(margin)} to throttling')
             self._load_level = level
             self._level.publish(String(data=level))
-        reason, problem = self._decide(board, mode, demand, now_s)
+        if now_s - self._decided_s >= DECIDE_S:
+            self._decided_s = now_s
+            # A load is what it was on average: that of a GPU jumps from picture to picture.
+            cpu_percent, gpu_percent = map(_mean, zip(*self._loads))
+            self._loads.clear()
+            wanted = replace(demand, cpu_percent=cpu_percent, gpu_percent=gpu_percent)
+            self._reason, self._problem = self._decide(board, mode, wanted, now_s)
         figures = dict(_figures(board, mode, demand))
         self._seen = Seen(
-            now_s, board, mode, demand, level, reason, problem, tuple(self._warnings(board, now_s)), figures
+            now_s,
+            board,
+            mode,
+            demand,
+            level,
+            self._reason,
+            self._problem,
+            tuple(self._warnings(board, now_s)),
+            figures,
         )
         self._metrics.publish(figures_msg(figures))
         if self._status.get_subscription_count():
@@ -223,7 +250,7 @@ class PowerManager(Node):
         """Choose a mode and have it switched to; give the reason, and what has to be changed by somebody."""
         params = self._parameters.value
         try:
-            ordered = self._order(board, params)
+            ordered = self._order()
             pinned = find_mode(board.power_modes, params.pinned_mode) if params.pinned_mode else None
         except PowerModeError as error:
             self._say(self.get_logger().error, str(error))
@@ -253,17 +280,20 @@ class PowerManager(Node):
         else:
             target = choice.mode
             self.get_logger().info(f'switching to {target.name}: {choice.reason}')
-            self._start(lambda: self._switch(target, PowerModes({m.id: m for m in board.power_modes})))
+            self._start(lambda: self._switch(target, self._reader.modes))
         return choice.reason, ''
 
-    def _order(self, board: Board, params: PowerManagerParams) -> tuple[PowerMode, ...]:
-        """Put the modes in order where they, or what is allowed of them, have changed."""
-        bounds = (params.allowed_modes, params.low_power_profile, params.high_power_profile)
-        key = (board.power_modes, *bounds)
-        if self._ordered is None or self._ordered[0] != key:
-            allowed, lowest, highest = bounds
-            ordered = order_modes(board.power_modes, allowed=allowed, lowest=lowest, highest=highest)
-            self._ordered = key, ordered
+    def _order(self) -> tuple[PowerMode, ...]:
+        """Put the modes in order where they have changed."""
+        modes, params = self._reader.modes, self._parameters.value
+        if self._ordered is None or self._ordered[0] is not modes:
+            ordered = order_modes(
+                modes.modes.values(),
+                allowed=params.allowed_modes,
+                lowest=params.low_power_profile,
+                highest=params.high_power_profile,
+            )
+            self._ordered = modes, ordered
             self._rebooting = frozenset()
         return self._ordered[1]
 
@@ -405,6 +435,11 @@ def _figures(board: Board, mode: PowerMode | None, demand: Demand) -> Iterator[t
         yield f'rail_{_word(rail.name)}_w', rail.power_w
     for each in board.over_currents:
         yield f'over_currents_{_word(each.name)}', each.events
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _word(name: str) -> str:

@@ -235,6 +235,18 @@ def test_the_fan_has_a_profile_where_nvpmodel_keeps_one(tmp_path, status, profil
     assert read(plant(tmp_path, {'var/lib/nvpmodel/status': status})).fan_profile == profile
 
 
+def test_what_changes_slowly_is_read_again_after_a_while_and_the_rest_each_time(tmp_path):
+    root = orin_nano(tmp_path)
+    reader, always = BoardReader(root, slow_s=1e6), BoardReader(root)
+    before = reader.read()
+    plant(root, coolers(('cpu-throttle-alert', 1, 2)))
+    plant(root, zones(('cpu-thermal', 70000)))
+    after = reader.read()
+    assert (after.power, after.throttles) == (before.power, before.throttles)
+    assert celsius(after)['cpu'] == 70
+    assert always.read().is_throttling is True
+
+
 def test_nvpmodel_conf_is_read_again_where_it_has_changed(tmp_path):
     root = orin_nano(tmp_path)
     reader = BoardReader(root)

@@ -50,12 +50,12 @@ def test_a_device_that_comes_is_found_at_the_next_look_and_one_that_went_is_unkn
     tree = Tree(tmp_path, clock=lambda: now_s[0])
     (tmp_path / 'hwmon0').write_text('a')
     assert [path.name for path in tree.find('', 'hwmon*')] == ['hwmon0']
-    assert tree.constant(tmp_path / 'hwmon0') == 'a'
+    assert tree.seldom(tmp_path / 'hwmon0') == 'a'
     (tmp_path / 'hwmon0').write_text('b')
     (tmp_path / 'hwmon1').write_text('c')
-    assert tree.constant(tmp_path / 'hwmon0') == 'a' and len(tree.find('', 'hwmon*')) == 1
+    assert tree.seldom(tmp_path / 'hwmon0') == 'a' and len(tree.find('', 'hwmon*')) == 1
     now_s[0] = LOOKUP_S
-    assert tree.constant(tmp_path / 'hwmon0') == 'b' and len(tree.find('', 'hwmon*')) == 2
+    assert tree.seldom(tmp_path / 'hwmon0') == 'b' and len(tree.find('', 'hwmon*')) == 2
     (tmp_path / 'hwmon0').unlink()
     assert read_text(tree.find('', 'hwmon*')[0]) is None
 
