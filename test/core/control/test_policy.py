@@ -1,6 +1,7 @@
 """Policies: what they are fed with, how they are read, on real models that are worked out by hand."""
 
 import math
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -512,6 +513,31 @@ def test_a_document_binds_a_policy(session_of, tmp_path):
     policy = Policy(session, read_bindings(tmp_path / 'policy.yaml'))
     command = step(policy, session, Sources(scan=SCAN, command=Command()))
     assert command == Command(0.25, 0.0, 1.0)
+
+
+def test_the_document_in_the_readme_binds_a_policy(session_of, tmp_path):
+    readme = (Path(__file__).resolve().parents[3] / 'README.md').read_text()
+    (document,) = [
+        part for part in re.findall('```yaml\n(.*?)```', readme, re.DOTALL) if 'last_action' in part
+    ]
+    (tmp_path / 'policy.yaml').write_text(document)
+    session = session_of(
+        save_model(
+            tmp_path / 'policy.onnx',
+            [
+                helper.make_node('ReduceMean', ['picture'], ['brightness'], axes=[1, 2, 3], keepdims=0),
+                helper.make_node('Slice', ['observation', 'begin', 'end', 'axis'], ['command']),
+                helper.make_node('Add', ['command', 'brightness'], ['action']),
+            ],
+            {'picture': (FLOAT, (1, 3, 8, 8)), 'observation': (FLOAT, (1, 36 + 3 + 2 + 2))},
+            {'action': (FLOAT, (1, 2))},
+            constants={'begin': np.array([39]), 'end': np.array([41]), 'axis': np.array([1])},
+        )
+    )
+    policy = Policy(session, read_bindings(tmp_path / 'policy.yaml'))
+    mean_colour = Frame(np.full((8, 8, 3), (104, 116, 124), np.uint8))  # what the normalisation makes 0 of
+    command = step(policy, session, Sources(mean_colour, SCAN, IMU, Command(0.4, 0.0, 0.2)))
+    assert command == Command(pytest.approx(0.2, abs=0.01), 0.0, pytest.approx(0.3, abs=0.01))
 
 
 @pytest.mark.parametrize('text', [None, 'inputs: [', 'a: &a 1\nb: *a'])
