@@ -136,7 +136,8 @@ class JetsonExecutor(Node):
             'imu': self._imu.newest,
             'command': self._wanted.newest,
         }
-        self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
+        if params.perception_model_path or params.control_model_path or 'image' in params.required_inputs:
+            self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
         if params.obey_load_level:
             self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -211,8 +212,10 @@ class JetsonExecutor(Node):
             self._send(lambda: self._judge(STOP, model_error=pilot.problem))
             return
         share_s = params.deadline_share / params.execution_frequency
-        number = pilot.ask(is_anew=bool(self._reasons))
-        decision = pilot.answer(number, now_s + share_s)
+        decision = None
+        if not pilot.is_busy:  # else with an earlier question: nobody waits for that again
+            number = pilot.ask(is_anew=bool(self._reasons))
+            decision = pilot.answer(number, now_s + share_s)
         if decision is None:
             self._misses += 1
             missed = f'the control model did not answer within {share_s * 1e3:.1f} ms'

@@ -74,10 +74,15 @@ class Pilot:
         """Why nobody can be asked; empty: the policy is open."""
         return '' if self._policy else self._decision.error
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last question has no answer yet."""
+        return self._decision.number < self._asked
+
     def ask(self, *, is_anew: bool) -> int:
         """Ask for a command, as `Policy.decide`; give the number of the question.
 
-        One that still waits is forgotten.
+        One that nobody has begun with is forgotten.
         """
         self._asked += 1
         if self._policy is not None:

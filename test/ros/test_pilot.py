@@ -65,14 +65,17 @@ def test_an_answer_in_time_is_given(pilot, policy):
 
 def test_a_policy_that_hangs_is_waited_for_until_the_deadline_and_its_late_answer_is_not_taken(pilot, policy):
     begun_s = time.monotonic()
+    assert not pilot.is_busy
     first = pilot.ask(is_anew=False)
     assert pilot.answer(first, soon(0.05)) is None
+    assert pilot.is_busy
     assert 0.05 <= time.monotonic() - begun_s < 2
     second = pilot.ask(is_anew=False)
     assert pilot.answer(second, soon(0.0)) is None
     third = pilot.ask(is_anew=False)
     policy.go.set()
     assert pilot.answer(third, soon()).number == third
+    assert not pilot.is_busy
     assert len(policy.asked) == 2  # the second question was forgotten
 
 
