@@ -145,7 +145,11 @@ class JetsonExecutor(Node):
         self.create_service(Trigger, '~/reset', self._on_reset)
 
         if params.control_model_path:
-            self._pilot = Pilot(partial(load_policy, params, self._newest), self._note_error)
+            self._pilot = Pilot(
+                partial(load_policy, params, self._newest),
+                self._note_error,
+                priority=max(params.thread_priority - 1, 0),  # the control thread comes first
+            )
         names = [params.perception_model_path, *params.perception_variants]
         self._perceiver = Perceiver(
             [(name, partial(open_perception, name, params)) for name in names if name],

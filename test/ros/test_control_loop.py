@@ -63,7 +63,7 @@ def test_a_priority_that_is_refused_is_told_with_the_way_out(monkeypatch):
     loop.start()
     assert wait_until(lambda: loop.note)
     loop.close(5)
-    assert 'thread_priority 20 is not permitted here' in loop.note
+    assert 'thread_priority: 20 is not permitted here' in loop.note
     assert 'limits.conf' in loop.note
 
 
