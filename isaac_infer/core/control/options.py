@@ -8,6 +8,8 @@ from typing import Any
 
 from isaac_infer.core.errors import ParameterError
 
+MOST = 1 << 20  # of what is counted: memory is made for so many
+
 
 class Options:
     """A mapping whose keys are taken one by one; what `close` still finds, nobody knows."""
@@ -30,13 +32,14 @@ class Options:
         return default if value is None else as_number(f'{self.where}: {name}', value)
 
     def whole(self, name: str, default: int | None, *, low: int = 0) -> int | None:
+        """Give a number that counts something, up to MOST."""
         value = self.take(name)
         if value is None:
             return default
         number = as_number(f'{self.where}: {name}', value)
-        if number != int(number) or number < low:
+        if number != int(number) or not low <= number <= MOST:
             raise ParameterError(
-                f'{self.where}: {name}: expected a whole number of at least {low}, got {value!r}'
+                f'{self.where}: {name}: expected a whole number from {low} to {MOST}, got {value!r}'
             )
         return int(number)
 
@@ -87,7 +90,7 @@ def as_number(where: str, value: Any) -> float:
     """Give a finite number, written as one or as text, as documents have it."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ParameterError(f'{where}: expected a number, got {value!r}')

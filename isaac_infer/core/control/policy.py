@@ -110,6 +110,8 @@ class Policy:
                     f'{name}: expected finite numbers, got {values[name][bad]} as number {bad}'
                 )
         command = Command(**{axis.field: axis.of(values[axis.output]) for axis in self._axes})
+        if not command.is_finite:
+            raise SessionError(f'outputs: expected a finite command, got {command}; see scale and offset')
         np.concatenate(list(values.values()), out=self._last_action)
         return command
 

@@ -51,8 +51,21 @@ def test_before_an_obstacle_it_may_turn_and_drive_back(wanted):
 
 
 def test_half_way_between_slow_and_stop_it_drives_at_half_the_speed_and_turns():
-    command, side = avoid(obstacle(0.75, degrees=(0, 0)), Command(0.4), RULE, '')
-    assert command == Command(pytest.approx(0.2), 0.0, pytest.approx(0.5)) and side == 'left'
+    rule = replace(RULE, turn_radps=0.8)
+    command, side = avoid(obstacle(0.75, degrees=(0, 0)), Command(0.4), rule, '')
+    assert command == Command(pytest.approx(0.2), 0.0, pytest.approx(0.4)) and side == 'left'
+
+
+def test_driving_aslant_all_of_the_command_is_slowed_down():
+    wanted = Command(0.3, 0.3, 0.6)
+    command, _ = avoid(obstacle(0.75, degrees=(44, 46)), wanted, RULE, '')
+    assert (command.linear_x, command.linear_y) == pytest.approx((0.15, 0.15), abs=1e-3)
+    assert command.angular_z == pytest.approx(0.3 + 0.5, abs=1e-3)
+
+
+def test_it_begins_at_the_slow_distance():
+    assert avoid(obstacle(1.0, degrees=(0, 0)), Command(0.4), RULE, '')[1] == 'left'
+    assert avoid(obstacle(1.001, degrees=(0, 0)), Command(0.4), RULE, '')[1] == ''
 
 
 @pytest.mark.parametrize('metres', [0.5, 0.1, -math.inf])
@@ -67,6 +80,13 @@ def test_at_the_stop_distance_it_only_turns(metres):
 )
 def test_it_turns_to_the_freer_side(degrees, side):
     assert avoid(obstacle(0.6, degrees=degrees), Command(0.4), RULE, '')[1] == side
+
+
+def test_what_is_far_does_not_make_a_side_freer():
+    far_left = np.where(np.degrees(ANGLES) > 0, 7.0, 2.0 * RULE.slow_distance_m)
+    far_left[np.abs(np.degrees(ANGLES)) <= 10] = 0.6
+    far_left[(np.degrees(ANGLES) > 80) & (np.degrees(ANGLES) < 90)] = 1.9
+    assert avoid(scan_of(far_left), Command(0.4), RULE, '')[1] == 'right'
 
 
 def test_driving_backwards_it_turns_to_the_freer_side_too():
@@ -107,6 +127,8 @@ def test_where_it_cannot_see_its_way_it_stands_and_remembers_its_side():
     [
         ({'stop_distance_m': 1.0}, r'expected .* below slow_distance_m \(1.0\), got 1.0'),
         ({'stop_distance_m': math.nan}, 'got nan'),
+        ({'stop_distance_m': -0.1}, 'got -0.1'),
+        ({'slow_distance_m': math.inf}, r'slow_distance_m \(inf\)'),
         ({'turn_radps': -1.0}, 'turn_radps: expected a number of at least 0, got -1.0'),
         ({'cruise_mps': math.inf}, 'cruise_mps'),
     ],
@@ -114,6 +136,10 @@ def test_where_it_cannot_see_its_way_it_stands_and_remembers_its_side():
 def test_a_rule_that_cannot_be_is_refused(changed, message):
     with pytest.raises(ParameterError, match=message):
         replace(RULE, **changed)
+
+
+def test_a_rule_may_have_no_stop_distance():
+    assert avoid(obstacle(0.5), Command(0.4), replace(RULE, stop_distance_m=0.0), 'left')[0].linear_x > 0
 
 
 # A room of 6 x 6 m with round pillars, in which a robot drives by the rule under the safety layer.

@@ -1,10 +1,14 @@
 """Policies: what they are fed with, how they are read, on real models that are worked out by hand."""
 
 import math
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from onnx import TensorProto, helper
 
 from isaac_infer.core.control.command import Command
@@ -16,12 +20,14 @@ from isaac_infer.core.fit import fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.spec import ImageSpec
+from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.engine.load import open_session
 from models import save_model
 
 FLOAT = TensorProto.FLOAT
 TWO = {'linear.x': {'index': 0}, 'angular.z': {'index': 1}}
 HALF = math.sqrt(0.5)
+COMMAND = {'observation': 'command'}
 
 
 def linear_policy(path, weights, *, type=FLOAT, shape=None):
@@ -343,14 +349,18 @@ def test_an_answer_that_is_no_number_is_an_error_and_not_remembered(session_of, 
     assert step(policy, session, Sources()) == Command()
 
 
+def test_a_command_that_is_scaled_beyond_all_numbers_is_an_error(session_of, tmp_path):
+    session = session_of(linear_policy(tmp_path, np.eye(2)))
+    policy = Policy(session, {'inputs': COMMAND, 'outputs': {'linear.x': {'index': 0, 'scale': 1e308}}})
+    with pytest.raises(SessionError, match='expected a finite command, got .*inf.* see scale and offset'):
+        policy.command_of({'action': np.full((1, 2), 10, np.float32)})
+
+
 def test_an_answer_of_another_length_is_an_error(session_of, tmp_path):
     session = session_of(linear_policy(tmp_path, np.eye(2)))
     policy = Policy(session, {'inputs': {'observation': 'command'}, 'outputs': TWO})
     with pytest.raises(SessionError, match='action: expected 2 numbers, got 3'):
         policy.command_of({'action': np.zeros((1, 3), np.float32)})
-
-
-COMMAND = {'observation': 'command'}
 
 
 @pytest.mark.parametrize(
@@ -418,7 +428,11 @@ COMMAND = {'observation': 'command'}
             r'0 to 1 in action float32\[1, 2\], got 2',
         ),
         ({'inputs': COMMAND, 'outputs': {'linear.x': {}}}, ModelError, 'index: expected 0 to 1 .* got none'),
-        ({'inputs': COMMAND, 'outputs': {'linear.x': -1}}, ParameterError, 'index: .* at least 0, got -1'),
+        (
+            {'inputs': COMMAND, 'outputs': {'linear.x': -1}},
+            ParameterError,
+            'index: expected a whole number from 0 to .* got -1',
+        ),
         (
             {'inputs': COMMAND, 'outputs': {'linear.x': {'output': 'actions', 'index': 0}}},
             ModelError,
@@ -501,6 +515,31 @@ def test_a_document_binds_a_policy(session_of, tmp_path):
     assert command == Command(0.25, 0.0, 1.0)
 
 
+def test_the_document_in_the_readme_binds_a_policy(session_of, tmp_path):
+    readme = (Path(__file__).resolve().parents[3] / 'README.md').read_text()
+    (document,) = [
+        part for part in re.findall('```yaml\n(.*?)```', readme, re.DOTALL) if 'last_action' in part
+    ]
+    (tmp_path / 'policy.yaml').write_text(document)
+    session = session_of(
+        save_model(
+            tmp_path / 'policy.onnx',
+            [
+                helper.make_node('ReduceMean', ['picture'], ['brightness'], axes=[1, 2, 3], keepdims=0),
+                helper.make_node('Slice', ['observation', 'begin', 'end', 'axis'], ['command']),
+                helper.make_node('Add', ['command', 'brightness'], ['action']),
+            ],
+            {'picture': (FLOAT, (1, 3, 8, 8)), 'observation': (FLOAT, (1, 36 + 3 + 2 + 2))},
+            {'action': (FLOAT, (1, 2))},
+            constants={'begin': np.array([39]), 'end': np.array([41]), 'axis': np.array([1])},
+        )
+    )
+    policy = Policy(session, read_bindings(tmp_path / 'policy.yaml'))
+    mean_colour = Frame(np.full((8, 8, 3), (104, 116, 124), np.uint8))  # what the normalisation makes 0 of
+    command = step(policy, session, Sources(mean_colour, SCAN, IMU, Command(0.4, 0.0, 0.2)))
+    assert command == Command(pytest.approx(0.2, abs=0.01), 0.0, pytest.approx(0.3, abs=0.01))
+
+
 @pytest.mark.parametrize('text', [None, 'inputs: [', 'a: &a 1\nb: *a'])
 def test_a_document_that_cannot_be_read_is_an_error(tmp_path: Path, text):
     path = tmp_path / 'policy.yaml'
@@ -508,3 +547,76 @@ def test_a_document_that_cannot_be_read_is_an_error(tmp_path: Path, text):
         path.write_text(text)
     with pytest.raises(ParameterError, match='policy.yaml: the bindings of a policy cannot be read'):
         read_bindings(path)
+
+
+class NoSession:
+    """Takes shapes and computes nothing: thousands of documents are tried on it."""
+
+    inputs = (
+        TensorSpec('observation', (1, -1), np.dtype(np.float32)),
+        TensorSpec('picture', (1, 3, 2, 4), np.dtype(np.float32)),
+    )
+    outputs = (TensorSpec('action', (1, 2), np.dtype(np.float32)),)
+
+    def input_buffer(self, name, shape):
+        assert math.prod(shape) < 1 << 28
+        return np.zeros(shape, np.float32)
+
+
+words = some.sampled_from(
+    ['image', 'scan', 'imu', 'command', 'last_action', 'linear.x', 'action', 'yaw', 'rgb']
+)
+keys = words | some.sampled_from(
+    'inputs outputs observation picture beams sector_deg max_m min_m unknown_m scale mean std clip fields '
+    'index offset limits output resize size layout pad_value channel_order'.split()
+)
+scalars = words | some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=3)
+scalars |= some.sampled_from([0, 1, 2, 8, -1, 10**400, '1e400', 1e308, [2, 3], [-90, 90]])
+values = some.recursive(
+    scalars,
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(keys, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def of_kind(kind, *options, **fixed):
+    """A source with some options that may be right, and at most one that is anything."""
+    good = some.sampled_from([0, 1, 2, 8, 0.5, '0.25', [2, 3], [-90, 90], 'yaw', ['linear.x'], 'stretch'])
+    often = some.dictionaries(some.sampled_from(options), good, max_size=2).map(
+        lambda chosen: {**fixed, **chosen}
+    )
+    return some.fixed_dictionaries(
+        {kind: often | some.dictionaries(some.sampled_from(options), values, max_size=3)}
+    )
+
+
+scan = of_kind('scan', 'beams', 'sector_deg', 'min_m', 'unknown_m', 'scale', 'mean', 'std', beams=2, max_m=4)
+sources = scan | of_kind('imu', 'fields', 'scale') | of_kind('command', 'fields', 'mean', 'clip')
+pictures = of_kind('image', 'resize', 'size', 'layout', 'pad_value', 'channel_order', 'scale', 'std')
+axis = some.sampled_from([0, 1, {'index': 1, 'scale': 1e308}]) | some.fixed_dictionaries(
+    {'index': some.just(0)}, optional=dict.fromkeys(('scale', 'offset', 'limits', 'output'), values)
+)
+documents = values | some.fixed_dictionaries(
+    {
+        'inputs': some.fixed_dictionaries(
+            {
+                'observation': some.lists(sources, min_size=1, max_size=3) | values,
+                'picture': some.just('image') | pictures | values,
+            }
+        ),
+        'outputs': some.dictionaries(some.sampled_from(['linear.x', 'angular.z']), axis | values, min_size=1),
+    }
+)
+
+
+@given(documents)
+def test_whatever_a_document_says_it_binds_or_is_refused(document):
+    try:
+        policy = Policy(NoSession(), document)
+    except (ModelError, ParameterError):
+        return
+    # Numbers that are finite, but not in float32, or not as a command.
+    with suppress(TensorError):
+        policy.fill(Sources(FRAME, SCAN, IMU, Command(0.5)))
+    with suppress(SessionError):
+        assert policy.command_of({'action': np.array([[0.5, 1]], np.float32)}).is_finite

@@ -267,6 +267,13 @@ def test_accelerations_are_limited_and_a_vector_keeps_its_direction():
     assert command.angular_z == pytest.approx(0.2)
 
 
+def test_accelerations_count_from_how_it_moves_now():
+    state = State(Command(0.0, 0.4, -1.0))
+    assert decide(state=state, wanted=Command(0.0, 0.35, -0.9)).command == Command(0.0, 0.35, -0.9)
+    command = decide(state=state, wanted=Command(0.0, -0.4, 1.0)).command
+    assert command.linear_y == pytest.approx(0.3) and command.angular_z == pytest.approx(-0.8)
+
+
 def test_it_gets_where_it_wants_exactly_and_stays():
     state, seen = State(), []
     for _ in range(12):
@@ -315,6 +322,7 @@ def test_a_limit_that_was_lowered_holds_at_once():
         ({'max_angular_radps2': math.nan}, 'max_angular_radps2: expected a number'),
         ({'stop_distance_m': math.inf}, 'stop_distance_m: expected a number'),
         ({'period_s': 0.0}, 'period_s: expected seconds above 0, got 0.0'),
+        ({'period_s': math.inf}, 'period_s: expected seconds above 0, got inf'),
         ({'max_age_s': {'scan': -1.0}}, 'max_age_s of scan: expected seconds above 0, got -1.0'),
         (
             {'latching': frozenset({'obstacles'})},
@@ -376,8 +384,8 @@ def test_whatever_comes_the_command_is_finite_and_within_all_limits(steps):
 def test_from_standing_it_drives_in_the_direction_that_is_wanted(wanted, speed):
     command = decide(state=State(), wanted=wanted, limits=replace(LIMITS, max_linear_mps=speed)).command
     if command.speed_mps > 1e-300:  # below, numbers have fewer digits
-        angle = math.atan2(wanted.linear_y, wanted.linear_x)
-        assert math.atan2(command.linear_y, command.linear_x) == pytest.approx(angle, abs=1e-6)
+        angles = [math.atan2(each.linear_y, each.linear_x) for each in (command, wanted)]
+        assert math.remainder(angles[0] - angles[1], math.tau) == pytest.approx(0, abs=1e-6)
 
 
 @given(some_readings, limits_of_motion, some.sampled_from(sorted(FAULTS)))

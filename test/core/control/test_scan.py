@@ -88,6 +88,7 @@ def test_the_message_is_not_written_into():
         ([1.0] * 8, {'range_min': NAN}, 'got nan and 10.0'),
         ([1.0] * 8, {'range_max': NAN}, 'got 0.1 and nan'),
         ([1.0] * 8, {'range_max': 0.0}, 'got 0.1 and 0.0'),
+        ([1.0] * 8, {'range_min': 10.0}, 'expected range_min .* below range_max, got 10.0 and 10.0'),
         ([1.0] * 8, {'range_min': -1.0}, 'got -1.0 and 10.0'),
         ([1.0] * 80, {'angle_increment': 0.1}, 'expected at most 65 ranges, .* steps of 0.1 rad, got 80'),
         ([1.0] * 40, {'angle_increment': 0.1, 'angle_max': 0.0}, 'expected 32 ranges .* got 40'),
@@ -150,6 +151,13 @@ def test_a_sector_may_be_where_the_scanner_does_not_look():
     assert math.isnan(found[0]) and found[1:3] == [1, 1] and math.isnan(found[3])
 
 
+def test_a_fine_slice_has_the_range_of_a_beam_up_to_half_a_step_away():
+    half_turn = {'angle_min': 0.0, 'angle_increment': math.pi / 180}
+    scan = read_scan([1.0] * 91, **half_turn, range_min=0, range_max=9)
+    assert slices(scan, 1, (90.3, 90.5)) == slices(scan, 1, (-0.5, -0.3)) == [1]
+    assert np.isnan([slices(scan, 1, (90.6, 90.8)), slices(scan, 1, (-0.8, -0.6))]).all()
+
+
 def test_beams_on_the_edges_of_a_sector_are_inside_although_angles_are_float32():
     step = np.float32(math.pi / 180)
     scan = read_scan(
@@ -161,6 +169,15 @@ def test_beams_on_the_edges_of_a_sector_are_inside_although_angles_are_float32()
     )
     assert slices(scan, 10, (-90, 90)) == list(range(1, 181, 18))
     assert slices(scan, 1, (89.999, 89.9999)) == [181]
+    assert slices(scan, 1, (-90, 90)) == [1]
+    to_the_edge = read_scan(
+        np.arange(181, 0, -1),
+        angle_min=float(np.float32(-math.pi / 2)),
+        angle_increment=float(step),
+        range_min=0,
+        range_max=1000,
+    )
+    assert slices(to_the_edge, 10, (-90, 90))[-1] == 1
 
 
 def test_a_scan_to_the_right_is_the_same_scan():
