@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
+from pathlib import Path
 
 from isaac_infer.core.control.safety import Reason, State
 from isaac_infer.core.control.schedule import Pace
@@ -15,7 +16,7 @@ from isaac_infer.jetson.pc import add_psutil
 from isaac_infer.jetson.sensors import read_temperatures
 from isaac_infer.params import ExecutorParams
 from isaac_infer.ros.diagnostics import ERROR, OK, PERCENTS, WARN, Report, report_values
-from isaac_infer.ros.perceiver import Perceiver
+from isaac_infer.ros.perceiver import Perceiver, Variant
 
 # What the robot stands for without a fault of anything.
 ORDERS = ('not_enabled', 'latched', 'obstacle')
@@ -33,7 +34,7 @@ class Doing:
     reasons: tuple[Reason, ...]  # why it stands; empty: it drives
     is_enabled: bool
     misses: int  # deadlines, of the control policy
-    policy_ms: Percentiles | None  # None: there is no policy
+    policy_ms: Percentiles | None  # None: no policy is open
     variant: VariantState
     load_level: str
     celsius: float | None
@@ -85,7 +86,7 @@ def control_values(doing: Doing, perceiver: Perceiver) -> dict[str, str]:
 
 def judge_perception(report: Report, perceiver: Perceiver, params: ExecutorParams) -> tuple[bytes, str]:
     """Give the level of the perception's health, and why."""
-    problems = ' | '.join(f'{each.name}: {each.problem}' for each in perceiver.variants if each.problem)
+    problems = ' | '.join(_problem_of(each) for each in perceiver.variants if each.problem)
     if not perceiver.ready:
         return (OK, 'opening the model') if perceiver.is_opening else (ERROR, problems)
     if report.recent.received and not report.recent.answered:
@@ -96,6 +97,11 @@ def judge_perception(report: Report, perceiver: Perceiver, params: ExecutorParam
     if limit_ms and mean_ms > limit_ms:
         return WARN, f'{mean_ms:.1f} ms per picture, more than {limit_ms:g}'
     return OK, f'{report.rate_hz:.1f} pictures per second by {_variant_name(perceiver)}'
+
+
+def _problem_of(variant: Variant) -> str:
+    is_named = Path(variant.name).name in variant.problem
+    return variant.problem if is_named else f'{variant.name}: {variant.problem}'
 
 
 def perception_values(report: Report, perceiver: Perceiver, doing: Doing) -> dict[str, str]:
