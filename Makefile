@@ -41,6 +41,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python tools/bench.py $(ARGS)
+	@$(BIN)/python tools/bench_robot.py
 
 # TensorRT and PyCUDA belong to the machine: these run with its own Python, not with .venv.
 NEEDS := cv2 numpy onnx onnxruntime pycuda pytest rich tensorrt yaml

@@ -10,7 +10,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import partial
-from math import nan
 from time import monotonic, sleep
 from typing import Any
 
@@ -28,10 +27,7 @@ from isaac_infer.core.control.safety import Readings, Reason, State, Verdict, go
 from isaac_infer.core.control.variants import VariantState, choose_variant
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.load_level import LEVELS
-from isaac_infer.core.text import counted, printable
-from isaac_infer.jetson.board import ROOT
-from isaac_infer.jetson.pc import add_psutil
-from isaac_infer.jetson.sensors import read_temperatures
+from isaac_infer.core.text import printable
 from isaac_infer.nodes._driving import (
     RuleDriver,
     command_of,
@@ -41,19 +37,23 @@ from isaac_infer.nodes._driving import (
     needs_of,
     scan_of,
 )
+from isaac_infer.nodes._executor_report import (
+    ORDERS,
+    Doing,
+    benchmark_text,
+    control_values,
+    figures,
+    hottest_celsius,
+    judge_control,
+    judge_perception,
+    perception_values,
+    status_text,
+)
 from isaac_infer.nodes._perceiving import open_perception
 from isaac_infer.params import ExecutorParams
 from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
-from isaac_infer.ros.diagnostics import (
-    ERROR,
-    OK,
-    WARN,
-    Report,
-    diagnostics_msg,
-    report_values,
-    wait_until_heard,
-)
+from isaac_infer.ros.diagnostics import Report, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
@@ -61,15 +61,13 @@ from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.perceiver import Perceiver, Variant, objects_msg
 from isaac_infer.ros.perception_node import LATCHED_QOS, RESULT_QOS, Answer
-from isaac_infer.ros.pilot import Pilot
+from isaac_infer.ros.pilot import Pilot, Policy
 from isaac_infer.ros.process import run_node
 from isaac_infer.ros.reminders import Reminders
 
 NAME = 'jetson_executor'
 HEARTBEAT_S = 0.1
 CLOSE_TIMEOUT_S = 2.0  # for a model that is busy at Ctrl-C; the robot stands before that
-# What the robot stands for without a fault of anything: its policy is waited for all the same.
-ORDERS = ('not_enabled', 'latched', 'obstacle')
 
 
 class JetsonExecutor(Node):
@@ -92,6 +90,7 @@ class JetsonExecutor(Node):
         self._lock = threading.Lock()  # around the state, and what is sent because of it
         self._state, self._is_enabled, self._is_closed = State(), False, False
         self._pilot: Pilot | None = None
+        self._bound: Policy | None = None  # whose needs are in the limits
         self._rule = RuleDriver()  # used where there is no policy
         try:
             self._parameters_of_node = NodeParameters(
@@ -137,7 +136,8 @@ class JetsonExecutor(Node):
             'imu': self._imu.newest,
             'command': self._wanted.newest,
         }
-        self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
+        if params.perception_model_path or params.control_model_path or 'image' in params.required_inputs:
+            self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
         if params.obey_load_level:
             self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -145,7 +145,11 @@ class JetsonExecutor(Node):
         self.create_service(Trigger, '~/reset', self._on_reset)
 
         if params.control_model_path:
-            self._pilot = Pilot(partial(load_policy, params, self._newest), self._note_error)
+            self._pilot = Pilot(
+                partial(load_policy, params, self._newest),
+                self._note_error,
+                priority=max(params.thread_priority - 1, 0),  # the control thread comes first
+            )
         names = [params.perception_model_path, *params.perception_variants]
         self._perceiver = Perceiver(
             [(name, partial(open_perception, name, params)) for name in names if name],
@@ -204,14 +208,18 @@ class JetsonExecutor(Node):
             wanted = self._rule.drive(params, self._scan.newest, self._wanted.newest, now_s)
             self._send(lambda: self._judge(wanted))
             return
+        if pilot.policy is not self._bound:  # it is open since the last period: what it needs is known
+            self._bound, self._limits = pilot.policy, params.safety_limits(self._required(params))
         # Where a fault is certain already, the stop does not wait for the policy.
         certain = self._judge(STOP, model_error=pilot.problem).reasons
         if any(reason.kind not in ORDERS for reason in certain):
             self._send(lambda: self._judge(STOP, model_error=pilot.problem))
             return
         share_s = params.deadline_share / params.execution_frequency
-        number = pilot.ask(is_anew=bool(self._reasons))
-        decision = pilot.answer(number, now_s + share_s)
+        decision = None
+        if not pilot.is_busy:  # else with an earlier question: nobody waits for that again
+            number = pilot.ask(is_anew=bool(self._reasons))
+            decision = pilot.answer(number, now_s + share_s)
         if decision is None:
             self._misses += 1
             missed = f'the control model did not answer within {share_s * 1e3:.1f} ms'
@@ -318,8 +326,6 @@ class JetsonExecutor(Node):
                         output.message, output.topic, RESULT_QOS
                     )
                 variant.is_ready = True
-        if self._pilot is not None:
-            self._limits = self.params.safety_limits(self._required(self.params))
         self._choose_variant()
 
     def _choose_variant(self) -> None:
@@ -371,75 +377,58 @@ class JetsonExecutor(Node):
     def _publish_health(self) -> None:
         self._report = report = self._perceiver.health.report()
         if self.params.performance_thresholds__max_temperature_c:
-            self._celsius = _hottest_celsius()
+            self._celsius = hottest_celsius()
         self._publish_status()
-        self._stats.publish(figures_msg(self._figures(report)))
+        self._warn()
+        doing = self._doing()
+        self._stats.publish(figures_msg(figures(doing, report, self._perceiver)))
         stamp = self.get_clock().now().to_msg()
         name = self.get_fully_qualified_name().lstrip('/')
-        level, text = self._judge_control()
-        pilot = self._pilot
+        level, text = judge_control(doing)
+        values = {**control_values(doing, self._perceiver), **self._input_values()}
+        backend = self._pilot.backend if self._pilot else ''
         self._diagnostics.publish(
-            diagnostics_msg(
-                f'{name}: control_output', level, text, self._control_values(), stamp=stamp,
-                hardware_id=pilot.backend if pilot else '',
-            )
-        )  # fmt: skip
+            diagnostics_msg(f'{name}: control_output', level, text, values, stamp=stamp, hardware_id=backend)
+        )
         if self._perceiver.variants:
-            level, text = self._judge_perception(report)
+            level, text = judge_perception(report, self._perceiver, self.params)
+            values = perception_values(report, self._perceiver, doing)
             self._diagnostics.publish(
-                diagnostics_msg(
-                    f'{name}: perception_output', level, text, self._perception_values(report), stamp=stamp
-                )
+                diagnostics_msg(f'{name}: perception_output', level, text, values, stamp=stamp)
             )
-        self._benchmark(report)
+        pause_s = self.params.benchmark_interval - HEARTBEAT_S  # this is called once a second, about
+        if self.params.enable_benchmarking and monotonic() - self._benchmark_s > pause_s:
+            self._benchmark_s = monotonic()
+            self.get_logger().info(benchmark_text(doing, report))
+
+    def _doing(self) -> Doing:
+        return Doing(
+            params=self.params,
+            pace=self._loop.pace(),
+            state=self._state,
+            reasons=self._reasons,
+            is_enabled=self._is_enabled,
+            misses=self._misses,
+            policy_ms=self._pilot.percentiles_ms() if self._pilot and self._pilot.policy else None,
+            variant=self._variant,
+            load_level=self._level,
+            celsius=self._celsius,
+            note=self._loop.note,
+        )
+
+    def _warn(self) -> None:
+        """Say in the log what is in diagnostics, too: why it stands, and what is not as it was asked for."""
+        faults = [reason for reason in self._reasons if reason.kind not in ORDERS]
+        texts = [status_text(self.params, self._reasons)] if faults and self._is_enabled else []
+        for text in (*texts, self._loop.note):
+            if text and self._reminders.is_due(text):
+                self.get_logger().warning(text)
 
     def _publish_status(self) -> None:
-        self._status.publish(String(data=self._status_text()))
+        self._status.publish(String(data=status_text(self.params, self._reasons)))
 
-    def _status_text(self) -> str:
-        if self._reasons:
-            return 'standing: ' + '; '.join(reason.text for reason in self._reasons)
-        return f'driving by {self.params.control_model_path or "the obstacle rule"}'
-
-    def _judge_control(self) -> tuple[bytes, str]:
-        faults = [reason for reason in self._reasons if reason.kind not in ORDERS]
-        if faults:
-            text = self._status_text()
-            if self._is_enabled and self._reminders.is_due(text):
-                self.get_logger().warning(text)
-            return ERROR, text
-        pace = self._loop.pace()
-        if pace.overruns:
-            return WARN, f'{counted(pace.overruns, "period")} missed lately; {self._status_text()}'
-        if note := self._loop.note:
-            if self._reminders.is_due(note):
-                self.get_logger().warning(note)
-            return WARN, note
-        return (WARN if self._state.latched else OK), self._status_text()
-
-    def _control_values(self) -> dict[str, str]:
-        pace, last = self._loop.pace(), self._state.last
-        values = {
-            'rate_hz': f'{pace.rate_hz:.2f}',
-            'jitter_ms_p50': f'{pace.jitter_ms_p50:.3f}',
-            'jitter_ms_p99': f'{pace.jitter_ms_p99:.3f}',
-            'overruns': str(pace.total_overruns),
-            'overruns_lately': str(pace.overruns),
-            'deadline_missed': str(self._misses),
-            'is_enabled': str(self._is_enabled).lower(),
-            'latched': self._state.latched,
-            'reasons': ' '.join(reason.name for reason in self._reasons),
-            'linear_x_mps': f'{last.linear_x:.3f}',
-            'linear_y_mps': f'{last.linear_y:.3f}',
-            'angular_z_radps': f'{last.angular_z:.3f}',
-            'control_model': self.params.control_model_path or 'none: the obstacle rule',
-            'variant': self._variant_name(),
-            'load_level': self._level,
-        }
-        if self._pilot is not None:
-            for percent, time_ms in zip((50, 95, 99), self._pilot.percentiles_ms()):
-                values[f'policy_ms_p{percent}'] = f'{time_ms:.3f}'
-        now_s, now_ns = monotonic(), self.get_clock().now().nanoseconds
+    def _input_values(self) -> dict[str, str]:
+        now_s, now_ns, values = monotonic(), self.get_clock().now().nanoseconds, {}
         for name, newest in self._newest.items():
             age_s = newest.age_s(now_s, now_ns)
             values[f'{name}_received'] = str(newest.count)
@@ -448,99 +437,12 @@ class JetsonExecutor(Node):
                 values[f'{name}_problem'] = newest.problem
         return values
 
-    def _judge_perception(self, report: Report) -> tuple[bytes, str]:
-        perceiver = self._perceiver
-        problems = [f'{each.name}: {each.problem}' for each in perceiver.variants if each.problem]
-        if not perceiver.ready:
-            return (OK, 'opening the model') if perceiver.is_opening else (ERROR, ' | '.join(problems))
-        if report.recent.received and not report.recent.answered:
-            return (
-                ERROR,
-                f'none of {counted(report.recent.received, "picture")} answered; {report.last_error}',
-            )
-        if problems:
-            return WARN, ' | '.join(problems)
-        limits = self.params.variant_limits()
-        mean_ms = perceiver.readings((0.0, 0.0)).mean_ms
-        if limits.mean_ms and mean_ms > limits.mean_ms:
-            return WARN, f'{mean_ms:.1f} ms per picture, more than {limits.mean_ms:g}'
-        return OK, f'{report.rate_hz:.1f} pictures per second by {self._variant_name()}'
-
-    def _perception_values(self, report: Report) -> dict[str, str]:
-        variant = self._perceiver.current
-        values = {'variant': self._variant_name(), 'variant_reason': self._variant.reason}
-        if variant is not None and variant.opened is not None:
-            pipeline = variant.opened.loaded.pipeline
-            values |= {
-                **variant.opened.loaded.facts,
-                'backend': pipeline.session.backend,
-                'fallbacks': ' '.join(pipeline.fallbacks),
-                'decoder': pipeline.spec.decoder,
-            }
-        return {**values, **report_values(report)}
-
-    def _variant_name(self) -> str:
-        variant = self._perceiver.current
-        return variant.name if variant else ''
-
-    def _figures(self, report: Report) -> dict[str, float | None]:
-        pace = self._loop.pace()
-        figures: dict[str, float | None] = {
-            'control_rate_hz': pace.rate_hz,
-            'control_jitter_p50_ms': pace.jitter_ms_p50,
-            'control_jitter_p99_ms': pace.jitter_ms_p99,
-            'control_overruns': float(pace.total_overruns),
-            'control_deadline_missed': float(self._misses),
-        }
-        policy_ms = self._pilot.percentiles_ms() if self._pilot else (nan, nan, nan)
-        nothing = (nan, nan, nan)
-        for stage, times_ms in {
-            'control_policy': policy_ms,
-            'perception': report.percentiles_ms.get('total', nothing),
-            'perception_prepare': report.percentiles_ms.get('prepare', nothing),
-            'perception_run': report.percentiles_ms.get('run', nothing),
-            'perception_decode': report.percentiles_ms.get('decode', nothing),
-        }.items():
-            figures |= {f'{stage}_p{percent}_ms': ms for percent, ms in zip((50, 95, 99), times_ms)}
-        return {
-            **figures,
-            'perception_rate_hz': report.rate_hz,
-            'perception_input_rate_hz': report.input_rate_hz,
-            'perception_answered': float(report.total.answered),
-            'variant_index': float(self._variant.index) if self._variant.index >= 0 else None,
-            'temperature_c': self._celsius,
-        }
-
-    def _benchmark(self, report: Report) -> None:
-        """Write the stages into the log, every benchmark_interval."""
-        params, now_s = self.params, monotonic()
-        if not params.enable_benchmarking or now_s - self._benchmark_s < params.benchmark_interval:
-            return
-        self._benchmark_s = now_s
-        pace = self._loop.pace()
-        control = f'control {pace.rate_hz:.1f} Hz, {counted(pace.overruns, "overrun")}'
-        parts = [f'{control}, jitter {pace.jitter_ms_p50:.2f}/-/{pace.jitter_ms_p99:.2f}']
-        if self._pilot is not None:
-            parts.append('policy ' + _listed(self._pilot.percentiles_ms()))
-        parts += [f'{stage} {_listed(times_ms)}' for stage, times_ms in report.percentiles_ms.items()]
-        self.get_logger().info('benchmark, p50/p95/p99 in ms: ' + '; '.join(parts))
-
 
 def _twist(command: Command) -> Twist:
     twist = Twist()
     twist.linear.x, twist.linear.y = command.linear_x, command.linear_y
     twist.angular.z = command.angular_z
     return twist
-
-
-def _listed(times_ms: tuple[float, float, float]) -> str:
-    return '/'.join(f'{time_ms:.2f}' for time_ms in times_ms)
-
-
-def _hottest_celsius() -> float | None:
-    """The temperature of the hottest part of the board; None: unknown."""
-    temperatures, _ = add_psutil(read_temperatures(ROOT), ())
-    return max((each.celsius for each in temperatures if each.celsius is not None), default=None)
 
 
 def main(args: list[str] | None = None) -> int:

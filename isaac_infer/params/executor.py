@@ -182,7 +182,11 @@ class ExecutorParams(Params):
         [], 'Cores that this process runs on; empty: all it may.', low=0, high=1023
     )
     thread_priority: int = param(
-        0, 'Real-time priority (SCHED_FIFO) of the control thread; 0: an ordinary thread.', low=0, high=99
+        0,
+        'Real-time priority (SCHED_FIFO) of the control thread, and one less of the control policy; 0: '
+        'ordinary threads.',
+        low=0,
+        high=99,
     )
     memory_reservation_mb: int = param(
         256,

@@ -49,24 +49,26 @@ class ControlLoop:
             raise TimeoutError(f'the control thread is busy for {timeout_s:g} s; leaving without it')
 
     def _run(self) -> None:
-        self._prefer()
+        self.note = prefer_this_thread(self._priority)
         self._schedule = schedule = Schedule(self._rate_hz, monotonic())
         while not self._closing.wait(max(schedule.due_s - monotonic(), 0)):
             self._tick(schedule.due_s)
             with self._lock:
                 schedule.done(monotonic())
 
-    def _prefer(self) -> None:
-        """Give this thread its priority, where the system permits it."""
-        if not self._priority:
-            return
-        try:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
-        except PermissionError:
-            self.note = (
-                f'thread_priority {self._priority} is not permitted here, the control thread is an ordinary '
-                'one; give the user "rtprio" in /etc/security/limits.conf, or set thread_priority to 0'
-            )
+
+def prefer_this_thread(priority: int) -> str:
+    """Make a real-time thread of this one (SCHED_FIFO), 0: leave it; say where that is not permitted."""
+    if not priority:
+        return ''
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except PermissionError:
+        return (
+            f'thread_priority: {priority} is not permitted here, so that the thread is an ordinary one; give '
+            'the user "rtprio" in /etc/security/limits.conf, or set it to 0'
+        )
+    return ''
 
 
 def bind_to_cores(cores: list[int]) -> None:

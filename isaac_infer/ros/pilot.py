@@ -7,12 +7,14 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
 from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.stats import Window
+from isaac_infer.ros.control_loop import prefer_this_thread
 from isaac_infer.ros.worker import Worker
 
 
@@ -48,8 +50,16 @@ class Decision:
 class Pilot:
     """Opens a policy and asks it, both in the thread that owns it: a policy that hangs holds up nobody."""
 
-    def __init__(self, load: Callable[[], Policy], note_error: Callable[[str], None]) -> None:
-        """Begin to open the policy; `note_error` takes what is of use to who looks for a fault."""
+    def __init__(
+        self, load: Callable[[], Policy], note_error: Callable[[str], None], *, priority: int = 0
+    ) -> None:
+        """Begin to open the policy.
+
+        Args:
+            load: opens it.
+            note_error: takes what is of use to who looks for a fault.
+            priority: of the thread once the policy is open, as of `ControlLoop`.
+        """
         self._note_error = note_error
         self._policy: Policy | None = None
         self._decision = Decision(error='the control model is being opened')
@@ -58,6 +68,9 @@ class Pilot:
         self._window = Window()
         self._worker: Worker[tuple[int, bool]] = Worker(self._decide)
         self._worker.call(load).add_done_callback(self._note_opened)
+        self._worker.call(
+            partial(prefer_this_thread, priority)
+        )  # the control thread says where it is refused
 
     @property
     def policy(self) -> Policy | None:
@@ -74,10 +87,15 @@ class Pilot:
         """Why nobody can be asked; empty: the policy is open."""
         return '' if self._policy else self._decision.error
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the last question has no answer yet."""
+        return self._decision.number < self._asked
+
     def ask(self, *, is_anew: bool) -> int:
         """Ask for a command, as `Policy.decide`; give the number of the question.
 
-        One that still waits is forgotten.
+        One that nobody has begun with is forgotten.
         """
         self._asked += 1
         if self._policy is not None:
