@@ -42,6 +42,7 @@ from isaac_infer.deploy.checks import (
     report_of,
     results_of,
     run_checks,
+    values_of,
 )
 from isaac_infer.deploy.manifest import POLICY, STAGES, Manifest, read_manifest, ros_names
 from isaac_infer.deploy.parts import checks_of
@@ -229,10 +230,7 @@ def results_table(results: Sequence[Result]) -> Table:
     table.columns[2].overflow = 'fold'
     for result in results:
         weight = '' if result.is_required else ' (optional)'
-        told = (
-            [] if _is_budget(result) else [f'{key} {_shown(value)}' for key, value in result.values.items()]
-        )
-        reason = [result.reason] if result.reason else []
+        told = '' if _is_budget(result) else values_of(result)  # it has a table of its own
         table.add_row(
             Text(printable(result.name)),
             Text(f'{result.outcome}{weight}', style=STYLES[result.outcome]),

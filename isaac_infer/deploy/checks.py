@@ -201,9 +201,8 @@ def _run_groups(
                         passed.add(check.name)
                     results.put(result)
             finally:
-                closing = _run(
-                    Check(f'closing after {group.checks[-1].name}', partial(_close, group)), passed
-                )
+                last = group.checks[-1].name if group.checks else 'no check'
+                closing = _run(Check(f'closing after {last}', partial(_close, group)), passed)
                 if closing.outcome != PASSED:
                     results.put(closing)
     finally:

@@ -125,6 +125,11 @@ class Listener:
             self._pause(0.05)
         self._pause(manifest.listen_s)
         self._end_s = monotonic()
+        budget = manifest.budget.nodes if manifest.budget is not None else ()
+        telling = [name for name in (*manifest.nodes, *budget) if self._publishes_diagnostics(name)]
+        until_s = monotonic() + DISCOVERY_S
+        while monotonic() < until_s and not all(map(self.statuses, telling)):
+            self._pause(0.05)
 
     def _pause(self, seconds: float) -> None:
         if self._cancelled.wait(seconds):
@@ -208,6 +213,14 @@ class Listener:
         self.listen()
         full_name = self.full_name(name).lstrip('/')
         return [status for key, status in self._statuses.items() if key.split(':')[0] == full_name]
+
+    def _publishes_diagnostics(self, name: str) -> bool:
+        namespace, _, base = self.full_name(name).rpartition('/')
+        try:
+            topics = self._node.get_publisher_names_and_types_by_node(base, namespace or '/')
+        except rclpy_implementation.NodeNameNonExistentError:
+            return False
+        return any(topic == '/diagnostics' for topic, _ in topics)
 
     def is_lifecycle(self, full_name: str) -> bool:
         namespace, _, name = full_name.rpartition('/')

@@ -1,17 +1,21 @@
 """Model checks, with real models: each passes, and each is made to fail."""
 
+import json
 import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import trt_stand_in
 from boards import plant
 from onnx import TensorProto, helper
 
+from isaac_infer.deploy import model_checks as module
 from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, model_checks
+from isaac_infer.engine.cache import BuildKey
 from isaac_infer.engine.load import file_sha256
 from models import save_model
 
@@ -102,6 +106,55 @@ def test_an_engine_that_is_cut_short_has_failed_by_its_header(tmp_path, content,
     assert results['plan'].outcome == FAILED
     assert message in results['plan'].reason
     assert results['load'].outcome == NOT_RUN
+
+
+@pytest.fixture
+def doubler(tmp_path, monkeypatch):
+    """An engine of the stand-ins: twice what it is given."""
+    network = trt_stand_in.Network(
+        {'scan': trt_stand_in.Tensor((4,))},
+        {'command': trt_stand_in.Tensor((4,))},
+        lambda given: {'command': 2 * given['scan'] + 1},
+    )
+    tensorrt = trt_stand_in.install(monkeypatch, network)
+    monkeypatch.setattr(module, 'find_tensorrt', lambda: tensorrt)
+    monkeypatch.setattr(module, 'installed_version', lambda tensorrt: trt_stand_in.VERSION)
+    path = tmp_path / 'policy.engine'
+    path.write_bytes(trt_stand_in.PLAN)
+    return path
+
+
+ENGINE = {'path': 'policy.engine', 'backend': 'tensorrt', 'task': 'policy', 'memory_mb': 1.0}
+
+
+def test_an_engine_passes_where_it_was_built(tmp_path, doubler):
+    plant(tmp_path, {'proc/meminfo': 'MemAvailable:    5852160 kB'})
+    np.savez(tmp_path / 'a.npz', **{f'{what}/command': np.ones(4) for what in ('zeros', 'sample')})
+    results = validated(tmp_path, **ENGINE, reference='a.npz')
+    assert outcomes(results) == dict.fromkeys(('file', 'plan', 'memory', 'load', 'zeros', 'sample'), PASSED)
+    assert results['plan'].values == {'built_by': '8.6.1', 'tensorrt': '8.6.1', 'gpu': 'stand-in'}
+    assert results['memory'].values['gpu_free_mb'] > 1000
+
+
+def test_an_engine_of_another_tensorrt_has_failed(tmp_path, doubler, monkeypatch):
+    monkeypatch.setattr(module, 'installed_version', lambda tensorrt: (10, 3, 0))
+    results = validated(tmp_path, **ENGINE)
+    assert 'built by TensorRT 8.6.1, this machine has 10.3.0' in results['plan'].reason
+    assert results['load'].outcome == NOT_RUN
+
+
+def test_an_engine_for_another_gpu_has_failed_unless_it_runs_on_others_too(tmp_path, doubler):
+    def write(key):
+        size = doubler.stat().st_size
+        content = {'key': key, 'facts': {}, 'digest': BuildKey(key).digest, 'bytes': size}
+        doubler.with_suffix('.json').write_text(json.dumps(content))
+
+    write({'gpu': 'Orin', 'hardware compatible': 'false'})
+    assert 'built for Orin, this machine has stand-in' in validated(tmp_path, **ENGINE)['plan'].reason
+    write({'gpu': 'Orin', 'hardware compatible': 'true'})
+    assert validated(tmp_path, **ENGINE)['plan'].outcome == PASSED
+    write({'gpu': 'stand-in', 'hardware compatible': 'false'})
+    assert validated(tmp_path, **ENGINE)['plan'].outcome == PASSED
 
 
 def test_a_truncated_model_does_not_load(tmp_path):
