@@ -65,7 +65,10 @@ class RobotSimulatorParams(Params):
     max_linear_mps2: float = param(2.0, 'How fast it can gain or lose speed.', low=0.01, high=1000.0)
     max_angular_radps2: float = param(8.0, 'How fast its turn can change.', low=0.01, high=1000.0)
     command_timeout_s: float = param(
-        0.25, 'Without a command for this long the base stops by itself.', low=0.01, high=60.0
+        0.17,
+        'Without a command for this long the base stops by itself: 5 periods at 30 Hz.',
+        low=0.01,
+        high=60.0,
     )
 
     fault: str = param(
