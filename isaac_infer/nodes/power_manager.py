@@ -87,13 +87,13 @@ class PowerManager(Node):
         self._seen: Seen | None = None
         self._failure = ''  # of the last reading
         try:
-            self._parameters = NodeParameters(
+            self._declared = NodeParameters(
                 self, PowerManagerParams, refusal=lambda: 'while it runs; start it again', apply=self._apply
             )
         except ParameterError:
             self.destroy_node()
             raise
-        params = self._parameters.value
+        params = self._declared.value
         self._root = Path(params.root)
         self._reader = BoardReader(self._root, asks_tool=False, slow_s=SLOW_S)
         self._missed = MissedDeadlines()
@@ -152,7 +152,7 @@ class PowerManager(Node):
 
     def _apply(self, params: PowerManagerParams) -> None:
         """Take new values; the mode that is pinned has to be one of this board."""
-        if params.pinned_mode and params.pinned_mode != self._parameters.value.pinned_mode:
+        if params.pinned_mode and params.pinned_mode != self._declared.value.pinned_mode:
             try:
                 find_mode(self._reader.modes.modes.values(), params.pinned_mode)
             except PowerModeError as error:
@@ -186,7 +186,7 @@ class PowerManager(Node):
         due_s = monotonic()
         while not self._closing.wait(max(due_s - monotonic(), 0)):
             # Due times lie on a grid; after a large delay it begins anew.
-            due_s = max(due_s, monotonic() - 1) + 1 / self._parameters.value.monitoring_frequency
+            due_s = max(due_s, monotonic() - 1) + 1 / self._declared.value.monitoring_frequency
             try:
                 self._look()
                 self._failure = ''
@@ -195,10 +195,10 @@ class PowerManager(Node):
                     str(error) if isinstance(error, IsaacInferError) else f'{type(error).__name__}: {error}'
                 )
                 self._failure = said
-                self._say(self.get_logger().error, said)
+                self._say(ERROR, said)
 
     def _look(self) -> None:
-        params, now_s = self._parameters.value, monotonic()
+        params, now_s = self._declared.value, monotonic()
         board = self._reader.read()
         mode = board.power_mode or self._told_mode
         if board.power_mode is None and board.power_modes and now_s - self._asked_s >= ASK_S:
@@ -248,12 +248,12 @@ class PowerManager(Node):
 
     def _decide(self, board: Board, mode: PowerMode | None, demand: Demand, now_s: float) -> tuple[str, str]:
         """Choose a mode and have it switched to; give the reason, and what has to be changed by somebody."""
-        params = self._parameters.value
+        params = self._declared.value
         try:
             ordered = self._order()
             pinned = find_mode(board.power_modes, params.pinned_mode) if params.pinned_mode else None
         except PowerModeError as error:
-            self._say(self.get_logger().error, str(error))
+            self._say(ERROR, str(error))
             return '', str(error)
         if self._tool is not None and self._tool.is_alive():
             return 'waiting for nvpmodel', ''
@@ -276,7 +276,7 @@ class PowerManager(Node):
             return choice.reason, ''
         if params.dry_run:
             self._last_switch = f'dry run: would switch to {choice.mode.name}: {choice.reason}'
-            self._say(self.get_logger().info, self._last_switch)
+            self._say(OK, self._last_switch)
         else:
             target = choice.mode
             self.get_logger().info(f'switching to {target.name}: {choice.reason}')
@@ -285,7 +285,7 @@ class PowerManager(Node):
 
     def _order(self) -> tuple[PowerMode, ...]:
         """Put the modes in order where they have changed."""
-        modes, params = self._reader.modes, self._parameters.value
+        modes, params = self._reader.modes, self._declared.value
         if self._ordered is None or self._ordered[0] is not modes:
             ordered = order_modes(
                 modes.modes.values(),
@@ -331,7 +331,7 @@ class PowerManager(Node):
         self._told_mode = read_mode(self._root, self._reader.modes)
 
     def _switch(self, target: PowerMode, modes: PowerModes) -> None:
-        params = self._parameters.value
+        params = self._declared.value
 
         def read_back() -> PowerMode | None:
             self._told_mode = read_mode(self._root, modes)
@@ -350,7 +350,7 @@ class PowerManager(Node):
             self._switch_error = ''
         except PowerModeError as error:
             self._last_switch = self._switch_error = str(error)
-            self._say(self.get_logger().error, str(error))
+            self._say(ERROR, str(error))
         else:
             self._last_switch, self._switch_error, self._reboot = f'switched to {target.name}', '', ''
             self._rebooting = frozenset()
@@ -360,7 +360,7 @@ class PowerManager(Node):
 
     def _publish_diagnostics(self) -> None:
         name = f'{self.get_fully_qualified_name().lstrip("/")}: power'
-        seen, params, stamp = self._seen, self._parameters.value, self.get_clock().now().to_msg()
+        seen, params, stamp = self._seen, self._declared.value, self.get_clock().now().to_msg()
         if seen is None:
             level, text = (ERROR, self._failure) if self._failure else (OK, 'not read yet')
             self._diagnostics.publish(diagnostics_msg(name, level, text, {}, stamp=stamp))
@@ -373,7 +373,7 @@ class PowerManager(Node):
         if seen.load_level != NORMAL:
             warnings.append(f'load level {seen.load_level}')
         for warning in warnings:
-            self._say(self.get_logger().warning, warning)
+            self._say(WARN, warning)
         level = ERROR if errors else WARN if warnings else OK
         values = {
             'power_mode': _named(seen.mode),
@@ -391,9 +391,16 @@ class PowerManager(Node):
             diagnostics_msg(name, level, text, values, stamp=stamp, hardware_id=seen.board.model or '')
         )
 
-    def _say(self, log: Callable[[str], object], text: str) -> None:
-        if self._reminders.is_due(text):
-            log(text)
+    def _say(self, level: bytes, text: str) -> None:
+        if not self._reminders.is_due(text):
+            return
+        # A line each, as rclpy refuses a line that logs at several levels.
+        if level == ERROR:
+            self.get_logger().error(text)
+        elif level == WARN:
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
 
 
 def _thresholds(params: PowerManagerParams) -> Thresholds:

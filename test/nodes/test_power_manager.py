@@ -261,8 +261,9 @@ def test_while_nvpmodel_hangs_the_board_is_watched_and_the_node_answers_and_ends
 @pytest.mark.parametrize('family', [orin_nx, agx_orin, thor])
 def test_boards_that_tell_less_are_watched_too(manage, family):
     manager = manage(family)
-    manager.wait_for('power mode')
-    assert manager.level == 'normal'
+    assert wait_until(lambda: manager.level == 'normal')
+    assert manager.figures()['power_w'] > 0
+    assert wait_until(lambda: manager.statuses)
     assert 'Traceback' not in manager.process.log
 
 
