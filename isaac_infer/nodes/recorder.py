@@ -60,7 +60,8 @@ class Recorder(Node):
         self._nodes: dict[str, dict[str, Any]] = {}
         self._statuses: dict[str, dict[str, Any]] = {}  # where a node has several
         self._texts: dict[str, Counter[str]] = {topic: Counter() for topic in self._params.text_topics}
-        self._last_texts: dict[str, str] = {}  # by topic
+        self._first_texts: dict[str, dict[str, str]] = {topic: {} for topic in self._texts}  # of each kind
+        self._last_kinds: dict[str, str] = {}  # by topic
         for kind, topic, callback, qos, is_raw in (
             (Image, 'image', self._on_image, qos_profile_sensor_data, True),
             (Detection2DArray, 'detections', self._on_detections, 100, False),
@@ -139,11 +140,11 @@ class Recorder(Node):
         self._class_names = [entry.class_name for entry in message.class_map]
 
     def _on_text(self, topic: str, message: String) -> None:
-        text = kind_of(message.data)
-        if text != self._last_texts.get(topic):
-            self._last_texts[topic] = text
-            if text in self._texts[topic] or len(self._texts[topic]) < MOST_TEXTS:
-                self._texts[topic][text] += 1
+        """Count a text that says something else than the one before; of those of a kind the first is kept."""
+        kind, firsts = kind_of(message.data), self._first_texts[topic]
+        if kind != self._last_kinds.get(topic) and (kind in firsts or len(firsts) < MOST_TEXTS):
+            self._texts[topic][firsts.setdefault(kind, message.data)] += 1
+        self._last_kinds[topic] = kind
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         namespace = f'{self.get_namespace()}/'.lstrip('/')  # nothing in the root namespace

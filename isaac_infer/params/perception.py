@@ -650,7 +650,9 @@ class RecorderParams(Params):
         12, 'Pictures on the contact sheet, spread evenly over the run, each once.', low=1, high=100
     )
     text_topics: list[str] = param(
-        [], 'Topics of std_msgs/String whose texts the report counts, each time that another one comes.'
+        [],
+        'Topics of std_msgs/String whose texts the report counts, each time that another one comes; what '
+        'differs in numbers only is one text.',
     )
     use_overlay: bool = param(
         False, 'Take the pictures of the contact sheet from overlay, as the node draws them.'
