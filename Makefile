@@ -15,6 +15,7 @@ DEMO := $${SOURCE:+--source "$$SOURCE"} $${MODEL:+--model "$$MODEL"} $${TASK:+--
 
 help:
 	@echo 'make demo    detection, segmentation or pose over ROS 2 [SOURCE=file|folder|video|rosbag2|/dev/videoN|rtsp://.. MODEL= TASK=detection|segmentation|pose FRAMES= RATE= OUT=]'
+	@echo 'make demo TASK=robot   a simulated robot drives among obstacles for a minute [FRAMES= RATE= OUT=]'
 	@echo 'make test    lint, types and all tests [ARGS="-k fit"]'
 	@echo 'make bench   measure on this machine [ARGS="..."]'
 	@echo 'make test-gpu, make bench-gpu   the same with TensorRT on a GPU, by PYTHON that has tensorrt and pycuda'
@@ -40,6 +41,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python tools/bench.py $(ARGS)
+	@$(BIN)/python tools/bench_robot.py
 
 # TensorRT and PyCUDA belong to the machine: these run with its own Python, not with .venv.
 NEEDS := cv2 numpy onnx onnxruntime pycuda pytest rich tensorrt yaml

@@ -104,6 +104,11 @@ def orin_nano(root):
                 ('VDD_CPU_GPU_CV', 4960, 1784),
                 ('VDD_SOC', 4960, 496),
             ),
+            **limits('1-0040', 1, max_ma=4000, crit_ma=5000),
+            **trips(3, ('critical', 104500), ('passive', 99000), ('active', 70000)),
+            **coolers(('pwm-fan', 2, 10), ('cpu-throttle-alert', 0, 2), ('gpu-throttle-alert', 0, 2)),
+            **over_currents(0, 2, 37),
+            'sys/kernel/nvpmodel_clk_cap/emc': 3199000000,
             'sys/class/hwmon/hwmon0/name': 'pwmfan',
             'sys/class/hwmon/hwmon0/pwm1': 77,
             'sys/class/hwmon/hwmon2/name': 'pwm_tach',
@@ -214,6 +219,40 @@ def rails(address, *channels):
             (f'curr{number}_input', milliamperes),
         )
     }
+
+
+def limits(address, channel, *, max_ma, crit_ma, alarms=(0, 0)):
+    """Give the files of the limits of a channel of an INA3221, in mA, and of the alarms of both."""
+    current = f'sys/bus/i2c/drivers/ina3221/{address}/hwmon/hwmon{address[-1]}/curr{channel}'
+    values = {'max': max_ma, 'crit': crit_ma, 'max_alarm': alarms[0], 'crit_alarm': alarms[1]}
+    return {f'{current}_{key}': value for key, value in values.items()}
+
+
+def trips(zone, *points):
+    """Give the files of the trip points of a thermal zone: type, millidegrees."""
+    point = f'sys/class/thermal/thermal_zone{zone}/trip_point'
+    return {
+        f'{point}_{number}_{key}': value
+        for number, (kind, temp) in enumerate(points)
+        for key, value in (('type', kind), ('temp', temp))
+    }
+
+
+def coolers(*devices):
+    """Give the files of cooling devices: type, state, highest state."""
+    folder = 'sys/class/thermal/cooling_device'
+    return {
+        f'{folder}{number}/{key}': value
+        for number, (kind, state, highest) in enumerate(devices)
+        for key, value in (('type', kind), ('cur_state', state), ('max_state', highest))
+    }
+
+
+def over_currents(*events):
+    """Give the files of the counters of over-currents."""
+    folder = 'sys/class/hwmon/hwmon3'
+    counters = {f'{folder}/oc{number}_event_cnt': count for number, count in enumerate(events, 1)}
+    return {f'{folder}/name': 'soctherm_oc', **counters}
 
 
 def gate(path):

@@ -22,8 +22,8 @@ MAY_IMPORT = {
 }
 # A package is named only in these rooms or files; every other third-party package is free outside core.
 ONLY_IN = {
-    'launch': {'ros/launching.py'},
-    'launch_ros': {'ros/launching.py'},
+    'launch': {'ros/launching.py', 'ros/launching_jetson.py'},
+    'launch_ros': {'ros/launching.py', 'ros/launching_jetson.py'},
     'lz4': {'core/bag.py'},
     'onnx': {'engine'},
     'onnxruntime': {'engine/ort.py', 'engine/quantise.py', 'engine/surgery.py'},

@@ -11,11 +11,12 @@ from isaac_infer.params import (
     ImageSourceParams,
     Params,
     PoseNodeParams,
+    PowerManagerParams,
     param,
     parameters,
 )
 
-KINDS = [DetectorParams, ImageSourceParams]
+KINDS = [DetectorParams, ImageSourceParams, PowerManagerParams]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -50,6 +51,20 @@ def test_every_parameter_has_a_known_type_a_valid_default_and_a_description(kind
 def test_a_bad_value_is_refused_with_what_was_expected(values, message):
     with pytest.raises(ParameterError, match=message):
         DetectorParams().changed(**values)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'critical_margin_celsius': 9}, 'expected at most hot_margin_celsius, which is 8, got 9'),
+        ({'minimal_margin_celsius': 6}, 'minimal_margin_celsius: expected at most reduced_'),
+        ({'nvpmodel_command': []}, 'nvpmodel_command: expected a program and its arguments'),
+        ({'nvpmodel_command': ['']}, 'nvpmodel_command: expected a program and its arguments'),
+    ],
+)  # fmt: skip
+def test_limits_of_the_power_manager_that_contradict_one_another_are_refused(values, message):
+    with pytest.raises(ParameterError, match=message):
+        PowerManagerParams().changed(**values)
 
 
 def test_a_whole_number_is_welcome_where_a_float_is_declared():

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from isaac_infer.params import (
     DetectorParams,
+    ExecutorParams,
     ImageSourceParams,
     Parameter,
     Params,
     PoseNodeParams,
+    PowerManagerParams,
     RecorderParams,
+    RobotSimulatorParams,
     SegmentationNodeParams,
     ValidatorParams,
     parameters,
@@ -25,8 +28,11 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
     'segmentation_node': (SegmentationNodeParams, ROOT / 'config' / 'segmentation.yaml'),
     'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
+    'jetson_executor': (ExecutorParams, ROOT / 'config' / 'jetson_executor.yaml'),
     'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
+    'power_manager': (PowerManagerParams, ROOT / 'config' / 'power_manager.yaml'),
     'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
+    'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),
     'deployment_validator': (ValidatorParams, ROOT / 'config' / 'deployment_validator.yaml'),
 }
 README = ROOT / 'README.md'

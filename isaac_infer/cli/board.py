@@ -22,7 +22,8 @@ from isaac_infer.core.text import printable
 from isaac_infer.jetson.board import Board, BoardReader
 from isaac_infer.jetson.cpu import Core
 from isaac_infer.jetson.gpu import Gpu
-from isaac_infer.jetson.nvpmodel import PowerMode
+from isaac_infer.jetson.nvpmodel import PowerMode, needs_reboot
+from isaac_infer.jetson.sensors import Rail
 
 MEASURED_S = 0.5  # over which the load of the CPU is taken, where it is asked for once
 REFRESH_S = 1.0
@@ -86,21 +87,55 @@ def _rows(board: Board) -> Iterator[tuple[str, str]]:
     yield 'JetPack', f'{_or_unknown(board.jetpack)}, L4T {_or_unknown(board.l4t)}'
     yield 'power mode', _mode(board.power_mode)
     yield 'default mode', _mode(board.default_power_mode)
+    for mode in board.power_modes:
+        if mode != board.power_mode:
+            yield 'other mode', _mode(mode) + _reboot(board.power_mode, mode)
     yield 'clocks fixed', {None: UNKNOWN, False: 'no', True: 'yes'}[board.are_clocks_fixed]
     yield 'GPU', f'{_percent(board.gpu.load_percent)}, {_clock(board.gpu)}'
     yield 'CPU', _percent(board.cpu.load_percent)
     for core in board.cpu.cores:
         is_off = core.is_online is False
         yield f'CPU {core.number}', 'off' if is_off else f'{_percent(core.load_percent)}, {_clock(core)}'
+    if board.gpu.memory_total_bytes is not None:
+        free = board.gpu.memory_total_bytes - (board.gpu.memory_used_bytes or 0)
+        yield 'GPU memory', _used(board.gpu.memory_total_bytes, free)
     yield 'RAM', _used(memory.ram_total_bytes, memory.ram_available_bytes)
+    yield 'RAM clock', f'{_mhz(memory.clock_hz)} of up to {_mhz(memory.max_clock_hz)} MHz'
     yield 'swap', _used(memory.swap_total_bytes, memory.swap_free_bytes)
     heat = [f'{sensor.name} {_number(sensor.celsius, "C", digits=1)}' for sensor in board.temperatures]
+    if board.gpu.celsius is not None:
+        heat.append(f'{board.gpu.name} {board.gpu.celsius:.1f} C')
     yield 'temperatures', ', '.join(heat) or UNKNOWN
+    yield 'throttling', _throttling(board)
     yield 'power', _number(power.total_w, 'W', digits=2)
     rails = [f'{rail.name} {_number(rail.power_w, "W", digits=2)}' for rail in power.rails]
     yield 'rails', ', '.join(rails) or UNKNOWN
+    yield 'limits', ', '.join(map(_limits, filter(_has_limits, power.rails))) or UNKNOWN
+    counts = [f'{each.name} {_or_unknown(each.events)}' for each in board.over_currents]
+    yield 'over-currents', ', '.join(counts) or UNKNOWN
     fans = [f'{_percent(fan.speed_percent, "speed")}, {_number(fan.rpm, "rpm")}' for fan in board.fans]
-    yield 'fans', '; '.join(fans) or UNKNOWN
+    profile = f', profile {board.fan_profile}' if board.fan_profile else ''
+    yield 'fans', ('; '.join(fans) or UNKNOWN) + profile
+
+
+def _throttling(board: Board) -> str:
+    slowed = [throttle for throttle in board.throttles if throttle.state]
+    named = [f'{each.name} {each.state} of {_or_unknown(each.max_state)}' for each in slowed]
+    return ', '.join(named) or {None: UNKNOWN, False: 'no', True: 'yes'}[board.is_throttling]
+
+
+def _has_limits(rail: Rail) -> bool:
+    return rail.max_a is not None or rail.crit_a is not None
+
+
+def _limits(rail: Rail) -> str:
+    """Say what a rail draws, what it may draw on average and at a moment, and its alarms."""
+    now, average, moment = (
+        _number(value, 'A', digits=2) for value in (rail.current_a, rail.max_a, rail.crit_a)
+    )
+    alarms = [name for name, is_on in (('max', rail.is_above_max), ('crit', rail.is_above_crit)) if is_on]
+    alarm = f', ALARM {" and ".join(alarms)}' if alarms else ''
+    return f'{rail.name} {now}, max {average}, crit {moment}{alarm}'
 
 
 def _or_unknown(value: object) -> str:
@@ -135,6 +170,10 @@ def _used(total_bytes: int | None, free_bytes: int | None) -> str:
 
 def _gib(size_bytes: int | None) -> str:
     return UNKNOWN if size_bytes is None else f'{size_bytes / (1 << 30):.2f}'
+
+
+def _reboot(current: PowerMode | None, target: PowerMode) -> str:
+    return ', needs a reboot' if current is not None and needs_reboot(current, target) else ''
 
 
 def _mode(mode: PowerMode | None) -> str:

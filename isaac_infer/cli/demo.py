@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.columns import Columns
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from isaac_infer.cli import demo_robot
 from isaac_infer.cli.console import PLAIN, show_note, unfolded
+from isaac_infer.cli.demo_nodes import (
+    REPORT,
+    DemoError,
+    Nodes,
+    check_replaceable,
+    ignore_interrupts,
+    progress,
+    read_report,
+    running,
+    write_result,
+)
 from isaac_infer.cli.models import (
     DEFAULT_MODEL,
     add_model_argument,
@@ -33,11 +41,9 @@ from isaac_infer.cli.models import (
 )
 from isaac_infer.cli.options import add_options, given_values
 from isaac_infer.cli.report import show_written
-from isaac_infer.core.child import main_of, python_command, python_environment
-from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.core.source import DRAWN, HUMANOIDS, SYNTHETIC, is_picture, is_stream, open_source
 from isaac_infer.core.text import counted, without_commands
-from isaac_infer.engine.files import is_report, working_folder, write_whole
+from isaac_infer.engine.files import working_folder
 from isaac_infer.engine.task import FIRST_TASK
 from isaac_infer.params import ImageSourceParams, TaskParams
 
@@ -49,28 +55,32 @@ BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
 # How nodes speak of pictures that did not come, and of those that they had no time for.
 LOST, BUSY = 'pictures lost on the way here: ', 'came while the model was busy'
 # After they came.
-DROPPED_HERE = 'dropped_busy', 'dropped_unpaired', 'dropped_bad_image', 'dropped_failed', 'dropped_inactive'
+DROPPED_HERE = (
+    'dropped_busy',
+    'dropped_unpaired',
+    'dropped_bad_image',
+    'dropped_failed',
+    'dropped_inactive',
+    'dropped_load_level',
+)
 # By task: the node, the topic of its answers, the model of this package, and the pictures that it knows.
 NODES = {
     'detection': ('detector_node', 'detections', DEFAULT_MODEL, SYNTHETIC),
     'segmentation': ('segmentation_node', 'detections', 'tabletop_instances.onnx', SYNTHETIC),
     'pose': ('pose_node', 'persons', 'humanoid_pose.onnx', HUMANOIDS),
 }
-CONTACT_SHEET, REPORT = 'contact_sheet.png', 'report.json'  # in the folder for the results
-STOP_TIMEOUT_S = 15.0  # nodes allow themselves ten: how long a node may take to end before it is killed
-
-
-class DemoError(IsaacInferError):
-    """The demo cannot go on; the message says which node failed and with what."""
+CONTACT_SHEET = 'contact_sheet.png'  # in the folder for the results
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `demo` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'demo',
-        help='run image source and model (detection, segmentation, pose) over ROS 2, show what they found',
+        help='run image source and model, or with --task robot a simulated robot, over ROS 2; show what came '
+        'of it',
         description='Runs the image source, the node of the task and a recorder as separate ROS 2 processes, '
-        'then prints what came of it and writes a contact sheet of annotated pictures.',
+        'then prints what came of it and writes a contact sheet of annotated pictures. With --task robot '
+        'a simulated robot drives among obstacles, and a map of the drive is written too.',
     )
     add_model_argument(parser)
     parser.add_argument(
@@ -81,7 +91,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--frames',
         type=int,
-        help=f'pictures to send (default: {FRAMES}, or each picture file once)',
+        help=f'pictures to send (default: {FRAMES}, or each picture file once; of the robot '
+        f'{demo_robot.SECONDS * RATE_HZ:g}, in {demo_robot.SECONDS:g} s)',
     )
     parser.add_argument(
         '--rate',
@@ -106,6 +117,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if pictures were answered, and none could not be read."""
+    if args.task == demo_robot.TASK:
+        return demo_robot.run(args)
     take_model_argument(args)
     check_task(args.task)
     model = given_values(args, TaskParams)
@@ -119,13 +132,7 @@ def run(args: argparse.Namespace) -> int:
     ImageSourceParams(
         source=args.source, frames=args.frames, rate=args.rate, width=args.width, height=args.height
     )
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-        _check_replaceable(args.out)
-    except OSError as error:
-        raise DemoError(
-            f'--out {args.out}: expected a folder that can be written to: {error.strerror}'
-        ) from error
+    check_replaceable(args.out, [CONTACT_SHEET], key='answered')
     console = unfolded(Console())
     console.print(
         f'{model_path(TaskParams(**model))} on {args.source}: '
@@ -146,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
         sheet = (folder / CONTACT_SHEET).read_bytes() if (folder / CONTACT_SHEET).exists() else b''
         results = {CONTACT_SHEET: sheet, REPORT: (json.dumps(report, indent=2) + '\n').encode()}
         for name, content in results.items():  # only now: what an earlier run wrote outlives one that fails
-            _write(args.out / name, content)
+            write_result(args.out / name, content)
             if content:
                 show_written(args.out / name, console)
     if is_interrupted:
@@ -155,26 +162,6 @@ def run(args: argparse.Namespace) -> int:
     is_short = _count(report, 'image_source', 'sent') < args.frames
     is_broken = _count(report, 'image_source', 'unreadable') and is_short
     return 0 if report['answered'] and not is_broken else 1
-
-
-def _write(place: Path, content: bytes) -> None:
-    """Put a result where an earlier one may be, which goes where there is none."""
-    try:
-        if content:
-            write_whole(place, content)
-        else:
-            place.unlink(missing_ok=True)
-    except OSError as error:
-        raise DemoError(f'{place}: cannot be written: {error.strerror}') from error
-
-
-def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace a report that is none of the demo's."""
-    for name in (CONTACT_SHEET, REPORT):
-        if (folder / name).is_dir():
-            raise DemoError(f'--out {folder}: {name} is a folder there; give another one')
-    if (folder / REPORT).exists() and not is_report(folder / REPORT, key='answered'):
-        raise DemoError(f'--out {folder}: {REPORT} there is none of the demo; give another folder')
 
 
 def _choose_pictures(args: argparse.Namespace) -> None:
@@ -221,7 +208,10 @@ def _play(
         node: {**_usual_values(task, args.source), **model},
         'image_source': {**picture_values, 'wait_for_subscribers': 2},
     }
-    with _running(nodes, folder, {'detections': answers}) as processes, _progress(console) as bar:
+    with running(folder) as started, progress(console) as bar:
+        for name, values in nodes.items():
+            started.start(name, values, remapped={'detections': answers} if name == 'recorder' else None)
+        processes = started.processes
         shown = bar.add_task('starting', total=args.frames)
         report: dict[str, Any] = {}
         last_news = time.monotonic()
@@ -229,8 +219,8 @@ def _play(
         try:
             while True:
                 time.sleep(0.1)
-                before, report = report, _read(report_path)
-                _check(processes, report, folder)
+                before, report = report, read_report(report_path)
+                _check(started, report)
                 if _counts(report) != _counts(before):
                     last_news = time.monotonic()
                 doing = 'answered' if report.get('answered') else _waiting_for(report)
@@ -242,18 +232,17 @@ def _play(
                 if processes['image_source'].poll() is not None and quiet_s > patience_s:
                     break
                 if not report.get('pictures') and quiet_s > START_TIMEOUT_S:
-                    raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{_last_words(folder)}')
+                    raise DemoError(f'no picture came within {START_TIMEOUT_S:g} s\n{started.last_words()}')
         except KeyboardInterrupt:
             is_interrupted = True
-        for number in (signal.SIGINT, signal.SIGTERM):  # now, one would lose what is about to be written
-            signal.signal(number, signal.SIG_IGN)
+        ignore_interrupts()
         if is_interrupted and not report.get('answered'):
             raise KeyboardInterrupt
         # Each hears the last words of those before it; the recorder writes the contact sheet on its way out.
         for name in reversed(nodes):
-            _stop(processes[name])
-        report = _read(report_path)
-        return {**report, 'warnings': _warnings(_logged(folder), report, node)}, is_interrupted
+            started.stop(name)
+        report = read_report(report_path)
+        return {**report, 'warnings': _warnings(started.warnings(), report, node)}, is_interrupted
 
 
 def _usual_values(task: str, source: str) -> dict[str, Any]:
@@ -262,14 +251,6 @@ def _usual_values(task: str, source: str) -> dict[str, Any]:
     if task == 'pose' and source in DRAWN:
         values['track'] = False  # nobody walks from one drawn scene into the next
     return values
-
-
-def _read(report_path: Path) -> dict[str, Any]:
-    try:
-        report: dict[str, Any] = json.loads(report_path.read_text())
-    except FileNotFoundError:  # the recorder has only just started
-        return {}
-    return report
 
 
 def _waiting_for(report: dict[str, Any]) -> str:
@@ -283,15 +264,6 @@ def _is_busy(report: dict[str, Any], node: str) -> bool:
     values = report.get('nodes', {}).get(node, {}).get('values', {})
     done = sum(int(count) for key, count in values.items() if key == 'answered' or key in DROPPED_HERE)
     return done < int(values.get('received', 0))
-
-
-def _logged(folder: Path) -> list[str]:
-    """What the nodes warned of, each only once."""
-    lines = [
-        line for log in sorted(folder.glob('*.log')) for line in log.read_text(errors='replace').split('\n')
-    ]
-    said = [line.split(']: ', 1)[-1] for line in lines if line.startswith(('[WARN]', '[ERROR]', '[FATAL]'))]
-    return list(dict.fromkeys(said))
 
 
 def _warnings(said: Sequence[str], report: dict[str, Any], node: str) -> list[str]:
@@ -323,90 +295,18 @@ def _counts(report: dict[str, Any]) -> tuple[int, int]:
     return report.get('pictures', 0), report.get('answered', 0)
 
 
-def _check(processes: dict[str, subprocess.Popen[str]], report: dict[str, Any], folder: Path) -> None:
+def _check(nodes: Nodes, report: dict[str, Any]) -> None:
     """Raise DemoError where a node has ended too early or says that it cannot work."""
-    for name, process in processes.items():
+    for name, process in nodes.processes.items():
         code = process.poll()
         # A source that could not read some of its pictures ends with 1, and the others are answered.
         is_done = name == 'image_source' and (code == 0 or (code == 1 and report.get('pictures')))
         if code is not None and not is_done:
-            raise DemoError(f'{name} ended with code {code}\n{_last_words(folder)}')
+            raise DemoError(f'{name} ended with code {code}\n{nodes.last_words()}')
     for name, status in report.get('nodes', {}).items():
         is_source = name == 'image_source'  # it goes on after a picture that it could not read
         if status['level'] == 'ERROR' and not report['answered'] and not is_source:
             raise DemoError(f'{name}: {status["message"]}')
-
-
-def _last_words(folder: Path, lines: int = 8) -> str:
-    """The end of every node's log."""
-    return '\n'.join(
-        f'{log.stem}: {line}'
-        for log in sorted(folder.glob('*.log'))
-        for line in log.read_text().splitlines()[-lines:]
-    )
-
-
-@contextlib.contextmanager
-def _running(
-    nodes: dict[str, dict[str, Any]], folder: Path, remapped: dict[str, str]
-) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Run nodes as processes, in a namespace of their own on this machine only; none is left at the end.
-
-    Args:
-        nodes: their parameters by name.
-        folder: for their parameter files and logs.
-        remapped: topics of the recorder, by the names that it knows.
-    """
-    is_humble = os.environ.get('ROS_DISTRO') == 'humble'  # later ones replaced its variable, and warn of it
-    localhost = {'ROS_LOCALHOST_ONLY': '1'} if is_humble else {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST'}
-    environment = {**localhost, **python_environment()}
-    namespace = f'/isaac_infer_demo_{os.getpid()}'
-    processes: dict[str, subprocess.Popen[str]] = {}
-    try:
-        for name, values in nodes.items():
-            parameters = folder / f'{name}.yaml'
-            parameters.write_text(_yaml({'/**': {'ros__parameters': values}}))
-            program = main_of(f'isaac_infer.nodes.{name}')
-            options = ['--ros-args', '-r', f'__ns:={namespace}', '--params-file', str(parameters)]
-            if name == 'recorder':
-                options += [word for topic, other in remapped.items() for word in ('-r', f'{topic}:={other}')]
-            with (folder / f'{name}.log').open('w') as log:
-                processes[name] = subprocess.Popen(
-                    python_command(program, *options, at_parents_end=signal.SIGTERM),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,  # the terminal's Ctrl-C is for the demo, which ends them in order
-                )
-        yield processes
-    finally:
-        for process in processes.values():
-            process.send_signal(signal.SIGINT)
-        for process in processes.values():
-            _stop(process)
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    """Write values as JSON that is YAML too, which wants characters in one escape and not in two halves."""
-    text = json.dumps(values, ensure_ascii=False)
-    return re.sub('[^ -~]', lambda match: f'\\U{ord(match[0]):08x}', text)
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a node the way Ctrl-C does, and by force where it does not listen."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _progress(console: Console) -> Progress:
-    count = TextColumn('{task.completed:.0f}/{task.total:.0f}')  # Ubuntu 22.04's rich has no column for it
-    columns = TextColumn('{task.description}'), BarColumn(), count, TimeElapsedColumn()
-    return Progress(*columns, console=console)
 
 
 def _show(report: dict[str, Any], node: str, console: Console) -> None:

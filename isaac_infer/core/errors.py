@@ -17,6 +17,10 @@ class TensorError(IsaacInferError):
     """An array does not have the shape, dtype or values that its tensor asks for."""
 
 
+class ScanError(IsaacInferError):
+    """A laser scan cannot be used: its angles or ranges are none, or nothing in it was measured."""
+
+
 class ModelError(IsaacInferError):
     """A model file cannot be loaded, or cannot be understood without help."""
 
@@ -31,3 +35,15 @@ class SessionError(IsaacInferError):
 
 class ParameterError(IsaacInferError):
     """A parameter has the wrong type, is out of range, unknown, or contradicts another."""
+
+
+class MessageError(IsaacInferError):
+    """A message contradicts itself, or lacks what is needed of it."""
+
+
+class PowerModeError(IsaacInferError):
+    """A power mode is unknown, or the board cannot be brought into it."""
+
+
+class RebootError(PowerModeError):
+    """A power mode takes a reboot, which is for people to decide."""

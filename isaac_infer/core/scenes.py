@@ -86,6 +86,47 @@ def draw_scene(
     return _with_truth(image, shown, owner, camera)
 
 
+class Cutout(NamedTuple):
+    """One object on its own, to be pasted into pictures."""
+
+    colour: np.ndarray  # (h, w, 3) uint8, BGR, multiplied by alpha
+    alpha: np.ndarray  # (h, w) uint8
+    foot_xy: tuple[float, float]  # where it stands, in pixels from the upper left corner
+    pixels_per_unit: float  # at the place where it stands
+
+
+def draw_object(name: str, seed: int, *, pixels_per_unit: float, elevation: float, look_seed: int) -> Cutout:
+    """Draw one member of a class as a camera sees it from afar.
+
+    Args:
+        name: of CLASS_NAMES.
+        seed: which one of its class; the figurines of most seeds look at the camera.
+        elevation: of the camera above it, radians.
+        look_seed: of the light, which should be one for all that stands in one picture.
+    """
+    distance = 12.0
+    size = round(6 * pixels_per_unit)  # the tallest of them has 3 units
+    view = _View(
+        0.0, elevation, distance, 0.0, np.array([0.0, 0.0, 1.0]), pixels_per_unit * distance / size, 0.0
+    )
+    camera = _camera(view, (size, size), 0.0)
+    key = np.random.default_rng(seed)
+    body = BUILDERS[name](key, int(np.clip(pixels_per_unit / 2, 20, 48)))
+    yaw = key.normal(-np.pi / 2, 0.6) if name == 'figurine' else key.uniform(0, 2 * np.pi)
+    thing = _Thing(CLASS_NAMES.index(name), (seed, 0), 0, 1.0, body, np.zeros(2), yaw, phase=0.0, flat=False)
+    sprite = _sprite(thing, _draw_look(np.random.default_rng(look_seed)), camera, 0.0)
+    assert sprite is not None  # it stands in the middle of the picture
+    foot, depth = camera.project(np.zeros(3))
+    x, y = (foot - (sprite.left, sprite.top)).tolist()
+    return Cutout(sprite.colour, sprite.alpha, (x, y), camera.focal / float(depth))
+
+
+def paste(image: np.ndarray, colour: np.ndarray, alpha: np.ndarray) -> None:
+    """Put a cutout, its colour multiplied by its alpha, onto a picture of the same size, in place."""
+    rest = cv2.merge([255 - alpha] * 3)
+    image[:] = cv2.add(cv2.multiply(image, rest, scale=1 / 255), colour)
+
+
 # --- plan: everything random about a scene, drawn once per seed ---------------------------------------------
 
 
@@ -150,8 +191,8 @@ def _plan(seed: int, size_hw: tuple[int, int], humanoids: bool) -> _Plan:
     view = _draw_view(rng)
     camera = _camera(view, size_hw, 0.0)
     corners = _draw_table(rng, camera)
-    table = _table_texture(rng)
-    wall = _wall_texture(rng)
+    table = table_texture(rng)
+    wall = wall_texture(rng)
     tone = np.array(cv2.mean(table)[:3])
     wanted = _wanted_humanoids(rng) if humanoids else _wanted_objects(rng)
     return _Plan(look, view, _place(rng, wanted, seed, camera, corners), wall, table, tone, corners)
@@ -473,8 +514,7 @@ def _overlap(sprite: _Sprite, size_hw: tuple[int, int]) -> tuple[tuple[slice, sl
 def _blend(image: np.ndarray, sprite: _Sprite) -> None:
     here, cut = _overlap(sprite, (image.shape[0], image.shape[1]))
     if image[here].size:
-        rest = cv2.merge([255 - sprite.alpha[cut]] * 3)
-        image[here] = cv2.add(cv2.multiply(image[here], rest, scale=1 / 255), sprite.colour[cut])
+        paste(image[here], sprite.colour[cut], sprite.alpha[cut])
 
 
 def _with_truth(image: np.ndarray, shown: list[_Sprite], owner: np.ndarray, camera: _Camera) -> Scene:
@@ -622,7 +662,7 @@ def _field(rng: Rng, rows: int, columns: int, size: int) -> np.ndarray:
     return cv2.resize(cells, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _table_texture(rng: Rng) -> np.ndarray:
+def table_texture(rng: Rng) -> np.ndarray:
     """Return a table top (1024, 1024, 3): one texture and its mirror images."""
     size = 512
     x = np.arange(size, dtype=np.float32)[None] / size
@@ -669,7 +709,7 @@ def _table_texture(rng: Rng) -> np.ndarray:
     return cv2.copyMakeBorder(texture, 0, size, 0, size, cv2.BORDER_REFLECT)
 
 
-def _wall_texture(rng: Rng) -> np.ndarray:
+def wall_texture(rng: Rng) -> np.ndarray:
     """Return a room out of focus, (80, 128, 3)."""
     height, width = 80, 128
     top, bottom = random_colour(rng, (0.02, 0.35), (0.35, 0.97)), random_colour(rng, (0.02, 0.35), (0.3, 0.8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,16 +162,28 @@ def check_spec(spec: ModelSpec) -> None:
     Raises:
         ValueError: says which one is not.
     """
-    image = spec.image
-    for holder, rules in ((image, _IMAGE_RULES), (spec, _MODEL_RULES)):
-        for name, is_possible in rules.items():
-            if not is_possible(getattr(holder, name)):
-                raise ValueError(f'{name} cannot be {getattr(holder, name)!r}')
+    check_image(spec.image)
+    _check_rules(spec, _MODEL_RULES)
+
+
+def check_image(image: ImageSpec) -> None:
+    """See that every value of it is one that a model can have.
+
+    Raises:
+        ValueError: says which one is not.
+    """
+    _check_rules(image, _IMAGE_RULES)
     if image.size_hw[0] * image.size_hw[1] > MAX_AREA:
         raise ValueError(f'size_hw cannot be {image.size_hw}')
     for name, values in (('mean', image.mean), ('std', image.std)):
         if len(values) not in (1, image.channels):
             raise ValueError(f'{name}: expected 1 or {image.channels} values, got {len(values)}')
+
+
+def _check_rules(holder: object, rules: Mapping[str, Callable[[object], bool]]) -> None:
+    for name, is_possible in rules.items():
+        if not is_possible(getattr(holder, name)):
+            raise ValueError(f'{name} cannot be {getattr(holder, name)!r}')
 
 
 def _is_text(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,11 @@ class TensorSpec:
 
     def __str__(self) -> str:
         return f'{self.name} {self.layout}'
+
+
+def listed(specs: Iterable[TensorSpec]) -> str:
+    """Name tensors for people: `images float32[1, 3, 640, 640], sizes int64[1, 2]`."""
+    return ', '.join(map(str, specs))
 
 
 def fits(shape: tuple[int, ...], pattern: tuple[int, ...]) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isaac_infer.jetson.sysfs import in_order, read_number, read_text
+from isaac_infer.jetson.sysfs import Tree, read_text, to_number
 
+_FOLDER = 'sys/devices/system/cpu'
 _ALL = 'cpu'  # the line of /proc/stat for all cores together
 _COUNTED = 8  # user, nice, system, idle, iowait, irq, softirq, steal; guests, which come after, are in user
 _IDLE = slice(3, 5)  # idle, iowait
@@ -65,29 +66,32 @@ def load_percent(before: Ticks | None, now: Ticks | None) -> float | None:
     return min(max(100 * (now.busy - before.busy) / (now.total - before.total), 0.0), 100.0)
 
 
-def read_cpu(root: Path, *, before: Mapping[str, Ticks], now: Mapping[str, Ticks]) -> Cpu:
+def read_cpu(tree: Tree, *, before: Mapping[str, Ticks], now: Mapping[str, Ticks]) -> Cpu:
     """Read the cores.
 
     Args:
         before, now: two readings of their ticks, for the load between them.
     """
-    folder = root / 'sys/devices/system/cpu'
-    online = _parse_list(read_text(folder / 'online'))
+    online = _parse_list(read_text(tree.root / _FOLDER / 'online'))
     cores = []
-    for place in in_order(folder.glob('cpu[0-9]*')):
+    now_hz: dict[str, int | None] = {}
+    for place in tree.find(_FOLDER, 'cpu[0-9]*'):
         if not place.name[3:].isdecimal():
             continue
         number = int(place.name[3:])
-        clocks = place / 'cpufreq'
+        # The cores of a cluster share their clocks.
+        clocks = tree.real(f'{place}/cpufreq')
+        if clocks not in now_hz:
+            now_hz[clocks] = _hz(read_text(f'{clocks}/scaling_cur_freq'))
         cores.append(
             Core(
                 number=number,
                 is_online=None if online is None else number in online,
                 load_percent=load_percent(before.get(place.name), now.get(place.name)),
-                clock_hz=_read_hz(clocks / 'scaling_cur_freq'),
-                min_clock_hz=_read_hz(clocks / 'scaling_min_freq'),
-                max_clock_hz=_read_hz(clocks / 'scaling_max_freq'),
-                governor=read_text(clocks / 'scaling_governor') or None,
+                clock_hz=now_hz[clocks],
+                min_clock_hz=_hz(tree.seldom(f'{clocks}/scaling_min_freq')),
+                max_clock_hz=_hz(tree.seldom(f'{clocks}/scaling_max_freq')),
+                governor=tree.seldom(f'{clocks}/scaling_governor') or None,
             )
         )
     return Cpu(load_percent(before.get(_ALL), now.get(_ALL)), tuple(cores))
@@ -101,6 +105,6 @@ def _parse_list(text: str | None) -> set[int] | None:
     return {number for each in ranges for number in range(each[0], each[-1] + 1)}
 
 
-def _read_hz(path: Path) -> int | None:
-    number = read_number(path)
+def _hz(text: str | None) -> int | None:
+    number = to_number(text)
     return None if number is None else number * 1000

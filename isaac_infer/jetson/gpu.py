@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from isaac_infer.jetson.sysfs import in_order, read_number, read_text
+from isaac_infer.jetson.sysfs import Tree, read_number, read_text
 
 # By JetPack: 6, 5, and 6 and 7 on other boards. A Thor has none of them.
 _LOADS = (
@@ -27,14 +27,17 @@ class Gpu:
     min_clock_hz: int | None
     max_clock_hz: int | None
     governor: str | None
+    # Of a card alone: the GPU of a Jetson has its thermal zone, and the RAM of the CPU.
+    celsius: float | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
 
 
-def read_gpu(root: Path) -> Gpu:
+def read_gpu(tree: Tree) -> Gpu:
     """Read load and clocks of the GPU."""
-    devfreq = root / 'sys/class/devfreq'
-    found = [place for pattern in _CLOCKS for place in in_order(devfreq.glob(pattern))]
+    found = [place for pattern in _CLOCKS for place in tree.find('sys/class/devfreq', pattern)]
     clocks = found[0] if found else None
-    loads = [root / name for name in _LOADS] + [place / 'device/load' for place in found]
+    loads = [tree.root / name for name in _LOADS] + [place / 'device/load' for place in found]
     return Gpu(
         name=clocks.name if clocks else None,
         load_percent=_read_load(loads),

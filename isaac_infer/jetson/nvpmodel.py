@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from isaac_infer.core.errors import PowerModeError
 from isaac_infer.jetson.sysfs import read_text, to_number
 
 CONF = 'etc/nvpmodel.conf'
@@ -100,11 +101,33 @@ def parse_status(text: str) -> int | None:
     return to_number(found[1]) if found else None
 
 
+def parse_fan_profile(text: str) -> str | None:
+    """Find the profile of the fan there, such as quiet; None where it is not said."""
+    found = re.search(r'\bfmode:(?:fan_mode_)?(\w+)', text, re.ASCII)
+    return found[1] if found else None
+
+
 def parse_query(text: str) -> PowerMode | None:
     """Find the current mode in what `nvpmodel -q` prints, among its warnings: its name, below it its ID."""
     found = re.search(r'NV Power Mode: (\S+)(?:.*\n)+?[ \t]*(\d+)[ \t\r]*$', text, re.ASCII | re.MULTILINE)
     number = to_number(found[2]) if found else None
     return PowerMode(number, found[1]) if found and number is not None else None
+
+
+def find_mode(modes: Iterable[PowerMode], name: str) -> PowerMode:
+    """Find a mode by its name.
+
+    Raises:
+        PowerModeError: there is none of that name.
+    """
+    known = {mode.name: mode for mode in modes}
+    if not known:
+        raise PowerModeError(
+            f'power mode {name!r}: expected a board with modes, but there is no {CONF} with some'
+        )
+    if name not in known:
+        raise PowerModeError(f'power mode {name!r}: expected one of {", ".join(map(str, known))}')
+    return known[name]
 
 
 def needs_reboot(current: PowerMode, target: PowerMode) -> bool:
@@ -117,12 +140,21 @@ def read_modes(root: Path) -> PowerModes:
     return parse_conf(read_text(root / CONF) or '')
 
 
-def read_mode(root: Path, modes: PowerModes) -> PowerMode | None:
-    """Read which mode the board is in, where need be from the tool itself; None where nobody tells."""
+def read_fan_profile(root: Path) -> str | None:
+    """Read which profile the fan has; None where nobody tells."""
+    return parse_fan_profile(read_text(root / STATUS) or '')
+
+
+def read_mode(root: Path, modes: PowerModes, *, asks_tool: bool = True) -> PowerMode | None:
+    """Read which mode the board is in; None where nobody tells.
+
+    Args:
+        asks_tool: where nothing is kept, ask the tool itself, which may take PATIENCE_S.
+    """
     number = parse_status(read_text(root / STATUS) or '')
     if number is not None:
         return modes.modes.get(number, PowerMode(number, None))
-    told = parse_query(_ask(root / TOOL))
+    told = parse_query(_ask(root / TOOL)) if asks_tool else None
     return None if told is None else modes.modes.get(told.id, told)
 
 

@@ -39,6 +39,8 @@ def add_nvml(gpu: Gpu) -> Gpu:
         name = ask(pynvml.nvmlDeviceGetName, card)
         clock_hz = _hz(ask(pynvml.nvmlDeviceGetClockInfo, card, pynvml.NVML_CLOCK_GRAPHICS))
         max_clock_hz = _hz(ask(pynvml.nvmlDeviceGetMaxClockInfo, card, pynvml.NVML_CLOCK_GRAPHICS))
+        celsius = ask(pynvml.nvmlDeviceGetTemperature, card, pynvml.NVML_TEMPERATURE_GPU)
+        memory = ask(pynvml.nvmlDeviceGetMemoryInfo, card)
     finally:
         ask(pynvml.nvmlShutdown)
     return replace(
@@ -47,6 +49,9 @@ def add_nvml(gpu: Gpu) -> Gpu:
         load_percent=None if use is None else float(use.gpu),
         clock_hz=clock_hz if gpu.clock_hz is None else gpu.clock_hz,
         max_clock_hz=max_clock_hz if gpu.max_clock_hz is None else gpu.max_clock_hz,
+        celsius=None if celsius is None else float(celsius),
+        memory_total_bytes=None if memory is None else memory.total,
+        memory_used_bytes=None if memory is None else memory.used,
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import sys
-import zlib
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,11 +17,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.draw import contact_sheet, draw_detections
 from isaac_infer.core.errors import FrameError, ParameterError
 from isaac_infer.core.record import Record
+from isaac_infer.core.signed import SUFFIXES, is_signed, signed
 from isaac_infer.core.text import counted
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
@@ -32,14 +33,12 @@ from isaac_infer.ros.images import frame_from_image_cdr, stamp_ns_of
 from isaac_infer.ros.messages import detections_from_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
-from isaac_infer.ros.reminders import Reminders
+from isaac_infer.ros.reminders import Reminders, kind_of
 
+NAME = 'recorder'
 PERIOD_S = 0.5  # of the report
+MOST_TEXTS = 1000  # of one topic
 PATIENCE_S = 5.0  # without an answer, before that is said
-SHEET_SUFFIXES = '.png', '.jpg', '.jpeg'
-SIGNATURE = b'Software\0isaac_infer recorder'  # as the texts of PNG files have it
-PNG_HEAD = 33  # bytes before the first text: magic and size
-JPEG_BEGIN = b'\xff\xd8'
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -47,7 +46,7 @@ class Recorder(Node):
     """Listens to `image`, `detections`, `label_info` and the diagnostics of the nodes in its namespace."""
 
     def __init__(self) -> None:
-        super().__init__('recorder')
+        super().__init__(NAME)
         self.exit_code = 0
         self._params: RecorderParams = NodeParameters(
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
@@ -59,6 +58,10 @@ class Recorder(Node):
         self._reminders = Reminders()
         self._class_names: list[str] = []
         self._nodes: dict[str, dict[str, Any]] = {}
+        self._statuses: dict[str, dict[str, Any]] = {}  # where a node has several
+        self._texts: dict[str, Counter[str]] = {topic: Counter() for topic in self._params.text_topics}
+        self._first_texts: dict[str, dict[str, str]] = {topic: {} for topic in self._texts}  # of each kind
+        self._last_kinds: dict[str, str] = {}  # by topic
         for kind, topic, callback, qos, is_raw in (
             (Image, 'image', self._on_image, qos_profile_sensor_data, True),
             (Detection2DArray, 'detections', self._on_detections, 100, False),
@@ -66,6 +69,9 @@ class Recorder(Node):
             (DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, False),
         ):
             self.create_subscription(kind, topic, partial(self._hear, topic, callback), qos, raw=is_raw)
+        for topic in self._texts:
+            hear = partial(self._hear, topic, partial(self._on_text, topic))
+            self.create_subscription(String, topic, hear, 100)
         if self._params.use_overlay:
             hear = partial(self._hear, 'overlay', self._on_overlay)
             self.create_subscription(Image, 'overlay', hear, qos_profile_sensor_data, raw=True)
@@ -133,6 +139,13 @@ class Recorder(Node):
     def _on_labels(self, message: LabelInfo) -> None:
         self._class_names = [entry.class_name for entry in message.class_map]
 
+    def _on_text(self, topic: str, message: String) -> None:
+        """Count a text that says something else than the one before; of those of a kind the first is kept."""
+        kind, firsts = kind_of(message.data), self._first_texts[topic]
+        if kind != self._last_kinds.get(topic) and (kind in firsts or len(firsts) < MOST_TEXTS):
+            self._texts[topic][firsts.setdefault(kind, message.data)] += 1
+        self._last_kinds[topic] = kind
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         namespace = f'{self.get_namespace()}/'.lstrip('/')  # nothing in the root namespace
         for status in message.status:
@@ -140,9 +153,9 @@ class Recorder(Node):
             if full_name.startswith(namespace):
                 values = {pair.key: pair.value for pair in status.values}
                 level = LEVEL_NAMES.get(status.level, 'unknown')
-                self._nodes[full_name.removeprefix(namespace)] = {
-                    'level': level, 'message': status.message, 'values': values
-                }  # fmt: skip
+                said = {'level': level, 'message': status.message, 'values': values}
+                self._nodes[full_name.removeprefix(namespace)] = said
+                self._statuses[status.name.removeprefix(namespace)] = said
 
     def _write_report(self) -> bool:
         p50, p95, p99 = self._record.latency_ms()
@@ -153,6 +166,8 @@ class Recorder(Node):
             'classes': dict(self._record.classes.most_common()),
             'latency_ms': {'p50': p50, 'p95': p95, 'p99': p99} if self._record.answered else None,
             'nodes': self._nodes,
+            'statuses': self._statuses,
+            'texts': {topic: dict(texts.most_common()) for topic, texts in self._texts.items()},
         }
         return self._write(Path(self._params.report), lambda: json.dumps(report, indent=1).encode())
 
@@ -184,42 +199,26 @@ class Recorder(Node):
             f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples
         ]
         sheet = contact_sheet(images, captions=captions)
-        return _signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]))
+        return signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]), by=NAME)
 
 
 def _check_writable(params: RecorderParams) -> None:
     """Find out at the start, not after the run, that a file cannot or may not be written."""
     report, sheet = params.report, params.contact_sheet
-    if sheet and Path(sheet).suffix.lower() not in SHEET_SUFFIXES and not Path(sheet).is_dir():
-        expected = ', '.join(SHEET_SUFFIXES)
+    if sheet and Path(sheet).suffix.lower() not in SUFFIXES and not Path(sheet).is_dir():
+        expected = ', '.join(SUFFIXES)
         raise ParameterError(f'contact_sheet: expected a file name with {expected}, got {sheet!r}')
     if report and sheet and os.path.realpath(report) == os.path.realpath(sheet):
         raise ParameterError(f'contact_sheet: {sheet} is the file of report, too; give another')
     if report:
         check_place(Path(report), 'report:', lambda path: is_report(path, key='answered'), 'report')
     if sheet:
-        check_place(Path(sheet), 'contact_sheet:', _is_sheet, 'contact sheet')
-
-
-def _signed(sheet: bytes) -> bytes:
-    """Put into a PNG or JPEG file who wrote it, so that no other picture is overwritten."""
-    if sheet.startswith(JPEG_BEGIN):
-        return JPEG_BEGIN + b'\xff\xfe' + struct.pack('>H', len(SIGNATURE) + 2) + SIGNATURE + sheet[2:]
-    chunk = b'tEXt' + SIGNATURE
-    framed = struct.pack('>I', len(SIGNATURE)) + chunk + struct.pack('>I', zlib.crc32(chunk))
-    return sheet[:PNG_HEAD] + framed + sheet[PNG_HEAD:]
-
-
-def _is_sheet(path: Path) -> bool:
-    """Tell whether a file is empty, or a contact sheet that was written here."""
-    with path.open('rb') as file:
-        head = file.read(PNG_HEAD + len(SIGNATURE) + 8)
-    return not head or SIGNATURE in head
+        check_place(Path(sheet), 'contact_sheet:', partial(is_signed, by=NAME), 'contact sheet')
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until Ctrl-C."""
-    return run_node('recorder', RecorderParams, lambda stop: Recorder(), args)
+    return run_node(NAME, RecorderParams, lambda stop: Recorder(), args)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ from isaac_infer.params.declare import (
     param,
     parameters,
 )
+from isaac_infer.params.executor import ExecutorParams
 from isaac_infer.params.perception import (
     DetectionParams,
     DetectorParams,
@@ -24,14 +25,18 @@ from isaac_infer.params.perception import (
     SegmentationParams,
     TaskParams,
 )
+from isaac_infer.params.power import PowerManagerParams
+from isaac_infer.params.robot import FAULTS, RobotSimulatorParams
 from isaac_infer.params.validator import PARTS, ValidatorParams
 
 __all__ = [
+    'FAULTS',
     'INTEGER_BITS',
     'PARTS',
     'TYPE_NAMES',
     'DetectionParams',
     'DetectorParams',
+    'ExecutorParams',
     'ImageSourceParams',
     'ModelParams',
     'Parameter',
@@ -41,7 +46,9 @@ __all__ = [
     'PersonParams',
     'PoseNodeParams',
     'PoseParams',
+    'PowerManagerParams',
     'RecorderParams',
+    'RobotSimulatorParams',
     'SegmentationNodeParams',
     'SegmentationParams',
     'TaskParams',

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 from isaac_infer.core.build_options import CALIBRATIONS, PRECISIONS, BuildOptions, EngineOptions, Shape
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES
+from isaac_infer.core.load_level import MINIMAL, REDUCED
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.smooth import Smoothing
 from isaac_infer.core.spec import (
@@ -492,6 +494,20 @@ class PerceptionNodeParams(Params):
         True, 'Write class names, or the numbers of persons, into the overlay.', live=True
     )
     overlay_scores: bool = param(True, 'Write scores into the overlay.', live=True)
+    obey_load_level: bool = param(
+        False, 'Work on fewer pictures while load_level, which power_manager publishes, says so.', live=True
+    )
+    reduced_rate_hz: float = param(
+        10.0, 'Pictures per second at load level reduced, at most.', low=0.01, high=1000.0, live=True
+    )
+    minimal_rate_hz: float = param(
+        2.0, 'Pictures per second at load level minimal, at most.', low=0.01, high=1000.0, live=True
+    )
+
+    def rate_limit_hz(self, load_level: str) -> float:
+        """Pictures per second at a load level; infinite where there is no limit."""
+        rates_hz = {REDUCED: self.reduced_rate_hz, MINIMAL: self.minimal_rate_hz}
+        return rates_hz.get(load_level, inf) if self.obey_load_level else inf
 
 
 @dataclass(frozen=True)
@@ -632,6 +648,11 @@ class RecorderParams(Params):
     )
     samples: int = param(
         12, 'Pictures on the contact sheet, spread evenly over the run, each once.', low=1, high=100
+    )
+    text_topics: list[str] = param(
+        [],
+        'Topics of std_msgs/String whose texts the report counts, each time that another one comes; what '
+        'differs in numbers only is one text.',
     )
     use_overlay: bool = param(
         False, 'Take the pictures of the contact sheet from overlay, as the node draws them.'

@@ -28,10 +28,10 @@ OTHERS = 'errors of other kinds'
 
 # Why a picture got no answer. LOST ones were never received; of the others and the answered ones, the sum is
 # what was received. UNPAIRED: what is needed of another node came first for a newer one, or too late.
-# INACTIVE: the node was deactivated before the answer was ready.
+# INACTIVE: the node was deactivated before the answer was ready. LOAD_LEVEL: left out to spare the board.
 BUSY, UNPAIRED, BAD_IMAGE, FAILED = 'busy', 'unpaired', 'bad_image', 'failed'
-INACTIVE, LOST = 'inactive', 'lost_in_transport'
-CAUSES = (BUSY, UNPAIRED, BAD_IMAGE, FAILED, INACTIVE, LOST)
+INACTIVE, LOAD_LEVEL, LOST = 'inactive', 'load_level', 'lost_in_transport'
+CAUSES = (BUSY, UNPAIRED, BAD_IMAGE, FAILED, INACTIVE, LOAD_LEVEL, LOST)
 
 
 @dataclass(frozen=True)

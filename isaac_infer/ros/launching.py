@@ -139,7 +139,7 @@ def describe(*kinds: Kind) -> Any:
 
     return LaunchDescription(
         [
-            *map(_declare, arguments_of(*kinds)),
+            *map(declare, arguments_of(*kinds)),
             *profile_actions(),
             OpaqueFunction(function=lambda context: list(nodes_of(context.launch_configurations, *kinds))),
         ]
@@ -183,18 +183,18 @@ def nodes_of(given: Mapping[str, str], *kinds: Kind) -> Iterator[Any]:
     }
     for kind in kinds:
         prefix = _prefix(kind, kinds)
-        if prefix and not _is_true(given[f'use_{kind.noun}']):
+        if prefix and not is_true(given[f'use_{kind.noun}']):
             continue
         overrides = overrides_of(given, kind, *kinds)
         yield Node(
             executable=kind.executable,
             name=name_of(given, f'{prefix}name'),
-            parameters=[file_of(given, f'{prefix}params_file'), *([_typed(overrides)] if overrides else [])],
+            parameters=[file_of(given, f'{prefix}params_file'), *([typed(overrides)] if overrides else [])],
             remappings=remappings_of(given, kind, *kinds),
             **shared,
         )
-    if _is_true(given['use_image_source']):
-        source = _typed({'source': given['source'], 'rate': number_of(given, 'rate')})
+    if is_true(given['use_image_source']):
+        source = typed({'source': given['source'], 'rate': number_of(given, 'rate')})
         remappings = [('image', given['image'])]
         yield Node(executable='image_source', parameters=[source], remappings=remappings, **shared)
 
@@ -206,7 +206,7 @@ def overrides_of(given: Mapping[str, str], kind: Kind, *kinds: Kind) -> dict[str
     overrides: dict[str, str | bool] = {
         parameter: given[name] for parameter, name in texts.items() if given[name]
     }
-    return overrides | ({'autostart': _is_true(given['autostart'])} if given['autostart'] else {})
+    return overrides | ({'autostart': is_true(given['autostart'])} if given['autostart'] else {})
 
 
 def remappings_of(given: Mapping[str, str], kind: Kind, *kinds: Kind) -> list[tuple[str, str]]:
@@ -253,18 +253,20 @@ def _prefix(kind: Kind, kinds: tuple[Kind, ...]) -> str:
     return f'{kind.noun}_' if len(kinds) > 1 else ''
 
 
-def _typed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def typed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Give parameters whose texts stay texts, whatever they look like in YAML."""
     from launch_ros.parameter_descriptions import ParameterValue
 
     return {name: ParameterValue(value, value_type=type(value)) for name, value in parameters.items()}
 
 
-def _is_true(text: str) -> bool:
+def is_true(text: str) -> bool:
+    """Tell which of BOOLEANS a text is."""
     return text.lower() == 'true'
 
 
-def _declare(argument: Argument) -> Any:
+def declare(argument: Argument) -> Any:
+    """Declare an argument of a launch file."""
     from launch.actions import DeclareLaunchArgument
     from launch.substitutions import PathJoinSubstitution
     from launch_ros.substitutions import FindPackageShare

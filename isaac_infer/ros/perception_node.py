@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
+from math import inf
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Protocol
 
@@ -27,12 +28,15 @@ from rclpy.qos import (
     qos_policy_name_from_kind,
 )
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.encodings import stamp_ns_from_cdr
 from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
+from isaac_infer.core.load_level import LEVELS, NORMAL
 from isaac_infer.core.pipeline import Pipeline
+from isaac_infer.core.rate_limit import RateLimit
 from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.text import counted, printable
 from isaac_infer.ros.diagnostics import (
@@ -41,6 +45,7 @@ from isaac_infer.ros.diagnostics import (
     ERROR,
     FAILED,
     INACTIVE,
+    LOAD_LEVEL,
     LOST,
     OK,
     UNPAIRED,
@@ -237,6 +242,7 @@ class PerceptionNode(LifecycleNode):
         self._picture_bytes = 0  # of the last one
         self._begun: deque[_Begun] = deque()  # used by the thread of the model only
         self._subscription: Any = None  # while the node is active
+        self._load_level, self._rate_limit = NORMAL, RateLimit()
         self._publishing = threading.Lock()  # held by who publishes answers, and by who ends that
         self._output_publishers: tuple[Any, ...] = ()  # one for each of the outputs, while configured
         self._label_publisher: Any = None
@@ -252,6 +258,7 @@ class PerceptionNode(LifecycleNode):
             if service.srv_name.endswith('/change_state'):
                 service.callback = partial(self._on_change_state, service.callback)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_timer(PERIOD_S, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self.params.autostart:
             # The model opens before the transition begins, so that the node answers while it is loaded.
@@ -501,6 +508,9 @@ class PerceptionNode(LifecycleNode):
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s, self._picture_bytes = monotonic(), len(cdr)
         self._health.received()
+        if not self._rate_limit.is_due(self._last_image_s, self.params.rate_limit_hz(self._load_level)):
+            self._health.dropped(LOAD_LEVEL)
+            return
         arrival = _Arrival(cdr, perf_counter_ns(), self._subscription)
         if self._partner is None:
             self._offer(arrival)
@@ -509,6 +519,21 @@ class PerceptionNode(LifecycleNode):
                 self._work_on(self._pairs.add_picture(stamp_ns_from_cdr(cdr), arrival))
                 self._expire()
         sleep(0)  # hands the interpreter to the worker now; the executor would keep it for a third of a ms
+
+    def _on_load_level(self, message: String) -> None:
+        level = message.data
+        if level not in LEVELS:
+            expected = f'load_level: expected one of {", ".join(LEVELS)}, got {printable(level[:40])!r}'
+            self._note_error(ParameterError(f'{expected}; it stays {self._load_level}'))
+            return
+        if level != self._load_level and self.params.obey_load_level:
+            self.get_logger().info(f'load_level {level}{self._limit_text(level)}')
+        self._load_level = level
+
+    def _limit_text(self, load_level: str) -> str:
+        """Say how many pictures a load level allows; empty where it allows all."""
+        rate_hz = self.params.rate_limit_hz(load_level)
+        return '' if rate_hz == inf else f': {rate_hz:g} pictures per second at most'
 
     def _on_partner(self, message: Any) -> None:
         if self._partner is not None:
@@ -722,6 +747,8 @@ class PerceptionNode(LifecycleNode):
             rate_hz, input_rate_hz = self._health.rates_hz()
             report = replace(report, rate_hz=rate_hz, input_rate_hz=input_rate_hz)
         values = {'state': self._state_machine.current_state[1], **self._facts}
+        if self.params.obey_load_level:
+            values['load_level'] = self._load_level
         backend = ''
         if self._pipeline is not None:
             session = self._pipeline.session
@@ -760,6 +787,8 @@ class PerceptionNode(LifecycleNode):
             rate += f' of {report.done_rate_hz:.1f}; {busy} came while the model was busy'
             if self._reminders.is_due(rate):
                 self.get_logger().warning(rate)
+        if limit := self._limit_text(self._load_level):
+            rate += f'; load_level {self._load_level}{limit}'
         if (unpaired := recent.dropped[UNPAIRED] - late) and self._partner is not None:
             topic = self._partner.topic
             gone = f'{unpaired} given up for newer ones: what {topic} says of them did not come in time'

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from boards import FAMILIES, orin_nano, plant, thor
+from boards import FAMILIES, coolers, limits, orin_nano, plant, thor
 from rich.console import Console
 
 from isaac_infer.cli import board as module
@@ -49,14 +49,28 @@ def test_the_table_has_the_state_of_the_board(tmp_path, on, capsys):
     assert rows['temperatures'] == 'cpu 46.1 C, gpu 50.5 C, cv0 45.0 C, tj 50.5 C'
     assert rows['power'] == '7.55 W'
     assert rows['rails'] == 'VDD_IN 7.55 W, VDD_CPU_GPU_CV 8.85 W, VDD_SOC 2.46 W'
-    assert rows['fans'] == '30%, 1350 rpm'
+    assert rows['other mode'].startswith('7W (ID 7), 1 cores') and rows['other mode'].endswith('a reboot')
+    assert rows['RAM clock'] == 'unknown of up to 3199 MHz'
+    assert rows['throttling'] == 'no'
+    assert rows['limits'] == 'VDD_IN 1.52 A, max 4.00 A, crit 5.00 A'
+    assert rows['over-currents'] == 'oc1 0, oc2 2, oc3 37'
+    assert rows['fans'] == '30%, 1350 rpm, profile quiet'
+
+
+def test_what_slows_the_board_down_and_alarms_are_shown_with_their_numbers(tmp_path, on, capsys):
+    root = plant(orin_nano(tmp_path), coolers(('gpu-throttle-alert', 1, 2), ('cpu-throttle-alert', 0, 2)))
+    on(plant(root, limits('1-0040', 1, max_ma=1500, crit_ma=5000, alarms=(1, 0))))
+    main(['board'])
+    rows = shown(capsys)
+    assert rows['throttling'] == 'gpu-throttle-alert 1 of 2'
+    assert rows['limits'] == 'VDD_IN 1.52 A, max 1.50 A, crit 5.00 A, ALARM max'
 
 
 def test_what_is_unknown_is_shown_as_unknown_and_not_as_zero(tmp_path, on, capsys):
     on(tmp_path)
     assert main(['board']) == 0
     rows = shown(capsys)
-    assert len(rows) == 13
+    assert len(rows) == 17
     assert all('unknown' in value for value in rows.values())
     assert not any('0' in value for value in rows.values())
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import time
@@ -10,50 +9,14 @@ from pathlib import Path
 
 import cv2
 import pytest
+from demos import COMMAND, demo, processes_of
 from full_disk import full_disk
 
 from isaac_infer.cli import demo as module
-from isaac_infer.core.child import main_of, python_command
+from isaac_infer.cli import demo_nodes
 from isaac_infer.core.scenes import draw_scene
 
 pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
-
-COMMAND = python_command(main_of('isaac_infer.cli.main'), 'demo')
-
-
-@pytest.fixture
-def environment(tmp_path):
-    domain = str(random.randrange(101, 200))
-    # What is killed leaves its files behind: here they go with the test.
-    folders = {'TMPDIR': str(tmp_path), 'ROS_LOG_DIR': str(tmp_path / 'log')}
-    return {**os.environ, **folders, 'ROS_DOMAIN_ID': domain, 'COLUMNS': '120'}
-
-
-def demo(environment, *arguments, cwd=None):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-
-
-def processes_of(environment):
-    """The processes that carry this environment's domain and belong to the demo."""
-    mark = f'ROS_DOMAIN_ID={environment["ROS_DOMAIN_ID"]}'.encode()
-    found = []
-    for folder in Path('/proc').glob('[0-9]*'):
-        try:
-            if mark in (folder / 'environ').read_bytes().split(b'\0'):
-                command = (folder / 'cmdline').read_bytes()
-                if b'isaac_infer.nodes' in command:
-                    found.append(command)
-        except OSError:  # it has ended meanwhile, or is not ours to read
-            continue
-    return found
 
 
 def test_every_picture_is_sent_answered_and_shown(environment, tmp_path):
@@ -132,8 +95,8 @@ def test_a_report_of_somebody_else_is_not_replaced(environment, tmp_path):
 
 def test_on_a_full_disk_the_results_of_an_earlier_demo_stay_and_the_disk_is_named(tmp_path):
     (tmp_path / 'sheet.png').write_bytes(b'earlier')
-    with full_disk(), pytest.raises(module.DemoError, match='sheet.png: cannot be written: File too'):
-        module._write(tmp_path / 'sheet.png', bytes(1000))
+    with full_disk(), pytest.raises(demo_nodes.DemoError, match='sheet.png: cannot be written: File too'):
+        demo_nodes.write_result(tmp_path / 'sheet.png', bytes(1000))
     assert (tmp_path / 'sheet.png').read_bytes() == b'earlier' and os.listdir(tmp_path) == ['sheet.png']
 
 

@@ -7,7 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from boards import FAMILIES, agx_orin, cpus, gate, orin_nano, orin_nx, plant, stat, thor
+from boards import (
+    FAMILIES,
+    agx_orin,
+    coolers,
+    cpus,
+    gate,
+    limits,
+    orin_nano,
+    orin_nx,
+    plant,
+    stat,
+    thor,
+    trips,
+    zones,
+)
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -25,13 +39,12 @@ def celsius(board):
 
 def test_of_an_empty_tree_nothing_is_known(tmp_path):
     board = asdict(read(tmp_path))
-    assert board.pop('gpu') == dict.fromkeys(
-        ['name', 'load_percent', 'clock_hz', 'min_clock_hz', 'max_clock_hz', 'governor']
-    )
+    assert set(board.pop('gpu').values()) == {None}
     assert board.pop('cpu') == {'load_percent': None, 'cores': ()}
     assert set(board.pop('memory').values()) == {None}
     assert board.pop('power') == {'total_w': None, 'rails': ()}
-    assert (board.pop('temperatures'), board.pop('fans')) == ((), ())
+    assert {board.pop(name) for name in ('temperatures', 'fans', 'throttles', 'over_currents')} == {()}
+    assert board.pop('power_modes') == ()
     assert set(board.values()) == {None}
 
 
@@ -162,6 +175,86 @@ def test_a_total_that_lacks_something_is_unknown(tmp_path, family, lost):
 def test_a_fan_has_what_it_is_told_and_what_it_does(tmp_path):
     (fan,) = read(orin_nano(tmp_path)).fans
     assert (fan.speed_percent, fan.rpm) == (30.2, 1350)
+
+
+def test_rails_have_their_limits_and_alarms(tmp_path):
+    root = orin_nano(tmp_path)
+    rail, *others = read(root).power.rails
+    assert (rail.max_a, rail.crit_a, rail.is_above_max, rail.is_above_crit) == (4, 5, False, False)
+    assert {(other.max_a, other.is_above_max, other.is_above_crit) for other in others} == {(None,) * 3}
+    plant(root, limits('1-0040', 1, max_ma=4000, crit_ma=5000, alarms=(1, 0)))
+    rail = read(root).power.rails[0]
+    assert (rail.is_above_max, rail.is_above_crit) == (True, False)
+
+
+def test_over_currents_are_counted_by_their_circuit(tmp_path):
+    over_currents = read(orin_nano(tmp_path)).over_currents
+    assert [(each.name, each.events) for each in over_currents] == [('oc1', 0), ('oc2', 2), ('oc3', 37)]
+
+
+def test_a_zone_throttles_from_its_lowest_passive_trip_point(tmp_path):
+    root = plant(tmp_path, zones(('cpu-thermal', 46000), ('tj-thermal', 50000), ('gpu-thermal', 40000)))
+    plant(root, trips(0, ('active', 50000), ('passive', 99000), ('passive', 95000), ('critical', 104500)))
+    plant(root, trips(1, ('critical', 104500), ('passive', 0)))
+    board = read(root)
+    assert [sensor.throttle_celsius for sensor in board.temperatures] == [95, None, None]
+    assert board.margin_celsius(99) == 49  # of cpu and tj, and of those the nearer
+    assert board.margin_celsius(97) == 47
+    assert read(tmp_path / 'empty').margin_celsius(99) is None
+
+
+def test_what_is_slowed_down_is_no_fan(tmp_path):
+    root = orin_nano(tmp_path)
+    board = read(root)
+    assert [throttle.name for throttle in board.throttles] == ['cpu-throttle-alert', 'gpu-throttle-alert']
+    assert board.is_throttling is False
+    plant(root, coolers(('pwm-fan', 9, 10), ('cpufreq-cpu0', 0, 24), ('gpu-throttle-alert', 1, 2)))
+    board = read(root)
+    assert [(each.name, each.state, each.max_state) for each in board.throttles] == [
+        ('cpufreq-cpu0', 0, 24),
+        ('gpu-throttle-alert', 1, 2),
+    ]
+    assert board.is_throttling is True
+    assert read(tmp_path / 'empty').is_throttling is None
+
+
+def test_the_clock_of_the_memory_is_read_where_root_asks_and_its_cap_always(tmp_path):
+    root = orin_nano(tmp_path)
+    assert (read(root).memory.clock_hz, read(root).memory.max_clock_hz) == (None, 3_199_000_000)
+    plant(
+        root, {'sys/kernel/debug/bpmp/debug/clk/emc/rate': 2133000000, 'sys/kernel/nvpmodel_clk_cap/emc': 0}
+    )
+    assert (read(root).memory.clock_hz, read(root).memory.max_clock_hz) == (2_133_000_000, None)
+
+
+@pytest.mark.parametrize(
+    ('status', 'profile'),
+    [('pmode:0001 fmode:fan_mode_quiet', 'quiet'), ('pmode:0001 fmode:cool', 'cool'), ('pmode:0001', None)],
+)
+def test_the_fan_has_a_profile_where_nvpmodel_keeps_one(tmp_path, status, profile):
+    assert read(plant(tmp_path, {'var/lib/nvpmodel/status': status})).fan_profile == profile
+
+
+def test_what_changes_slowly_is_read_again_after_a_while_and_the_rest_each_time(tmp_path):
+    root = orin_nano(tmp_path)
+    reader, always = BoardReader(root, slow_s=1e6), BoardReader(root)
+    before = reader.read()
+    plant(root, coolers(('cpu-throttle-alert', 1, 2)))
+    plant(root, zones(('cpu-thermal', 70000)))
+    after = reader.read()
+    assert (after.power, after.throttles) == (before.power, before.throttles)
+    assert celsius(after)['cpu'] == 70
+    assert always.read().is_throttling is True
+
+
+def test_nvpmodel_conf_is_read_again_where_it_has_changed(tmp_path):
+    root = orin_nano(tmp_path)
+    reader = BoardReader(root)
+    assert [mode.id for mode in reader.read().power_modes] == [0, 1, 2, 7]
+    plant(root, {'etc/nvpmodel.conf': '< POWER_MODEL ID=5 NAME=NEW >'})
+    assert [mode.name for mode in reader.read().power_modes] == ['NEW']
+    (root / 'etc/nvpmodel.conf').unlink()
+    assert reader.read().power_modes == ()
 
 
 def test_the_power_mode_comes_with_its_caps_and_the_default(tmp_path):

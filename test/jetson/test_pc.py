@@ -11,6 +11,7 @@ from isaac_infer.jetson.pc import add_nvml, add_psutil
 from isaac_infer.jetson.sensors import Fan, Temperature
 
 UNKNOWN = Gpu(None, None, None, None, None, None)
+MEASURED = (61.0, 16 << 30, 4 << 30)  # degrees, bytes, bytes
 THOR = Gpu('gpu-gpc-0', None, 314_000_000, 314_000_000, 1_575_000_000, 'nvhost_podgov')
 
 
@@ -28,6 +29,7 @@ def nvml(monkeypatch):
     stand_in = SimpleNamespace(
         NVMLError=NVMLError,
         NVML_CLOCK_GRAPHICS=0,
+        NVML_TEMPERATURE_GPU=0,
         is_open=False,
         nvmlInit=lambda: setattr(stand_in, 'is_open', True),
         nvmlShutdown=lambda: setattr(stand_in, 'is_open', False),
@@ -36,22 +38,27 @@ def nvml(monkeypatch):
         nvmlDeviceGetName=lambda card: b'NVIDIA Card',
         nvmlDeviceGetClockInfo=lambda card, clock: 1980,
         nvmlDeviceGetMaxClockInfo=lambda card, clock: 2100,
+        nvmlDeviceGetTemperature=lambda card, sensor: 61,
+        nvmlDeviceGetMemoryInfo=lambda card: SimpleNamespace(total=16 << 30, free=12 << 30, used=4 << 30),
     )
     monkeypatch.setitem(sys.modules, 'pynvml', stand_in)
     return stand_in
 
 
 def test_a_card_has_what_nvml_tells_of_it(nvml):
-    assert add_nvml(UNKNOWN) == Gpu('NVIDIA Card', 42.0, 1_980_000_000, None, 2_100_000_000, None)
+    assert add_nvml(UNKNOWN) == Gpu('NVIDIA Card', 42.0, 1_980_000_000, None, 2_100_000_000, None, *MEASURED)
     assert not nvml.is_open
 
 
-def test_of_a_thor_nvml_adds_the_load_alone(nvml):
-    assert add_nvml(THOR) == Gpu('gpu-gpc-0', 42.0, 314_000_000, 314_000_000, 1_575_000_000, 'nvhost_podgov')
+def test_of_a_thor_nvml_leaves_the_clocks_as_they_were_read(nvml):
+    nvml.nvmlDeviceGetMemoryInfo = refuse  # it is that of the CPU
+    clocks = (314_000_000, 314_000_000, 1_575_000_000, 'nvhost_podgov')
+    assert add_nvml(THOR) == Gpu('gpu-gpc-0', 42.0, *clocks, celsius=61.0)
 
 
 def test_what_a_gpu_does_not_tell_stays_unknown(nvml):
     nvml.nvmlDeviceGetUtilizationRates = nvml.nvmlDeviceGetClockInfo = refuse
+    nvml.nvmlDeviceGetTemperature = nvml.nvmlDeviceGetMemoryInfo = refuse
     assert add_nvml(UNKNOWN) == Gpu('NVIDIA Card', None, None, None, 2_100_000_000, None)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from boards import gate
 
-from isaac_infer.jetson.sysfs import in_order, read_number, read_text
+from isaac_infer.jetson.sysfs import LOOKUP_S, Tree, in_order, read_number, read_text
 
 
 def test_what_is_not_there_is_unknown(tmp_path):
@@ -43,6 +43,21 @@ def test_a_gated_sensor_is_unknown_and_not_waited_for(tmp_path):
 def test_only_one_whole_number_is_a_number(tmp_path, content, number):
     (tmp_path / 'temp').write_bytes(content)
     assert read_number(tmp_path / 'temp') == number
+
+
+def test_a_device_that_comes_is_found_at_the_next_look_and_one_that_went_is_unknown(tmp_path):
+    now_s = [0.0]
+    tree = Tree(tmp_path, clock=lambda: now_s[0])
+    (tmp_path / 'hwmon0').write_text('a')
+    assert [path.name for path in tree.find('', 'hwmon*')] == ['hwmon0']
+    assert tree.seldom(tmp_path / 'hwmon0') == 'a'
+    (tmp_path / 'hwmon0').write_text('b')
+    (tmp_path / 'hwmon1').write_text('c')
+    assert tree.seldom(tmp_path / 'hwmon0') == 'a' and len(tree.find('', 'hwmon*')) == 1
+    now_s[0] = LOOKUP_S
+    assert tree.seldom(tmp_path / 'hwmon0') == 'b' and len(tree.find('', 'hwmon*')) == 2
+    (tmp_path / 'hwmon0').unlink()
+    assert read_text(tree.find('', 'hwmon*')[0]) is None
 
 
 def test_paths_are_sorted_by_their_numbers():

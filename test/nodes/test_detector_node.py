@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 from processes import wait_until
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.boxes import box_iou
@@ -74,7 +75,7 @@ def parameters(**values):
 
 def is_balanced(values):
     """Every picture that was received is accounted for."""
-    causes = 'busy', 'bad_image', 'failed', 'inactive'
+    causes = 'busy', 'bad_image', 'failed', 'inactive', 'load_level'
     dropped = sum(int(values[f'dropped_{cause}']) for cause in causes)
     return int(values['received']) == int(values['answered']) + dropped
 
@@ -460,3 +461,42 @@ def test_a_real_network_says_over_dds_what_its_reference_says(start, camera, nam
             assert overlap[row, column] >= 0.98
             assert texts[row] == str(expected[column]['class_id'])
             assert found.score[row] == pytest.approx(expected[column]['score'], abs=0.01)
+
+
+def test_a_load_level_lowers_the_rate_only_where_it_is_obeyed_and_is_told(detector, start, camera):
+    peer = camera.peer
+    levels = peer.node.create_publisher(String, 'load_level', LATCHED)
+    levels.publish(String(data='reduced'))  # before it obeys: it is latched
+    source = start('image_source', *parameters(rate=30, width=64, height=48))
+    source.wait_for('at 30 Hz')
+
+    def values(**wanted):
+        """Give the values of a report after these came into force."""
+        assert all(result.successful for result in peer.set(NODE, **wanted)) if wanted else True
+        peer.got['/diagnostics'].clear()
+        reports = []
+
+        def are_there():
+            reports[:] = [m for m in peer.got['/diagnostics'] if m.status[0].name.startswith('detector_node')]
+            return len(reports) >= 3
+
+        assert wait_until(are_there)
+        return reports[-1].status[0].message, values_of(reports[-1].status[0])
+
+    message, found = values()
+    assert float(found['rate_hz']) > 20 and found['dropped_load_level'] == '0' and 'load_level' not in found
+    message, found = values(obey_load_level=True)
+    assert float(found['rate_hz']) == pytest.approx(10, abs=2) and float(found['input_rate_hz']) > 20
+    assert 'load_level reduced: 10 pictures per second at most' in message
+    assert found['load_level'] == 'reduced' and is_balanced(found)
+    message, found = values(reduced_rate_hz=5.0)
+    assert float(found['rate_hz']) == pytest.approx(5, abs=1.5)
+    levels.publish(String(data='minimal'))
+    detector.wait_for('load_level minimal: 2 pictures per second at most')
+    message, found = values()
+    assert float(found['rate_hz']) == pytest.approx(2, abs=1.1)
+    levels.publish(String(data='lunch'))
+    detector.wait_for("load_level: expected one of normal, reduced, minimal, got 'lunch'; it stays minimal")
+    levels.publish(String(data='normal'))
+    detector.wait_for('load_level normal')
+    assert float(values()[1]['rate_hz']) > 20

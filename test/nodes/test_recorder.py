@@ -13,7 +13,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from processes import parameters, wait_until
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from isaac_infer.ros.images import image_to_cdr
@@ -204,3 +204,16 @@ def test_the_files_of_an_earlier_run_are_replaced(start, make_peer, tmp_path, su
     again = start('recorder', *arguments)
     assert wait_until(lambda: read(report)['answered'] == 0)
     assert again.stop() == 0
+
+
+def test_texts_are_counted_when_they_change_whatever_their_numbers(start, make_peer, tmp_path):
+    report, peer = tmp_path / 'report.json', make_peer()
+    recorder = start('recorder', *parameters(report=report, text_topics='[status]'))
+    publisher = peer.node.create_publisher(String, 'status', 10)
+    assert wait_until(publisher.get_subscription_count)
+    wait_until(lambda: False, timeout_s=0.5)  # it knows this peer a moment later
+    for text in ('0.4 m ahead', '0.3 m ahead', 'driving', '0.2 m ahead', 'driving', 'driving'):
+        publisher.publish(String(data=text))
+    assert wait_until(lambda: sum(json.loads(report.read_text())['texts']['status'].values()) == 4)
+    assert recorder.stop() == 0
+    assert json.loads(report.read_text())['texts'] == {'status': {'0.4 m ahead': 2, 'driving': 2}}

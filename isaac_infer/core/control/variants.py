@@ -1,0 +1,113 @@
+"""Variants: which of several models, each lighter than the one before, is to be used now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from isaac_infer.core.load_level import MINIMAL, REDUCED
+
+LEAST_ANSWERS = 10  # of a variant, before its times tell anything
+MOST_PATIENCE = 16  # times hold_s
+
+
+@dataclass(frozen=True)
+class VariantLimits:
+    """What the variant in use has to keep; 0: not watched."""
+
+    mean_ms: float = 0.0  # how long an answer takes
+    least_hz: float = 0.0  # answers per second, where as many pictures come
+    max_celsius: float = 0.0
+    margin: float = 0.2  # a heavier one is tried again only this share inside the limits
+    margin_celsius: float = 5.0
+    settle_s: float = 2.0  # between two steps to lighter ones
+    hold_s: float = 10.0  # in the limits until a heavier one is tried, the first time
+
+
+@dataclass(frozen=True)
+class VariantReadings:
+    """What is known when a choice is due."""
+
+    now_s: float  # steady clock
+    answers: int = 0  # of the variant in use
+    mean_ms: float = 0.0
+    rate_hz: float = 0.0
+    input_rate_hz: float = 0.0
+    celsius: float | None = None  # None: unknown
+    load_level: str = ''
+
+
+@dataclass(frozen=True)
+class VariantState:
+    """The variant in use, and what has to be remembered of the choices before."""
+
+    index: int = 0  # 0: the heaviest
+    since_s: float = 0.0
+    calm_since_s: float | None = None  # inside the limits by the margins
+    patience: int = 1  # times hold_s; doubled by a heavier one that could not be kept
+    reason: str = ''  # of the last change
+
+
+def choose_variant(
+    state: VariantState, readings: VariantReadings, limits: VariantLimits, ready: Collection[int]
+) -> VariantState:
+    """Give the state with the variant that is to be used from now on.
+
+    The load level is obeyed at once: `reduced` allows all but the heaviest, `minimal` the lightest alone.
+    Time, rate and temperature beyond their limits lead to the next lighter one; all inside by their margins
+    for `hold_s`, back to the next heavier one. Where that could not be kept, the next trial waits twice as
+    long.
+
+    Args:
+        ready: the indices of the variants that are loaded; the one in use is not changed to any other.
+    """
+    lightest = max(ready, default=state.index)
+    level = readings.load_level
+    first_allowed = {REDUCED: min(1, lightest), MINIMAL: lightest}.get(level, 0)
+    lighter = sorted(index for index in ready if index > state.index)
+    heavier = sorted(index for index in ready if first_allowed <= index < state.index)
+    if state.index < first_allowed:
+        allowed = [index for index in lighter if index >= first_allowed]
+        if allowed:
+            return _changed(state, allowed[0], readings, f'load level {level}')
+    why, is_calm = _judge(readings, limits)
+    age_s = readings.now_s - state.since_s
+    if why:
+        state = replace(state, calm_since_s=None)
+        if lighter and age_s >= limits.settle_s:
+            was_tried = state.reason.startswith(_BACK) and age_s < limits.hold_s * state.patience
+            patience = min(2 * state.patience, MOST_PATIENCE) if was_tried else state.patience
+            return replace(_changed(state, lighter[0], readings, why), patience=patience)
+        return state
+    if not (is_calm and heavier):
+        return replace(state, calm_since_s=None)
+    calm_since_s = readings.now_s if state.calm_since_s is None else state.calm_since_s
+    calm_s = readings.now_s - calm_since_s
+    if calm_s >= limits.hold_s * state.patience:
+        return _changed(state, heavier[-1], readings, f'{_BACK} inside the limits for {calm_s:.0f} s')
+    return replace(state, calm_since_s=calm_since_s)
+
+
+_BACK = 'back to a heavier one:'
+
+
+def _changed(state: VariantState, index: int, readings: VariantReadings, reason: str) -> VariantState:
+    return replace(state, index=index, since_s=readings.now_s, calm_since_s=None, reason=reason)
+
+
+def _judge(readings: VariantReadings, limits: VariantLimits) -> tuple[str, bool]:
+    """Say what is beyond its limit, and tell whether all is inside by the margins."""
+    is_calm, inside = True, 1 - limits.margin
+    if limits.max_celsius and readings.celsius is not None:
+        if readings.celsius > limits.max_celsius:
+            return f'{readings.celsius:.0f} °C, more than {limits.max_celsius:g}', False
+        is_calm = readings.celsius <= limits.max_celsius - limits.margin_celsius
+    if readings.answers < LEAST_ANSWERS:
+        return '', is_calm and not (limits.mean_ms or limits.least_hz)
+    if limits.mean_ms:
+        if readings.mean_ms > limits.mean_ms:
+            return f'{readings.mean_ms:.1f} ms per picture, more than {limits.mean_ms:g}', False
+        is_calm = is_calm and readings.mean_ms <= inside * limits.mean_ms
+    if limits.least_hz and readings.input_rate_hz >= limits.least_hz > readings.rate_hz:
+        return f'{readings.rate_hz:.1f} pictures per second, fewer than {limits.least_hz:g}', False
+    return '', is_calm

@@ -1,0 +1,90 @@
+"""Switch: bring a board into a power mode by nvpmodel, and see whether it is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryFile
+
+from isaac_infer.core.errors import PowerModeError, RebootError
+from isaac_infer.core.text import printable
+from isaac_infer.jetson.nvpmodel import PowerMode
+
+_LONGEST = 1 << 16  # bytes of what the tool prints that are looked at
+_REBOOT = re.compile(r'reboot required|do you want to reboot', re.IGNORECASE)
+_REFUSED = re.compile(
+    r'sudo: .*(password|terminal) is required|is not allowed to|may not run sudo|not in the sudoers'
+    r'|no new privileges|permission denied|operation not permitted|: 13$',  # 13: EACCES, as nvpmodel has it
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def switch_mode(
+    target: PowerMode,
+    *,
+    command: Sequence[str],
+    read_back: Callable[[], PowerMode | None],
+    timeout_s: float,
+) -> None:
+    """Switch, wait until it is done, and read back.
+
+    Args:
+        command: nvpmodel and what comes before it, such as sudo; `-m` and the ID come after.
+        read_back: tells which mode the board is in.
+        timeout_s: for the tool.
+
+    Raises:
+        RebootError: the tool says that this mode takes a reboot.
+        PowerModeError: it cannot be started, does not end, refuses, or the board is in another mode after.
+    """
+    # An argument list and no shell, no stdin: with one the tool would ask whether to reboot, and wait.
+    words = [*command, '-m', str(target.id)]
+    what = ' '.join(words)
+    # A file and no pipe: whoever writes after the tool was given up does not die of it.
+    with TemporaryFile() as output:
+        try:
+            tool = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PowerModeError(
+                f'{what}: cannot be started: {error.strerror}; nvpmodel_command says what is run'
+            ) from error
+        try:
+            code = tool.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            with contextlib.suppress(PermissionError):  # it is root's
+                tool.kill()
+            raise PowerModeError(f'{what}: not done after {timeout_s:g} s') from error
+        output.seek(0)
+        told = output.read(_LONGEST).decode(errors='replace')
+    said = _said(told)
+    if _REBOOT.search(told):
+        raise RebootError(
+            f'{target.name} needs a reboot, which is for you to do: sudo nvpmodel -m {target.id}'
+        )
+    is_now = read_back()
+    is_there = is_now is not None and is_now.id == target.id
+    if is_there and code == 0:
+        return
+    if _REFUSED.search(told):
+        raise PowerModeError(f'{what}: refused: {said}; see Power in README.md for the rights it takes')
+    if code != 0:
+        raise PowerModeError(f'{what}: ended with {code}{": " if said else ""}{said}')
+    now = 'in an unknown mode' if is_now is None else f'in {is_now.name} (ID {is_now.id})'
+    raise PowerModeError(
+        f'{what}: expected {target.name} (ID {target.id}) after it, but the board is {now}'
+        f'{": " if said else ""}{said}'
+    )
+
+
+def _said(told: str) -> str:
+    """Give what matters of what the tool printed, in one line: its errors, else the last line."""
+    lines = [printable(line.strip()) for line in told.splitlines() if line.strip()]
+    return ' | '.join([line for line in lines if 'ERROR' in line] or lines[-1:])

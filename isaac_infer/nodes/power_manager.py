@@ -1,0 +1,493 @@
+"""power_manager: watches a board, chooses its power mode, and says how much work it can take."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from time import monotonic
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+from isaac_infer.core import missed
+from isaac_infer.core.errors import IsaacInferError, ParameterError, PowerModeError, RebootError
+from isaac_infer.core.load_level import NORMAL
+from isaac_infer.core.missed import MissedDeadlines
+from isaac_infer.jetson.board import Board, BoardReader
+from isaac_infer.jetson.choose import (
+    Demand,
+    LoadMargins,
+    State,
+    Thresholds,
+    choose_mode,
+    load_level_of,
+    order_modes,
+)
+from isaac_infer.jetson.memory import used_percent
+from isaac_infer.jetson.nvpmodel import PowerMode, PowerModes, find_mode, needs_reboot, read_mode
+from isaac_infer.jetson.switch import switch_mode
+from isaac_infer.params import PowerManagerParams
+from isaac_infer.ros.diagnostics import ERROR, OK, WARN, diagnostics_msg, wait_until_heard
+from isaac_infer.ros.figures import figures_msg
+from isaac_infer.ros.parameters import NodeParameters
+from isaac_infer.ros.process import run_node
+from isaac_infer.ros.reminders import Reminders
+
+NAME = 'power_manager'
+LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+LATE_S = 5.0  # without a reading, before that is an error
+DECIDE_S = 1.0  # between two decisions on the power mode
+SLOW_S = 1.0  # between two readings of rails, fans, memory and throttling
+ASK_S = 30.0  # between two questions to nvpmodel itself, where no file has the mode
+OVER_CURRENT_S = 10.0  # for so long over-currents that came are a warning
+CLOSE_TIMEOUT_S = 3.0  # for a switch that is under way
+UNKNOWN = 'unknown'
+COUNTERS = tuple(name.encode() for name in missed.COUNTERS)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen and decided at the last reading."""
+
+    at_s: float  # monotonic
+    board: Board
+    mode: PowerMode | None
+    demand: Demand
+    load_level: str
+    reason: str  # for the mode that was chosen, or for none
+    problem: str  # why none can be chosen, which somebody has to change
+    warnings: tuple[str, ...]
+    figures: Mapping[str, float | None]
+
+
+class PowerManager(Node):
+    """One thread reads the board and decides; another one waits for nvpmodel, which may hang."""
+
+    def __init__(self) -> None:
+        """Begin to watch.
+
+        Raises:
+            ParameterError: a parameter is wrong.
+        """
+        super().__init__(NAME)
+        self.exit_code = 0
+        self._reminders = Reminders()
+        self._closing = threading.Event()
+        self._seen: Seen | None = None
+        self._failure = ''  # of the last reading
+        try:
+            self._declared = NodeParameters(
+                self, PowerManagerParams, refusal=lambda: 'while it runs; start it again', apply=self._apply
+            )
+        except ParameterError:
+            self.destroy_node()
+            raise
+        params = self._declared.value
+        self._root = Path(params.root)
+        self._reader = BoardReader(self._root, asks_tool=False, slow_s=SLOW_S)
+        self._missed = MissedDeadlines()
+        self._state = State()
+        self._load_level = ''
+        self._over_currents: dict[str, int] = {}
+        self._over_currents_s = -OVER_CURRENT_S  # when the last ones came
+        self._ordered: tuple[PowerModes, tuple[PowerMode, ...]] | None = None  # of what, and the order
+        self._decided_s = -DECIDE_S
+        self._loads: list[tuple[float | None, float | None]] = []  # of CPU and GPU, since then
+        self._reason = self._problem = ''
+
+        # Of the thread that waits for nvpmodel.
+        self._tool: threading.Thread | None = None
+        self._asked_s = -ASK_S
+        self._told_mode: PowerMode | None = None  # where no file has it
+        self._rebooting: frozenset[int] = frozenset()  # IDs that take a reboot, as the tool says
+        self._last_switch = self._switch_error = self._reboot = ''
+
+        self._status = self.create_publisher(String, 'power_status', 10)
+        self._metrics = self.create_publisher(Float64MultiArray, 'power_metrics', 10)
+        self._level = self.create_publisher(String, 'load_level', LATCHED_QOS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100, raw=True)
+        self.create_service(Trigger, '~/pin', self._on_pin)
+        self.create_service(Trigger, '~/automatic', self._on_automatic)
+        self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._thread = threading.Thread(target=self._watch, name='watch', daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching, and let a switch that is under way end; safe to call twice.
+
+        Raises:
+            TimeoutError: nvpmodel does not end.
+        """
+        self._closing.set()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        tool = self._tool
+        if tool is not None:
+            tool.join(CLOSE_TIMEOUT_S)
+            if tool.is_alive():
+                raise TimeoutError('nvpmodel does not answer; leaving without it')
+        self._publish_diagnostics()
+        wait_until_heard(self._diagnostics)
+
+    # --- what others say -----------------------------------------------------------------------------------
+
+    def _on_diagnostics(self, cdr: bytes) -> None:
+        # Most messages, our own among them, have none of the counters: those are not worth reading.
+        if not any(counter in cdr for counter in COUNTERS):
+            return
+        now_s = monotonic()
+        for status in deserialize_message(cdr, DiagnosticArray).status:
+            self._missed.add(status.name, {pair.key: pair.value for pair in status.values}, now_s)
+
+    def _apply(self, params: PowerManagerParams) -> None:
+        """Take new values; the mode that is pinned has to be one of this board."""
+        if params.pinned_mode and params.pinned_mode != self._declared.value.pinned_mode:
+            try:
+                find_mode(self._reader.modes.modes.values(), params.pinned_mode)
+            except PowerModeError as error:
+                raise ParameterError(f'pinned_mode: {error}') from error
+        self._switch_error = self._reboot = ''
+
+    def _on_pin(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Pin the mode that the board is in."""
+        mode = self._seen.mode if self._seen else None
+        if mode is None or mode.name is None:
+            response.message = 'the power mode of the board is unknown; set pinned_mode to the one you want'
+            return response
+        return self._pin(mode.name, response)
+
+    def _on_automatic(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Choose the mode by the load again."""
+        return self._pin('', response)
+
+    def _pin(self, name: str, response: Trigger.Response) -> Trigger.Response:
+        (result,) = self.set_parameters([Parameter('pinned_mode', Parameter.Type.STRING, name)])
+        response.success = result.successful
+        response.message = result.reason or (
+            f'{name} is pinned' if name else 'the mode is chosen by the load'
+        )
+        return response
+
+    # --- watching ------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Read and decide, again and again, whatever happens."""
+        due_s = monotonic()
+        while not self._closing.wait(max(due_s - monotonic(), 0)):
+            # Due times lie on a grid; after a large delay it begins anew.
+            due_s = max(due_s, monotonic() - 1) + 1 / self._declared.value.monitoring_frequency
+            try:
+                self._look()
+                self._failure = ''
+            except Exception as error:  # a board that cannot be read now may be in a moment
+                said = (
+                    str(error) if isinstance(error, IsaacInferError) else f'{type(error).__name__}: {error}'
+                )
+                self._failure = said
+                self._say(ERROR, said)
+
+    def _look(self) -> None:
+        params, now_s = self._declared.value, monotonic()
+        board = self._reader.read()
+        mode = board.power_mode or self._told_mode
+        if board.power_mode is None and board.power_modes and now_s - self._asked_s >= ASK_S:
+            self._asked_s = now_s
+            self._start(self._ask)
+        margin = board.margin_celsius(params.throttle_celsius)
+        self._loads.append((board.cpu.load_percent, board.gpu.load_percent))
+        demand = Demand(
+            cpu_percent=board.cpu.load_percent,
+            gpu_percent=board.gpu.load_percent,
+            memory_percent=used_percent(board.memory),
+            deadlines_missed=self._missed.count(now_s),
+            margin_celsius=margin,
+            is_throttling=board.is_throttling,
+        )
+        margins = LoadMargins(
+            params.reduced_margin_celsius, params.minimal_margin_celsius, params.thermal_hysteresis_celsius
+        )
+        level = load_level_of(self._load_level or NORMAL, margin, board.is_throttling, margins)
+        if level != self._load_level:
+            if self._load_level:
+                self.get_logger().warning(f'load level {level}, {_celsius(margin)} to throttling')
+            self._load_level = level
+            self._level.publish(String(data=level))
+        if now_s - self._decided_s >= DECIDE_S:
+            self._decided_s = now_s
+            # A load is what it was on average: that of a GPU jumps from picture to picture.
+            cpu_percent, gpu_percent = map(_mean, zip(*self._loads))
+            self._loads.clear()
+            wanted = replace(demand, cpu_percent=cpu_percent, gpu_percent=gpu_percent)
+            self._reason, self._problem = self._decide(board, mode, wanted, now_s)
+        figures = dict(_figures(board, mode, demand))
+        self._seen = Seen(
+            now_s,
+            board,
+            mode,
+            demand,
+            level,
+            self._reason,
+            self._problem,
+            tuple(self._warnings(board, now_s)),
+            figures,
+        )
+        self._metrics.publish(figures_msg(figures))
+        if self._status.get_subscription_count():
+            self._status.publish(String(data=_summary(self._seen)))
+
+    def _decide(self, board: Board, mode: PowerMode | None, demand: Demand, now_s: float) -> tuple[str, str]:
+        """Choose a mode and have it switched to; give the reason, and what has to be changed by somebody."""
+        params = self._declared.value
+        try:
+            ordered = self._order()
+            pinned = find_mode(board.power_modes, params.pinned_mode) if params.pinned_mode else None
+        except PowerModeError as error:
+            self._say(ERROR, str(error))
+            return '', str(error)
+        if self._tool is not None and self._tool.is_alive():
+            return 'waiting for nvpmodel', ''
+        if pinned is not None and mode is not None and pinned.id != mode.id:
+            if needs_reboot(mode, pinned):
+                self._reboot = f'{pinned.name} is pinned, but needs a reboot: sudo nvpmodel -m {pinned.id}'
+            elif pinned.id in self._rebooting:
+                pinned = mode
+        choice = choose_mode(
+            [each for each in ordered if each.id not in self._rebooting],
+            mode,
+            demand,
+            _thresholds(params),
+            self._state,
+            now_s,
+            pinned=pinned,
+        )
+        self._state = choice.state
+        if choice.mode is None:
+            return choice.reason, ''
+        if params.dry_run:
+            self._last_switch = f'dry run: would switch to {choice.mode.name}: {choice.reason}'
+            self._say(OK, self._last_switch)
+        else:
+            target = choice.mode
+            self.get_logger().info(f'switching to {target.name}: {choice.reason}')
+            self._start(lambda: self._switch(target, self._reader.modes))
+        return choice.reason, ''
+
+    def _order(self) -> tuple[PowerMode, ...]:
+        """Put the modes in order where they have changed."""
+        modes, params = self._reader.modes, self._declared.value
+        if self._ordered is None or self._ordered[0] is not modes:
+            ordered = order_modes(
+                modes.modes.values(),
+                allowed=params.allowed_modes,
+                lowest=params.low_power_profile,
+                highest=params.high_power_profile,
+            )
+            self._ordered = modes, ordered
+            self._rebooting = frozenset()
+        return self._ordered[1]
+
+    def _warnings(self, board: Board, now_s: float) -> Iterator[str]:
+        """Say what limits the board, with numbers."""
+        for throttle in board.throttles:
+            if throttle.state:
+                yield f'throttling: {throttle.name} {throttle.state} of {throttle.max_state}'
+        for rail in board.power.rails:
+            for is_on, limit_a, what in (
+                (rail.is_above_crit, rail.crit_a, 'at a moment'),
+                (rail.is_above_max, rail.max_a, 'on average'),
+            ):
+                if is_on:
+                    amperes = f'{_amperes(rail.current_a)} of {_amperes(limit_a)}'
+                    yield f'over-current {what}: {rail.name} {amperes}'
+        counts = {each.name: each.events for each in board.over_currents if each.events is not None}
+        came = {name: count - self._over_currents.get(name, count) for name, count in counts.items()}
+        if any(more > 0 for more in came.values()):
+            self._over_currents_s = now_s
+        self._over_currents.update(counts)
+        if now_s - self._over_currents_s < OVER_CURRENT_S:
+            told = ', '.join(f'{name} {count}' for name, count in counts.items())
+            yield f'the supply did not keep up a moment ago; times since the start: {told}'
+
+    # --- nvpmodel ------------------------------------------------------------------------------------------
+
+    def _start(self, job: Callable[[], None]) -> None:
+        """Have a job done that waits for nvpmodel, unless one is under way."""
+        if self._tool is None or not self._tool.is_alive():
+            self._tool = threading.Thread(target=job, name='nvpmodel', daemon=True)
+            self._tool.start()
+
+    def _ask(self) -> None:
+        self._told_mode = read_mode(self._root, self._reader.modes)
+
+    def _switch(self, target: PowerMode, modes: PowerModes) -> None:
+        params = self._declared.value
+
+        def read_back() -> PowerMode | None:
+            self._told_mode = read_mode(self._root, modes)
+            return self._told_mode
+
+        try:
+            switch_mode(
+                target,
+                command=params.nvpmodel_command,
+                read_back=read_back,
+                timeout_s=params.nvpmodel_timeout_s,
+            )
+        except RebootError as error:
+            self._rebooting |= {target.id}
+            self._last_switch = self._reboot = str(error)
+            self._switch_error = ''
+        except PowerModeError as error:
+            self._last_switch = self._switch_error = str(error)
+            self._say(ERROR, str(error))
+        else:
+            self._last_switch, self._switch_error, self._reboot = f'switched to {target.name}', '', ''
+            self._rebooting = frozenset()
+            self.get_logger().info(f'switched to {target.name} (ID {target.id})')
+
+    # --- health --------------------------------------------------------------------------------------------
+
+    def _publish_diagnostics(self) -> None:
+        name = f'{self.get_fully_qualified_name().lstrip("/")}: power'
+        seen, params, stamp = self._seen, self._declared.value, self.get_clock().now().to_msg()
+        if seen is None:
+            level, text = (ERROR, self._failure) if self._failure else (OK, 'not read yet')
+            self._diagnostics.publish(diagnostics_msg(name, level, text, {}, stamp=stamp))
+            return
+        late_s = monotonic() - seen.at_s
+        errors = [each for each in (self._failure, seen.problem, self._switch_error) if each]
+        if late_s > LATE_S + 1 / params.monitoring_frequency and not self._closing.is_set():
+            errors.append(f'no reading for {late_s:.0f} s')
+        warnings = [*seen.warnings, *filter(None, [self._reboot])]
+        if seen.load_level != NORMAL:
+            warnings.append(f'load level {seen.load_level}')
+        for warning in warnings:
+            self._say(WARN, warning)
+        level = ERROR if errors else WARN if warnings else OK
+        values = {
+            'power_mode': _named(seen.mode),
+            'pinned_mode': params.pinned_mode,
+            'dry_run': str(params.dry_run).lower(),
+            'load_level': seen.load_level,
+            'reason': seen.reason,
+            'last_switch': self._last_switch,
+            'last_error': self._switch_error or seen.problem or self._failure,
+            'fan_profile': seen.board.fan_profile or UNKNOWN,
+            **{key: UNKNOWN if value is None else f'{value:g}' for key, value in seen.figures.items()},
+        }
+        text = '; '.join(errors or warnings) or _summary(seen)
+        self._diagnostics.publish(
+            diagnostics_msg(name, level, text, values, stamp=stamp, hardware_id=seen.board.model or '')
+        )
+
+    def _say(self, level: bytes, text: str) -> None:
+        if not self._reminders.is_due(text):
+            return
+        # A line each, as rclpy refuses a line that logs at several levels.
+        if level == ERROR:
+            self.get_logger().error(text)
+        elif level == WARN:
+            self.get_logger().warning(text)
+        else:
+            self.get_logger().info(text)
+
+
+def _thresholds(params: PowerManagerParams) -> Thresholds:
+    return Thresholds(
+        cpu_percent=params.cpu_usage_threshold,
+        gpu_percent=params.gpu_usage_threshold,
+        memory_percent=params.memory_usage_threshold,
+        deadlines_missed=params.missed_deadlines_threshold,
+        hysteresis_percent=params.usage_hysteresis,
+        hot_margin_celsius=params.hot_margin_celsius,
+        critical_margin_celsius=params.critical_margin_celsius,
+        hysteresis_celsius=params.thermal_hysteresis_celsius,
+        dwell_s=params.dwell_s,
+        min_interval_s=params.min_switch_interval_s,
+    )
+
+
+def _figures(board: Board, mode: PowerMode | None, demand: Demand) -> Iterator[tuple[str, float | None]]:
+    """Give the numbers of a board, with their units in their names; those of its sensors last."""
+    heat = [sensor.celsius for sensor in board.temperatures if sensor.celsius is not None]
+    yield 'cpu_percent', demand.cpu_percent
+    yield 'gpu_percent', demand.gpu_percent
+    yield 'memory_percent', demand.memory_percent
+    yield 'deadlines_missed', demand.deadlines_missed
+    yield 'power_mode_id', None if mode is None else mode.id
+    yield 'power_w', board.power.total_w
+    yield 'hottest_celsius', max(heat, default=None)
+    yield 'margin_celsius', demand.margin_celsius
+    yield 'is_throttling', demand.is_throttling
+    yield 'gpu_clock_mhz', _mhz(board.gpu.clock_hz)
+    yield 'gpu_max_clock_mhz', _mhz(board.gpu.max_clock_hz)
+    clocks = [core.clock_hz for core in board.cpu.cores if core.clock_hz is not None]
+    yield 'cpu_clock_mhz', _mhz(max(clocks, default=None))
+    yield 'fan_percent', board.fans[0].speed_percent if board.fans else None
+    yield 'fan_rpm', board.fans[0].rpm if board.fans else None
+    for sensor in board.temperatures:
+        yield f'temperature_{_word(sensor.name)}_celsius', sensor.celsius
+    for rail in board.power.rails:
+        yield f'rail_{_word(rail.name)}_w', rail.power_w
+    for each in board.over_currents:
+        yield f'over_currents_{_word(each.name)}', each.events
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _word(name: str) -> str:
+    """Make a word of a name that a board gives: it goes into a list with commas."""
+    return re.sub(r'\W', '_', name)
+
+
+def _mhz(hz: int | None) -> float | None:
+    return None if hz is None else hz / 1e6
+
+
+def _named(mode: PowerMode | None) -> str:
+    return UNKNOWN if mode is None else f'{mode.name or UNKNOWN} (ID {mode.id})'
+
+
+def _celsius(degrees: float | None) -> str:
+    return UNKNOWN if degrees is None else f'{degrees:.1f} degrees'
+
+
+def _amperes(amperes: float | None) -> str:
+    return UNKNOWN if amperes is None else f'{amperes:.2f} A'
+
+
+def _summary(seen: Seen) -> str:
+    """Say in a line how the board is, for people."""
+    demand, power_w = seen.demand, seen.board.power.total_w
+    shares = (('CPU', demand.cpu_percent), ('GPU', demand.gpu_percent), ('memory', demand.memory_percent))
+    parts = [
+        f'power mode {_named(seen.mode)}',
+        *(f'{name} {UNKNOWN if share is None else f"{share:.0f}%"}' for name, share in shares),
+        f'{_celsius(demand.margin_celsius)} to throttling',
+        f'power {UNKNOWN if power_w is None else f"{power_w:.1f} W"}',
+        f'load level {seen.load_level}',
+    ]
+    return ', '.join(parts) + (f'; {seen.reason}' if seen.reason else '')
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until Ctrl-C."""
+    return run_node(NAME, PowerManagerParams, lambda stop: PowerManager(), args)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Perceiver: looks at the newest picture with one of several models, each in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from array import array
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import numpy as np
+from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayout
+
+from isaac_infer.core.control.variants import VariantReadings
+from isaac_infer.core.errors import FrameError, IsaacInferError
+from isaac_infer.core.results import Detections, Poses, Segmentation
+from isaac_infer.ros.diagnostics import BAD_IMAGE, BUSY, FAILED, Health
+from isaac_infer.ros.images import frame_from_image_cdr
+from isaac_infer.ros.perception_node import Answer, Loaded, Perception
+from isaac_infer.ros.worker import Worker
+
+FIELDS = 'x,y,width,height,score,class'  # of perception_output: the centre first, all in source pixels
+RECENT = 30  # answers whose time is averaged
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready, and what makes its answers messages."""
+
+    perception: Perception
+    params: Any
+    loaded: Loaded
+
+
+Open = Callable[[Callable[[str], None], Callable[[], bool]], Opened]  # as Perception.load
+
+
+@dataclass(frozen=True)
+class _Picture:
+    number: int
+    cdr: bytes
+    received_ns: int  # of perf_counter
+
+
+@dataclass
+class Variant:
+    """One of the models, and how it does while it is in use."""
+
+    name: str
+    worker: Worker[_Picture]
+    opened: Opened | None = None
+    is_ready: bool = False  # as whoever publishes its answers says it
+    problem: str = ''  # why it could not be opened
+    answers: int = 0  # since it is in use
+    times_ms: list[float] = field(default_factory=list)  # of the last ones
+
+
+class Perceiver:
+    """Offers pictures to the variant in use, and hands out its answers, the newest picture's last.
+
+    Every model lives in its own thread: while one is opened, or hangs, another one works, and a change from
+    one to the other waits for nobody.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[tuple[str, Open]],
+        give: Callable[[Variant, Answer], None],
+        say: Callable[[str], None],
+        note_error: Callable[[str], None],
+        *,
+        waits_for_all: bool,
+    ) -> None:
+        """Begin to open the models.
+
+        Args:
+            models: their names and what opens them, the heaviest first.
+            give: takes an answer and publishes it, in the thread of its model.
+            say: takes a sentence for the log.
+            note_error: takes what went wrong.
+            waits_for_all: whether no picture is looked at before all are open; else the first that is open
+                begins, and the others are opened one after the other.
+        """
+        self.health = Health()
+        self._give, self._say, self._note_error = give, say, note_error
+        self._waits_for_all = waits_for_all
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._number = self._given = 0  # of the last picture that came, and that was answered
+        self._answered: tuple[int, float] | None = None  # stamp of that picture, and when it was answered
+        self.last_error = ''
+        self.index = 0
+        self.variants = tuple(
+            Variant(name, Worker(partial(self._work, number))) for number, (name, _) in enumerate(models)
+        )
+        self._openings = [open_model for _, open_model in models]
+        for number in range(len(models)) if waits_for_all else range(min(len(models), 1)):
+            self._open(number)
+
+    # --- opening -------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> Collection[int]:
+        """The indices of the variants that may be used; none while they are waited for."""
+        if self._waits_for_all and any(not (each.opened or each.problem) for each in self.variants):
+            return ()
+        return tuple(number for number, each in enumerate(self.variants) if each.is_ready)
+
+    @property
+    def is_opening(self) -> bool:
+        return any(not (each.opened or each.problem) for each in self.variants)
+
+    @property
+    def current(self) -> Variant | None:
+        """The variant in use; None while there is none."""
+        return self.variants[self.index] if self.index in self.ready else None
+
+    def _open(self, number: int) -> None:
+        open_model = partial(self._openings[number], self._say, self._closing.is_set)
+        opening = self.variants[number].worker.call(open_model)
+        opening.add_done_callback(partial(self._note_opened, number))
+
+    def _note_opened(self, number: int, opening: Future[Opened]) -> None:
+        variant, error = self.variants[number], opening.exception()
+        if error is None:
+            variant.opened = opening.result()
+            self._say(f'{variant.name}: {variant.opened.loaded.pipeline.session.backend}')
+        else:
+            variant.problem = self._said(error)
+        if not (self._waits_for_all or self._closing.is_set()) and number + 1 < len(self.variants):
+            self._open(number + 1)
+
+    # --- pictures ------------------------------------------------------------------------------------------
+
+    def offer(self, cdr: bytes) -> None:
+        """Have a picture looked at, in place of one that waits still; never waits itself."""
+        self.health.received()
+        self._number += 1
+        variant = self.current
+        if variant is not None and variant.worker.offer(_Picture(self._number, cdr, perf_counter_ns())):
+            self.health.dropped(BUSY)
+
+    def use(self, index: int) -> None:
+        """Look at pictures with another variant, from the next one on."""
+        with self._lock:
+            variant = self.variants[index]
+            variant.answers, variant.times_ms = 0, []
+            forgotten = self.variants[self.index].worker.forget() if index != self.index else False
+            self.index = index
+        self.health.dropped(BUSY, count=int(forgotten))
+
+    def age_s(self, now_s: float, now_ns: int) -> float | None:
+        """How old the picture of the last answer is, by its stamp, or its answer by the steady clock."""
+        if self._answered is None:
+            return None
+        stamp_ns, answered_s = self._answered
+        stamp_age_s = (now_ns - stamp_ns) / 1e9
+        return stamp_age_s if stamp_age_s < 0 else max(stamp_age_s, now_s - answered_s)
+
+    def readings(
+        self, rates_hz: tuple[float, float], *, celsius: float | None = None, load_level: str = ''
+    ) -> VariantReadings:
+        """What a choice of variants has to know of the one in use.
+
+        Args:
+            rates_hz: of answers, and of pictures.
+        """
+        with self._lock:
+            variant = self.variants[self.index]
+            mean_ms = fmean(variant.times_ms) if variant.times_ms else 0.0
+            return VariantReadings(monotonic(), variant.answers, mean_ms, *rates_hz, celsius, load_level)
+
+    def close(self, timeout_s: float) -> None:
+        """Close all models; safe to call twice.
+
+        Raises:
+            TimeoutError: one of them is still busy.
+        """
+        self._closing.set()
+        for variant in self.variants:
+            opened, variant.opened = variant.opened, None
+            if opened is not None:
+                variant.worker.call(opened.loaded.pipeline.close)
+        end_s = monotonic() + timeout_s
+        for variant in self.variants:
+            variant.worker.close(max(end_s - monotonic(), 0.0))
+
+    def _work(self, number: int, picture: _Picture) -> None:
+        variant = self.variants[number]
+        opened = variant.opened
+        if opened is None or self._closing.is_set():
+            return
+        try:
+            self._answer(variant, opened, picture)
+        except Exception as error:  # of the picture, the model, the messages: the next one is looked at
+            self.health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
+            self.health.error(self._said(error))
+
+    def _answer(self, variant: Variant, opened: Opened, picture: _Picture) -> None:
+        begun_ns = perf_counter_ns()
+        pipeline = opened.loaded.pipeline
+        frame = frame_from_image_cdr(picture.cdr)
+        converted_ns = perf_counter_ns()
+        found = opened.loaded.refine(pipeline(frame), frame, opened.params)
+        found_ns = perf_counter_ns()
+        with self._lock:
+            if picture.number <= self._given:  # another variant has answered a newer one
+                self.health.dropped(BUSY)
+                return
+            self._given = picture.number
+            self._give(variant, Answer(found, frame, pipeline.spec, opened.params, opened.loaded.extra))
+            done_ns = perf_counter_ns()
+            total_ms = (done_ns - begun_ns) / 1e6
+            self._answered = frame.stamp_ns, monotonic()
+            if variant is self.variants[self.index]:
+                variant.answers += 1
+                variant.times_ms = [*variant.times_ms[1 - RECENT :], total_ms]
+        self.health.answered(
+            {
+                'wait': (begun_ns - picture.received_ns) / 1e6,
+                'convert': (converted_ns - begun_ns) / 1e6,
+                'prepare': pipeline.times.prepare_ms,
+                'run': pipeline.times.run_ms,
+                'decode': pipeline.times.decode_ms,
+                'publish': (done_ns - found_ns) / 1e6,
+                'total': total_ms,
+            }
+        )
+
+    def _said(self, error: BaseException) -> str:
+        is_ours = isinstance(error, IsaacInferError)
+        self.last_error = str(error) if is_ours else f'{type(error).__name__}: {error}'
+        self._note_error(self.last_error if is_ours else ''.join(traceback.format_exception(error)))
+        return self.last_error
+
+
+def objects_of(found: Detections | Segmentation | Poses) -> Detections:
+    """Give what has boxes in an answer of any task."""
+    if isinstance(found, Segmentation):
+        return found.objects
+    return found.persons if isinstance(found, Poses) else found
+
+
+def objects_msg(found: Detections | Segmentation | Poses) -> Float32MultiArray:
+    """Give the objects as numbers: a row per object, FIELDS as columns, in source pixels."""
+    objects = objects_of(found)
+    corners = objects.xyxy.astype(np.float32)
+    sizes = corners[:, 2:] - corners[:, :2]
+    rows = np.column_stack((corners[:, :2] + sizes / 2, sizes, objects.score, objects.class_id))
+    count, width = rows.shape
+    layout = MultiArrayLayout(
+        dim=[
+            MultiArrayDimension(label='object', size=count, stride=count * width),
+            MultiArrayDimension(label=FIELDS, size=width, stride=width),
+        ]
+    )
+    return Float32MultiArray(layout=layout, data=array('f', rows.astype(np.float32).tobytes()))
