@@ -76,8 +76,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add `demo` to the sub-commands."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         'demo',
-        help='run image source and model, or with --task robot a simulated robot, over ROS 2; show what came '
-        'of it',
+        help='run a model on pictures, or a simulated robot, over ROS 2 and show what came of it',
         description='Runs the image source, the node of the task and a recorder as separate ROS 2 processes, '
         'then prints what came of it and writes a contact sheet of annotated pictures. With --task robot '
         'a simulated robot drives among obstacles, and a map of the drive is written too.',

@@ -19,7 +19,7 @@ from isaac_infer.core.text import without_commands
 # Sub-command -> what it is for. Each is the module of that name, imported only when it is asked for.
 COMMANDS = {
     'run': "find objects, masks or persons' key points in pictures, folders, videos or cameras",
-    'demo': 'run image source and model (detection, segmentation, pose) over ROS 2, show what they found',
+    'demo': 'run a model on pictures, or a simulated robot, over ROS 2 and show what came of it',
     'inspect': 'show what a model file holds and how it will be used',
     'decoders': 'list the output layouts that are understood',
     'evaluate': 'measure a model (detection, segmentation, pose) on drawn scenes',
