@@ -59,7 +59,7 @@ from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.parameters import NodeParameters
-from isaac_infer.ros.perceiver import Perceiver, Variant, objects_msg
+from isaac_infer.ros.perceiver import Opened, Perceiver, objects_msg
 from isaac_infer.ros.perception_node import LATCHED_QOS, RESULT_QOS, Answer
 from isaac_infer.ros.pilot import Pilot, Policy
 from isaac_infer.ros.process import run_node
@@ -260,9 +260,8 @@ class JetsonExecutor(Node):
 
     # --- perception, in the threads of its models ----------------------------------------------------------
 
-    def _give(self, variant: Variant, answer: Answer) -> None:
-        assert variant.opened is not None
-        output = variant.opened.perception.outputs[0]
+    def _give(self, opened: Opened, answer: Answer) -> None:
+        output = opened.perception.outputs[0]
         self._results[output.topic].publish(output.make(answer))
         self._objects.publish(objects_msg(answer.found))
 

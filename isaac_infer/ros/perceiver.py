@@ -70,7 +70,7 @@ class Perceiver:
     def __init__(
         self,
         models: Sequence[tuple[str, Open]],
-        give: Callable[[Variant, Answer], None],
+        give: Callable[[Opened, Answer], None],
         say: Callable[[str], None],
         note_error: Callable[[str], None],
         *,
@@ -213,7 +213,7 @@ class Perceiver:
                 self.health.dropped(BUSY)
                 return
             self._given = picture.number
-            self._give(variant, Answer(found, frame, pipeline.spec, opened.params, opened.loaded.extra))
+            self._give(opened, Answer(found, frame, pipeline.spec, opened.params, opened.loaded.extra))
             done_ns = perf_counter_ns()
             total_ms = (done_ns - begun_ns) / 1e6
             self._answered = frame.stamp_ns, monotonic()

@@ -50,11 +50,15 @@ class Scene:
         self.begun, self.given, self.said, self.errors, self.broken = [], [], [], [], broken
         self.perceiver = Perceiver(
             [(name, lambda say, is_cancelled, name=name: self._open(name)) for name in names],
-            lambda variant, answer: self.given.append(answer.found),
+            self._give,
             self.said.append,
             self.errors.append,
             waits_for_all=waits_for_all,
         )
+
+    def _give(self, opened, answer):
+        assert opened.loaded.pipeline is self.pipelines[answer.found]
+        self.given.append(answer.found)
 
     def _open(self, name):
         self.begun.append(name)
@@ -147,6 +151,21 @@ def test_a_change_waits_for_nobody_and_late_answers_are_not_given(make):
     assert scene.given == ['light']
     report = scene.perceiver.health.report()
     assert (report.total.received, report.total.answered, report.total.dropped['busy']) == (2, 1, 1)
+
+
+def test_a_picture_that_is_being_looked_at_is_answered_in_order_while_all_is_closed(make):
+    scene = make()
+    scene.open('heavy', 'light')
+    scene.pipelines['heavy'].go.clear()
+    scene.perceiver.offer(PICTURE)
+    assert wait_until(lambda: scene.pipelines['heavy'].seen == 1)
+    closing = threading.Thread(target=scene.perceiver.close, args=(10,))
+    closing.start()
+    assert wait_until(lambda: scene.perceiver.variants[0].opened is None)
+    scene.pipelines['heavy'].go.set()
+    closing.join(10)
+    assert (scene.given, scene.errors) == (['heavy'], [])
+    assert scene.pipelines['heavy'].is_closed
 
 
 def test_the_times_of_a_variant_begin_anew_when_it_is_used(make):
