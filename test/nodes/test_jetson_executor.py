@@ -135,9 +135,9 @@ def check(fault, since_s, zero_s, *, bound_s=BOUND_S):
     assert zero_s - since_s < bound_s
 
 
-def scan(node, *, metres=5.0, count=BEAMS, late_s=0.0):
+def scan(node, *, metres=5.0, count=BEAMS, late_s=0.0, reach=10.0):
     message = LaserScan(angle_min=-np.pi / 2, angle_max=np.pi / 2, angle_increment=np.pi / (BEAMS - 1))
-    message.range_min, message.range_max, message.ranges = 0.1, 10.0, [metres] * count
+    message.range_min, message.range_max, message.ranges = 0.1, reach, [metres] * count
     now_ns = node.get_clock().now().nanoseconds - int(late_s * SECOND)
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, SECOND)
     return message
@@ -258,6 +258,7 @@ FAULTS = {  # how it is injected, what is said, and how long a good message last
     'no commands': ('command', lambda node: None, 'command: 0.5', COMMAND_MAX_AGE_S),
     'scans of NaN': ('scan', lambda node: scan(node, metres=np.nan), 'no scan that can be read', 0),
     'scans of 7 ranges': ('scan', lambda node: scan(node, count=7), 'no scan that can be read', 0),
+    'scans that end at 0.2 m': ('scan', lambda node: scan(node, metres=0.3, reach=0.2), 'sees where it', 0),
     'scans that are 1 s old': ('scan', lambda node: scan(node, late_s=1.0), 'scan: 1.0', 0),
     'scans without a stamp': ('scan', lambda node: LaserScan(), 's old, expected at most 0.3 s', 0),
     'scans from the future': ('scan', lambda node: scan(node, late_s=-5.0), 'from the future', 0),

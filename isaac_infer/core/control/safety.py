@@ -72,7 +72,7 @@ class Readings:
     age_s: Mapping[str, float | None]  # of the newest of each input, by its name; None: none came yet
     wanted: Command | None  # of the policy or rule; None: it has none
     elapsed_s: float  # since the last command, by a steady clock
-    # Metres to the nearest obstacle in the way of a command: inf: none; None: no scan that can be read.
+    # Metres to the nearest obstacle in the way of a command: inf: none; None: no scan tells.
     # Asked for what is wanted and for what would be sent: a robot that brakes still drives the other way.
     nearest_m: Callable[[Command], float | None]
     model_error: str = ''  # what went wrong, for people; empty: nothing
@@ -195,7 +195,7 @@ def _faults_of_way(readings: Readings, limits: SafetyLimits, command: Command) -
     wanted = readings.wanted if readings.wanted is not None and readings.wanted.is_finite else STOP
     distances = [readings.nearest_m(wanted), readings.nearest_m(command)]
     if None in distances:
-        yield Reason('unreadable', 'no scan that can be read')
+        yield Reason('unreadable', 'no scan that can be read and sees where it drives to')
         return
     blocked = [m for m in distances if m is not None and not m > limits.stop_distance_m]  # NaN blocks, too
     if blocked:
