@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayout
 
+from isaac_infer.core.control.safety import age_of
 from isaac_infer.core.control.variants import VariantReadings
 from isaac_infer.core.errors import FrameError, IsaacInferError
 from isaac_infer.core.results import Detections, Poses, Segmentation
@@ -159,8 +160,7 @@ class Perceiver:
         if self._answered is None:
             return None
         stamp_ns, answered_s = self._answered
-        stamp_age_s = (now_ns - stamp_ns) / 1e9
-        return stamp_age_s if stamp_age_s < 0 else max(stamp_age_s, now_s - answered_s)
+        return age_of((now_ns - stamp_ns) / 1e9, now_s - answered_s)
 
     def readings(
         self, rates_hz: tuple[float, float], *, celsius: float | None = None, load_level: str = ''

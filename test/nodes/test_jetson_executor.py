@@ -14,6 +14,7 @@ from geometry_msgs.msg import Twist
 from policies import HANGS_ABOVE, save_moody_detector, save_policy
 from processes import parameters, wait_until
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, LaserScan
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
@@ -278,6 +279,28 @@ def test_a_fault_stops_the_robot_within_a_period_and_20_ms(driving, fault):
     driving.says(text)
     driving.change(topic, {'scan': scan, 'command': wish}[topic])
     driving.starts()
+
+
+def test_a_clock_that_stands_still_keeps_no_scan_fresh(start, robot):
+    found, now_s = robot(), [100.0]
+    clocks = found.node.create_publisher(Clock, '/clock', 1)
+
+    def ahead_of_the_clock(node):
+        message, stamp = scan(node), Clock()
+        now_s[0] += 0.02
+        stamp.clock.sec, stamp.clock.nanosec = divmod(round(now_s[0] * SECOND), SECOND)
+        clocks.publish(stamp)
+        ahead_ns = round((now_s[0] + 0.02) * SECOND)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(ahead_ns, SECOND)
+        return message
+
+    found.change('scan', ahead_of_the_clock)
+    start_executor(start, enabled_at_start=True, use_sim_time=True, cruise_speed_mps=0.2)
+    found.starts(30)
+    found.stays(0.3)
+    last_s = found.change('scan', lambda node: None)
+    check('scans and clock end', last_s + SCAN_MAX_AGE_S, found.stops())
+    found.says('s old, expected at most 0.3 s')
 
 
 def test_before_an_obstacle_it_stops_and_turns_away(driving):

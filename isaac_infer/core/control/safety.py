@@ -112,6 +112,14 @@ class Verdict:
     state: State
 
 
+def age_of(by_stamp_s: float, by_arrival_s: float) -> float:
+    """How old a message is: the older of both; by its stamp where that is too far from the future.
+
+    A stamp that is a little ahead says nothing: with a clock that stands still, it would stay so for ever.
+    """
+    return by_stamp_s if by_stamp_s < -CLOCK_SKEW_S else max(by_stamp_s, by_arrival_s)
+
+
 def govern(readings: Readings, limits: SafetyLimits, state: State) -> Verdict:
     """Decide what the robot does in this period.
 
