@@ -23,9 +23,18 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.control.command import STOP, Command
-from isaac_infer.core.control.safety import Readings, Reason, State, Verdict, govern, reset, stop
+from isaac_infer.core.control.safety import (
+    Readings,
+    Reason,
+    State,
+    Verdict,
+    govern,
+    govern_without_sensors,
+    reset,
+    stop,
+)
 from isaac_infer.core.control.variants import VariantState, choose_variant
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.text import printable
 from isaac_infer.nodes._driving import (
@@ -196,9 +205,10 @@ class JetsonExecutor(Node):
         try:
             self._command()
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
-            self._note_error(''.join(traceback.format_exception(error)))
-            reason = Reason('model_error', f'{type(error).__name__}: {error}')
-            self._send(lambda: Verdict(STOP, (reason,), State(STOP, self._state.latched)))
+            is_ours = isinstance(error, IsaacInferError)
+            text = str(error) if is_ours else f'{type(error).__name__}: {error}'
+            self._send(lambda: govern_without_sensors(text, self._is_enabled, self._limits, self._state))
+            self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
 
     def _command(self) -> None:
         now_s, params, pilot = monotonic(), self.params, self._pilot

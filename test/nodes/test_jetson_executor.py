@@ -264,6 +264,7 @@ FAULTS = {  # how it is injected, what is said, and how long a good message last
     'scans without a stamp': ('scan', lambda node: LaserScan(), 's old, expected at most 0.3 s', 0),
     'scans from the future': ('scan', lambda node: scan(node, late_s=-5.0), 'from the future', 0),
     'commands of NaN': ('command', lambda node: wish(node, np.nan), 'not a number', 0),
+    'commands that are none': ('command', lambda node: b'\0\1\0\0\1', 'are not a Twist', 0),
     'commands without end': ('command', lambda node: wish(node, np.inf), 'infinite', 0),
 }
 
@@ -279,6 +280,21 @@ def test_a_fault_stops_the_robot_within_a_period_and_20_ms(driving, fault):
     driving.says(text)
     driving.change(topic, {'scan': scan, 'command': wish}[topic])
     driving.starts()
+
+
+def test_a_command_that_is_none_latches_as_an_error_where_that_is_wanted(start, robot):
+    executor = start_executor(start, enabled_at_start=True, latching_faults='[model_error]')
+    found = robot()
+    found.starts(30)
+    found.change('command', lambda node: b'\0\1\0\0\1')
+    found.stops()
+    found.change('command', wish)
+    found.says('bytes are not a Twist')
+    found.says('stopped until reset')
+    assert not any(map(moves, found.stays(1.0)))
+    assert 'Traceback' not in executor.log
+    assert found.ask('reset').success
+    found.starts()
 
 
 def test_a_clock_that_stands_still_keeps_no_scan_fresh(start, robot):

@@ -146,6 +146,14 @@ def govern(readings: Readings, limits: SafetyLimits, state: State) -> Verdict:
     return Verdict(command, reasons, State(command, latched, persisting))
 
 
+def govern_without_sensors(error: str, is_enabled: bool, limits: SafetyLimits, state: State) -> Verdict:
+    """Stop for an error of the program itself, which may be in what reads the sensors: they are not asked."""
+    readings = Readings(
+        is_enabled, {}, wanted=STOP, elapsed_s=0.0, nearest_m=lambda command: math.inf, model_error=error
+    )
+    return govern(readings, replace(limits, max_age_s={}, stop_distance_m=0.0), state)
+
+
 def stop(state: State, why: str) -> State:
     """Stop for good, until `reset`; `why` is for people."""
     return replace(state, last=STOP, latched=state.latched or why or 'stopped')

@@ -18,6 +18,7 @@ from isaac_infer.core.control.safety import (
     SafetyLimits,
     State,
     govern,
+    govern_without_sensors,
     reset,
     stop,
 )
@@ -216,6 +217,18 @@ def test_a_fault_that_latches_stops_until_reset():
         assert verdict.command == STOP
         state = verdict.state
     assert govern(READY, LATCHING, reset(state)).command == Command(0.1, 0.0, 0.1)  # from standing
+
+
+def test_an_error_of_the_program_stops_and_latches_as_any_error_of_a_model():
+    verdict = govern_without_sensors('no such field', True, LIMITS, MOVING)
+    assert (verdict.command, kinds(verdict)) == (STOP, ['model_error'])
+    assert verdict.state == State()
+    limits = replace(LIMITS, latching=frozenset({'model_error', 'missing', 'unreadable'}))
+    verdict = govern_without_sensors('no such field', True, limits, MOVING)
+    assert kinds(verdict) == ['latched', 'model_error']
+    assert reset(verdict.state).latched == 'no such field'
+    assert decide(verdict.state, limits).reasons[0].kind == 'latched'
+    assert not govern_without_sensors('no such field', False, limits, MOVING).state.latched
 
 
 def test_a_reset_is_refused_as_long_as_the_cause_persists():
