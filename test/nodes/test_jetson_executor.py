@@ -226,7 +226,7 @@ def test_it_stands_while_another_node_commands_the_robot_too(driving, make_peer)
     driving.starts()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_last_command_of_a_node_that_is_ended_is_zero(start, robot, number):
     executor, found = start_executor(start, enabled_at_start=True), robot()
     found.starts(30)
