@@ -531,10 +531,13 @@ def test_a_policy_that_hangs_holds_up_nobody(steered):
     assert not moves(steered.commands[-1][1])
 
 
-def test_bindings_that_do_not_fit_the_model_are_said_and_nothing_moves(start, robot, tmp_path):
+@pytest.mark.parametrize(
+    ('name', 'said'), [('wishes', 'wishes'), (r'"wi\uD800\e[2Jsh"', 'wi\ufffd\ufffd[2Jsh')]
+)
+def test_bindings_that_do_not_fit_are_said_and_nothing_moves(start, robot, tmp_path, name, said):
     model, bindings = save_policy(tmp_path)
-    bindings.write_text(bindings.read_text().replace('wish:', 'wishes:'))
+    bindings.write_text(bindings.read_text().replace('wish:', f'{name}:'))
     start_executor(start, control_model_path=model, control_config=bindings, enabled_at_start=True)
     found = robot()
-    found.says('inputs: the model has no wishes', 60)
+    found.says(f'inputs: the model has no {said}', 60)
     assert not any(map(moves, found.stays()))
