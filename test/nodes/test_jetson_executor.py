@@ -13,6 +13,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from policies import HANGS_ABOVE, save_moody_detector, save_policy
 from processes import parameters, wait_until
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, LaserScan
@@ -250,6 +253,17 @@ def test_a_killed_node_sends_nothing_more_and_its_successor_stands(start, robot)
     start_executor(start)
     assert wait_until(lambda: len(found.commands) > count + 10, 30)
     assert not any(moves(twist) for _, twist in found.commands[count:])
+
+
+@pytest.mark.parametrize('kind', [SetParameters, SetParametersAtomically])
+def test_a_parameter_of_a_type_that_nobody_knows_is_refused(driving, kind):
+    given = ParameterMessage(name='max_linear_mps', value=ParameterValue(type=99))
+    service = {SetParameters: 'set_parameters', SetParametersAtomically: 'set_parameters_atomically'}[kind]
+    answer = driving.peer.call(kind, f'jetson_executor/{service}', kind.Request(parameters=[given]))
+    (result,) = answer.results if kind is SetParameters else [answer.result]
+    assert not result.successful and result.reason == 'max_linear_mps: there is no type 99'
+    assert driving.peer.set('jetson_executor', max_linear_mps=0.5)[0].successful
+    assert all(map(moves, driving.stays()))
 
 
 # --- faults ------------------------------------------------------------------------------------------------
