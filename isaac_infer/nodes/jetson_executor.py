@@ -62,7 +62,7 @@ from isaac_infer.nodes._perceiving import open_perception
 from isaac_infer.params import ExecutorParams
 from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
-from isaac_infer.ros.diagnostics import Report, diagnostics_msg, wait_until_heard
+from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
@@ -251,6 +251,7 @@ class JetsonExecutor(Node):
             model_error=model_error,
             missed_deadline=missed_deadline,
             other_authority=self._others,
+            clock_problem=clock_problem(self.get_clock()),
         )
         return govern(readings, self._limits, self._state)
 

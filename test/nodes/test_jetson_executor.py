@@ -333,6 +333,19 @@ def test_a_clock_that_stands_still_keeps_no_scan_fresh(start, robot):
     found.says('s old, expected at most 0.3 s')
 
 
+def test_without_a_clock_no_stamp_is_believed(start, robot):
+    def without_a_stamp(node):
+        message = scan(node)
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+
+    executor, found = start_executor(start, enabled_at_start=True, use_sim_time=True), robot()
+    found.change('scan', without_a_stamp)
+    assert wait_until(lambda: found.commands, 30), executor.log
+    found.says('use_sim_time is set and no /clock came')
+    assert not any(map(moves, found.stays(1.0)))
+
+
 def test_before_an_obstacle_it_stops_and_turns_away(driving):
     driving.change('scan', lambda node: scan(node, metres=0.45))
     assert wait_until(lambda: driving.commands[-1][1].linear.x == 0)

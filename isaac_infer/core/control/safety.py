@@ -78,6 +78,7 @@ class Readings:
     model_error: str = ''  # what went wrong, for people; empty: nothing
     missed_deadline: str = ''  # the same
     other_authority: str = ''  # who else publishes commands
+    clock_problem: str = ''  # why stamps say nothing of ages
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,8 @@ def _orders(readings: Readings, latched: str) -> Iterator[Reason]:
 def _faults_of_inputs(readings: Readings, limits: SafetyLimits) -> Iterator[Reason]:
     if readings.other_authority:
         yield Reason('other_authority', f'commands come from another node, too: {readings.other_authority}')
+    if readings.clock_problem:
+        yield Reason('clock', readings.clock_problem)
     if not 0 <= readings.elapsed_s < math.inf:
         yield Reason('clock', f'since the last command: expected seconds from 0 on, got {readings.elapsed_s}')
     found = [

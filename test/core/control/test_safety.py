@@ -313,6 +313,11 @@ def test_a_time_that_cannot_be_is_a_fault(elapsed_s):
     assert kinds(decide(elapsed_s=elapsed_s)) == ['clock']
 
 
+def test_a_clock_that_does_not_run_is_a_fault():
+    verdict = decide(clock_problem='no /clock came')
+    assert (verdict.command, kinds(verdict)) == (STOP, ['clock'])
+
+
 @pytest.mark.parametrize('name', ['max_linear_mps', 'max_linear_mps2'])
 def test_a_limit_of_0_allows_no_driving_and_still_turning(name):
     assert decide(limits=replace(LIMITS, **{name: 0.0})).command == Command(0.0, 0.0, 0.1)
