@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from functools import partial
 
 
 def parameters(**values):
@@ -23,6 +24,7 @@ class Process:
             [sys.executable, '-m', f'isaac_infer.nodes.{module}', *map(str, arguments)],
             stdout=log.open('wb'),
             stderr=subprocess.STDOUT,
+            preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
         )
         self.pid = self._popen.pid
 

@@ -8,7 +8,8 @@ import signal
 # Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _LONGEST_NUMBER = 9  # digits; fits int32
-_COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')  # to a terminal; line ends and tabs are none
+# To a terminal; line ends and tabs are none.
+_COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]')
 
 
 def printable(text: str) -> str:
@@ -17,7 +18,7 @@ def printable(text: str) -> str:
 
 
 def without_commands(text: str) -> str:
-    """Give a message of any number of lines, without what a terminal would take for a command."""
+    """Give a message of any number of lines, without what is a command to a terminal, or no text."""
     return _COMMANDS.sub('\ufffd', text)
 
 

@@ -61,8 +61,10 @@ def needs_of(params: ExecutorParams, policy: Policy | None) -> frozenset[str]:
 
 
 def nearest_in_way(scan: Newest, params: ExecutorParams, command: Command) -> float | None:
-    """Metres to what is in the way of a command; None: no scan that can be read."""
-    return nearest_in_path(_readable(scan), command, half_width_m=params.half_width_m)
+    """Metres to what is in the way of a command; None: no scan tells, as far as the robot has to stop."""
+    return nearest_in_path(
+        _readable(scan), command, half_width_m=params.half_width_m, reach_m=params.stop_distance_m
+    )
 
 
 class RuleDriver:

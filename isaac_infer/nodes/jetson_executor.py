@@ -23,11 +23,20 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.control.command import STOP, Command
-from isaac_infer.core.control.safety import Readings, Reason, State, Verdict, govern, reset, stop
+from isaac_infer.core.control.safety import (
+    Readings,
+    Reason,
+    State,
+    Verdict,
+    govern,
+    govern_without_sensors,
+    reset,
+    stop,
+)
 from isaac_infer.core.control.variants import VariantState, choose_variant
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import printable, without_commands
 from isaac_infer.nodes._driving import (
     RuleDriver,
     command_of,
@@ -53,7 +62,7 @@ from isaac_infer.nodes._perceiving import open_perception
 from isaac_infer.params import ExecutorParams
 from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
-from isaac_infer.ros.diagnostics import Report, diagnostics_msg, wait_until_heard
+from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
@@ -196,9 +205,10 @@ class JetsonExecutor(Node):
         try:
             self._command()
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
-            self._note_error(''.join(traceback.format_exception(error)))
-            reason = Reason('model_error', f'{type(error).__name__}: {error}')
-            self._send(lambda: Verdict(STOP, (reason,), State(STOP, self._state.latched)))
+            is_ours = isinstance(error, IsaacInferError)
+            text = without_commands(str(error) if is_ours else f'{type(error).__name__}: {error}')
+            self._send(lambda: govern_without_sensors(text, self._is_enabled, self._limits, self._state))
+            self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
 
     def _command(self) -> None:
         now_s, params, pilot = monotonic(), self.params, self._pilot
@@ -241,6 +251,7 @@ class JetsonExecutor(Node):
             model_error=model_error,
             missed_deadline=missed_deadline,
             other_authority=self._others,
+            clock_problem=clock_problem(self.get_clock()),
         )
         return govern(readings, self._limits, self._state)
 
@@ -368,6 +379,7 @@ class JetsonExecutor(Node):
         self._limits = params.safety_limits(self._required(params))
 
     def _note_error(self, text: str) -> None:
+        text = without_commands(text)
         if self._reminders.is_due(text):
             self.get_logger().error(text)
 

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
+from isaac_infer.core.control.safety import age_of
 from isaac_infer.core.encodings import stamp_ns_from_cdr
 from isaac_infer.core.errors import FrameError, IsaacInferError
 
@@ -61,7 +62,7 @@ class Newest:
         self._message, self.problem = _Message(cdr, at_s, stamp_ns), ''
 
     def age_s(self, now_s: float, now_ns: int) -> float | None:
-        """How old it is; below 0 where its stamp is from the future, None while there is none.
+        """How old it is, as `age_of`; below 0 where its stamp is from the future, None while there is none.
 
         Args:
             now_s: by the steady clock.
@@ -73,8 +74,7 @@ class Newest:
         age_s = now_s - message.arrived_s
         if message.stamp_ns is None:
             return age_s
-        stamp_age_s = (now_ns - message.stamp_ns) / 1e9
-        return stamp_age_s if stamp_age_s < 0 else max(stamp_age_s, age_s)
+        return age_of((now_ns - message.stamp_ns) / 1e9, age_s)
 
     def value(self) -> Any:
         """What it says, or None while there is none; read once.

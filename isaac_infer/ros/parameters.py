@@ -7,9 +7,11 @@ import traceback
 from array import array
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
@@ -78,6 +80,9 @@ class NodeParameters(Generic[P]):
             node.declare_parameter(name, kind, _descriptor(parameter, rule), ignore_override=True)
             node.set_parameters([RosParameter(name, kind, getattr(self.value, parameter.field))])
         node.add_on_set_parameters_callback(self._on_set)
+        for service in node.services:
+            if service.srv_type in (SetParameters, SetParametersAtomically):
+                service.callback = partial(_set_if_known, service.callback)
 
     def typed(self, given: Sequence[RosParameter]) -> list[RosParameter]:
         """Give parameters in their declared types, where that loses nothing: 1 for 1.0, [] for any list."""
@@ -126,6 +131,20 @@ class NodeParameters(Generic[P]):
     def _is_changed(self, name: str, value: P) -> bool:
         field = self._known[name].field
         return bool(getattr(value, field) != getattr(self.value, field))
+
+
+def _set_if_known(callback: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+    """Answer a request to set parameters; rclpy would end the process for a type that it does not know."""
+    types = {kind.value for kind in RosParameter.Type}
+    unknown = next((given for given in request.parameters if given.value.type not in types), None)
+    if unknown is None:
+        return callback(request, response)
+    refused = SetParametersResult(reason=f'{unknown.name}: there is no type {unknown.value.type}')
+    if isinstance(request, SetParameters.Request):
+        response.results = [refused] * len(request.parameters)
+    else:
+        response.result = refused
+    return response
 
 
 def _descriptor(parameter: Parameter, rule: str) -> ParameterDescriptor:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayout
 
+from isaac_infer.core.control.safety import age_of
 from isaac_infer.core.control.variants import VariantReadings
 from isaac_infer.core.errors import FrameError, IsaacInferError
 from isaac_infer.core.results import Detections, Poses, Segmentation
+from isaac_infer.core.text import without_commands
 from isaac_infer.ros.diagnostics import BAD_IMAGE, BUSY, FAILED, Health
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.perception_node import Answer, Loaded, Perception
@@ -159,8 +161,7 @@ class Perceiver:
         if self._answered is None:
             return None
         stamp_ns, answered_s = self._answered
-        stamp_age_s = (now_ns - stamp_ns) / 1e9
-        return stamp_age_s if stamp_age_s < 0 else max(stamp_age_s, now_s - answered_s)
+        return age_of((now_ns - stamp_ns) / 1e9, now_s - answered_s)
 
     def readings(
         self, rates_hz: tuple[float, float], *, celsius: float | None = None, load_level: str = ''
@@ -234,7 +235,8 @@ class Perceiver:
 
     def _said(self, error: BaseException) -> str:
         is_ours = isinstance(error, IsaacInferError)
-        self.last_error = str(error) if is_ours else f'{type(error).__name__}: {error}'
+        text = str(error) if is_ours else f'{type(error).__name__}: {error}'
+        self.last_error = without_commands(text)
         self._note_error(self.last_error if is_ours else ''.join(traceback.format_exception(error)))
         return self.last_error
 

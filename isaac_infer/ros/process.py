@@ -1,4 +1,4 @@
-"""Process: run one node until it is done, or until Ctrl-C or a termination signal, and leave cleanly."""
+"""Process: run one node until it is done, Ctrl-C, a termination signal or a hangup, and leave cleanly."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def run_node(
     # the node is closed first. The executor has its own thread because only a wait in Python sees a signal.
     # A queue, not an event: a handler that sets an event can wait for a lock that this very thread holds.
     stop: SimpleQueue[None] = SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one: its terminal is closed
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue  # nohup: it goes on
         signal.signal(number, lambda *_: stop.put(None))
         # Python gives signals their default back while it ends: a second Ctrl-C, as launch files send it,
         # would make a crash of a clean end.

@@ -13,7 +13,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from policies import HANGS_ABOVE, save_moody_detector, save_policy
 from processes import parameters, wait_until
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, LaserScan
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
@@ -135,9 +139,9 @@ def check(fault, since_s, zero_s, *, bound_s=BOUND_S):
     assert zero_s - since_s < bound_s
 
 
-def scan(node, *, metres=5.0, count=BEAMS, late_s=0.0):
+def scan(node, *, metres=5.0, count=BEAMS, late_s=0.0, reach=10.0):
     message = LaserScan(angle_min=-np.pi / 2, angle_max=np.pi / 2, angle_increment=np.pi / (BEAMS - 1))
-    message.range_min, message.range_max, message.ranges = 0.1, 10.0, [metres] * count
+    message.range_min, message.range_max, message.ranges = 0.1, reach, [metres] * count
     now_ns = node.get_clock().now().nanoseconds - int(late_s * SECOND)
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, SECOND)
     return message
@@ -225,7 +229,7 @@ def test_it_stands_while_another_node_commands_the_robot_too(driving, make_peer)
     driving.starts()
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_last_command_of_a_node_that_is_ended_is_zero(start, robot, number):
     executor, found = start_executor(start, enabled_at_start=True), robot()
     found.starts(30)
@@ -251,6 +255,17 @@ def test_a_killed_node_sends_nothing_more_and_its_successor_stands(start, robot)
     assert not any(moves(twist) for _, twist in found.commands[count:])
 
 
+@pytest.mark.parametrize('kind', [SetParameters, SetParametersAtomically])
+def test_a_parameter_of_a_type_that_nobody_knows_is_refused(driving, kind):
+    given = ParameterMessage(name='max_linear_mps', value=ParameterValue(type=99))
+    service = {SetParameters: 'set_parameters', SetParametersAtomically: 'set_parameters_atomically'}[kind]
+    answer = driving.peer.call(kind, f'jetson_executor/{service}', kind.Request(parameters=[given]))
+    (result,) = answer.results if kind is SetParameters else [answer.result]
+    assert not result.successful and result.reason == 'max_linear_mps: there is no type 99'
+    assert driving.peer.set('jetson_executor', max_linear_mps=0.5)[0].successful
+    assert all(map(moves, driving.stays()))
+
+
 # --- faults ------------------------------------------------------------------------------------------------
 
 FAULTS = {  # how it is injected, what is said, and how long a good message lasts
@@ -258,10 +273,12 @@ FAULTS = {  # how it is injected, what is said, and how long a good message last
     'no commands': ('command', lambda node: None, 'command: 0.5', COMMAND_MAX_AGE_S),
     'scans of NaN': ('scan', lambda node: scan(node, metres=np.nan), 'no scan that can be read', 0),
     'scans of 7 ranges': ('scan', lambda node: scan(node, count=7), 'no scan that can be read', 0),
+    'scans that end at 0.2 m': ('scan', lambda node: scan(node, metres=0.3, reach=0.2), 'sees where it', 0),
     'scans that are 1 s old': ('scan', lambda node: scan(node, late_s=1.0), 'scan: 1.0', 0),
     'scans without a stamp': ('scan', lambda node: LaserScan(), 's old, expected at most 0.3 s', 0),
     'scans from the future': ('scan', lambda node: scan(node, late_s=-5.0), 'from the future', 0),
     'commands of NaN': ('command', lambda node: wish(node, np.nan), 'not a number', 0),
+    'commands that are none': ('command', lambda node: b'\0\1\0\0\1', 'are not a Twist', 0),
     'commands without end': ('command', lambda node: wish(node, np.inf), 'infinite', 0),
 }
 
@@ -277,6 +294,56 @@ def test_a_fault_stops_the_robot_within_a_period_and_20_ms(driving, fault):
     driving.says(text)
     driving.change(topic, {'scan': scan, 'command': wish}[topic])
     driving.starts()
+
+
+def test_a_command_that_is_none_latches_as_an_error_where_that_is_wanted(start, robot):
+    executor = start_executor(start, enabled_at_start=True, latching_faults='[model_error]')
+    found = robot()
+    found.starts(30)
+    found.change('command', lambda node: b'\0\1\0\0\1')
+    found.stops()
+    found.change('command', wish)
+    found.says('bytes are not a Twist')
+    found.says('stopped until reset')
+    assert not any(map(moves, found.stays(1.0)))
+    assert 'Traceback' not in executor.log
+    assert found.ask('reset').success
+    found.starts()
+
+
+def test_a_clock_that_stands_still_keeps_no_scan_fresh(start, robot):
+    found, now_s = robot(), [100.0]
+    clocks = found.node.create_publisher(Clock, '/clock', 1)
+
+    def ahead_of_the_clock(node):
+        message, stamp = scan(node), Clock()
+        now_s[0] += 0.02
+        stamp.clock.sec, stamp.clock.nanosec = divmod(round(now_s[0] * SECOND), SECOND)
+        clocks.publish(stamp)
+        ahead_ns = round((now_s[0] + 0.02) * SECOND)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(ahead_ns, SECOND)
+        return message
+
+    found.change('scan', ahead_of_the_clock)
+    start_executor(start, enabled_at_start=True, use_sim_time=True, cruise_speed_mps=0.2)
+    found.starts(30)
+    found.stays(0.3)
+    last_s = found.change('scan', lambda node: None)
+    check('scans and clock end', last_s + SCAN_MAX_AGE_S, found.stops())
+    found.says('s old, expected at most 0.3 s')
+
+
+def test_without_a_clock_no_stamp_is_believed(start, robot):
+    def without_a_stamp(node):
+        message = scan(node)
+        message.header.stamp.sec = message.header.stamp.nanosec = 0
+        return message
+
+    executor, found = start_executor(start, enabled_at_start=True, use_sim_time=True), robot()
+    found.change('scan', without_a_stamp)
+    assert wait_until(lambda: found.commands, 30), executor.log
+    found.says('use_sim_time is set and no /clock came')
+    assert not any(map(moves, found.stays(1.0)))
 
 
 def test_before_an_obstacle_it_stops_and_turns_away(driving):
@@ -491,10 +558,13 @@ def test_a_policy_that_hangs_holds_up_nobody(steered):
     assert not moves(steered.commands[-1][1])
 
 
-def test_bindings_that_do_not_fit_the_model_are_said_and_nothing_moves(start, robot, tmp_path):
+@pytest.mark.parametrize(
+    ('name', 'said'), [('wishes', 'wishes'), (r'"wi\uD800\e[2Jsh"', 'wi\ufffd\ufffd[2Jsh')]
+)
+def test_bindings_that_do_not_fit_are_said_and_nothing_moves(start, robot, tmp_path, name, said):
     model, bindings = save_policy(tmp_path)
-    bindings.write_text(bindings.read_text().replace('wish:', 'wishes:'))
+    bindings.write_text(bindings.read_text().replace('wish:', f'{name}:'))
     start_executor(start, control_model_path=model, control_config=bindings, enabled_at_start=True)
     found = robot()
-    found.says('inputs: the model has no wishes', 60)
+    found.says(f'inputs: the model has no {said}', 60)
     assert not any(map(moves, found.stays()))

@@ -16,7 +16,7 @@ SECOND = 10**9
 
 def stamped(stamp_s):
     header = Header()
-    header.stamp.sec = stamp_s
+    header.stamp.sec, header.stamp.nanosec = divmod(round(stamp_s * SECOND), SECOND)
     return serialize_message(header)
 
 
@@ -32,6 +32,7 @@ def test_an_input_without_a_message_has_no_age_and_says_nothing():
         (100, 9.5, 0.5),  # by its arrival: the clock of the sensor is ahead, or ROS time stands still
         (97, 9.5, 3.0),  # by its stamp: it was under way for long
         (102, 9.5, -2.0),  # from the future
+        (100.05, 5.0, 5.0),  # a little from there, by a clock that stands still
         (0, 9.5, 100.0),
     ],
 )

@@ -207,6 +207,7 @@ def test_its_age_is_that_of_the_picture_or_of_the_answer(make):
     assert scene.perceiver.age_s(now_s, 8 * 10**9) == pytest.approx(3.0)
     assert scene.perceiver.age_s(now_s + 4, 5 * 10**9) == pytest.approx(4.0, abs=1.0)
     assert scene.perceiver.age_s(now_s, 3 * 10**9) == pytest.approx(-2.0)
+    assert scene.perceiver.age_s(now_s + 4, round(4.95e9)) == pytest.approx(4.0, abs=1.0)
 
 
 def test_all_are_closed_and_one_that_is_busy_is_told():

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -35,7 +36,7 @@ sys.exit(process.run_node('busy', Params, Busy, []))
 
 
 @pytest.mark.parametrize(('work_s', 'is_closed'), [('0.3', True), ('600', False)])
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_closed, number):
     environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_LOCALHOST_ONLY': '1'}
     process = subprocess.Popen(
@@ -44,6 +45,7 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
     )
     try:
         while 'at work' not in (line := process.stdout.readline()):
@@ -56,6 +58,26 @@ def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_cl
     assert process.returncode == 0 and time.monotonic() - begin < 5
     assert ('closed' in said) == is_closed
     assert ('a request is not done' in said) != is_closed
+
+
+def test_under_nohup_it_outlives_its_terminal():
+    environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_LOCALHOST_ONLY': '1'}
+    process = subprocess.Popen(
+        ['nohup', sys.executable, '-c', SCRIPT, '0.01'],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        while 'at work' not in (line := process.stdout.readline()):
+            assert line, 'the node ended'
+        process.send_signal(signal.SIGHUP)
+        for _ in range(50):
+            assert 'at work' in process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_ctrl_c_that_comes_again_while_the_process_ends_is_no_crash():

@@ -72,12 +72,13 @@ class Readings:
     age_s: Mapping[str, float | None]  # of the newest of each input, by its name; None: none came yet
     wanted: Command | None  # of the policy or rule; None: it has none
     elapsed_s: float  # since the last command, by a steady clock
-    # Metres to the nearest obstacle in the way of a command: inf: none; None: no scan that can be read.
+    # Metres to the nearest obstacle in the way of a command: inf: none; None: no scan tells.
     # Asked for what is wanted and for what would be sent: a robot that brakes still drives the other way.
     nearest_m: Callable[[Command], float | None]
     model_error: str = ''  # what went wrong, for people; empty: nothing
     missed_deadline: str = ''  # the same
     other_authority: str = ''  # who else publishes commands
+    clock_problem: str = ''  # why stamps say nothing of ages
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,14 @@ class Verdict:
     state: State
 
 
+def age_of(by_stamp_s: float, by_arrival_s: float) -> float:
+    """How old a message is: the older of both; by its stamp where that is too far from the future.
+
+    A stamp that is a little ahead says nothing: with a clock that stands still, it would stay so for ever.
+    """
+    return by_stamp_s if by_stamp_s < -CLOCK_SKEW_S else max(by_stamp_s, by_arrival_s)
+
+
 def govern(readings: Readings, limits: SafetyLimits, state: State) -> Verdict:
     """Decide what the robot does in this period.
 
@@ -138,6 +147,14 @@ def govern(readings: Readings, limits: SafetyLimits, state: State) -> Verdict:
     return Verdict(command, reasons, State(command, latched, persisting))
 
 
+def govern_without_sensors(error: str, is_enabled: bool, limits: SafetyLimits, state: State) -> Verdict:
+    """Stop for an error of the program itself, which may be in what reads the sensors: they are not asked."""
+    readings = Readings(
+        is_enabled, {}, wanted=STOP, elapsed_s=0.0, nearest_m=lambda command: math.inf, model_error=error
+    )
+    return govern(readings, replace(limits, max_age_s={}, stop_distance_m=0.0), state)
+
+
 def stop(state: State, why: str) -> State:
     """Stop for good, until `reset`; `why` is for people."""
     return replace(state, last=STOP, latched=state.latched or why or 'stopped')
@@ -158,6 +175,8 @@ def _orders(readings: Readings, latched: str) -> Iterator[Reason]:
 def _faults_of_inputs(readings: Readings, limits: SafetyLimits) -> Iterator[Reason]:
     if readings.other_authority:
         yield Reason('other_authority', f'commands come from another node, too: {readings.other_authority}')
+    if readings.clock_problem:
+        yield Reason('clock', readings.clock_problem)
     if not 0 <= readings.elapsed_s < math.inf:
         yield Reason('clock', f'since the last command: expected seconds from 0 on, got {readings.elapsed_s}')
     found = [
@@ -195,7 +214,7 @@ def _faults_of_way(readings: Readings, limits: SafetyLimits, command: Command) -
     wanted = readings.wanted if readings.wanted is not None and readings.wanted.is_finite else STOP
     distances = [readings.nearest_m(wanted), readings.nearest_m(command)]
     if None in distances:
-        yield Reason('unreadable', 'no scan that can be read')
+        yield Reason('unreadable', 'no scan that can be read and sees where it drives to')
         return
     blocked = [m for m in distances if m is not None and not m > limits.stop_distance_m]  # NaN blocks, too
     if blocked:

@@ -18,6 +18,9 @@ from isaac_infer.core.errors import ScanError
 STRAY_BEAMS = 2  # by which scanners miscount their ranges: the angle of a full turn once or twice, say
 BOUNDARY_RAD = 1e-4  # scans have their angles in float32: a beam this near to a boundary is on it
 FINEST_RAD = 1e-6  # between two beams
+MOST_RANGES = 100_000  # more take longer to read than a period of the control has
+WIDEST_RAD = math.radians(20)  # that a beam stands for, however far it is to the next one
+TOUCHING_M = 1e-3  # from the scanner to what is so near that it could not be measured
 LOOK_RAD = math.radians(30)  # to both sides of where the robot drives to: there the scan has to see
 SEEN_SHARE = 0.5  # of what lies there has to be measured
 
@@ -40,6 +43,7 @@ class Scan:
     range_m: np.ndarray  # (N,) float64 from the scanner; inf: free as far as it sees, NaN: not measured
     step_rad: float  # between two beams; negative: they go to the right
     range_max_m: float  # how far it sees
+    origin_xy: tuple[float, float]  # where the scanner is, metres in the robot's frame
     ray_xy: np.ndarray  # (N, 2) float64, the unit vector of every beam
     obstacle_xy: np.ndarray  # (M, 2) float64 metres in the robot's frame, what the beams hit
 
@@ -57,8 +61,9 @@ def read_scan(
 ) -> Scan:
     """Read the fields of a LaserScan.
 
-    -inf and what is nearer than `range_min` is an obstacle at `range_min`; inf and what is farther than
-    `range_max` is free; NaN was not measured.
+    -inf, 0 and what is nearer than `range_min` is an obstacle at `range_min`; inf and what is farther than
+    `range_max` is free; NaN was not measured. In `obstacle_xy` what is too near is where it was measured, and
+    at the scanner where it was not: it may be anywhere before `range_min`.
 
     Args:
         ranges: (N,) metres.
@@ -76,6 +81,7 @@ def read_scan(
     _check(measured, angle_min, angle_increment, angle_max, range_min, range_max)
     if zero_is_unknown:
         measured[measured == 0] = np.nan
+    hit_m = np.where(measured > 0, measured, TOUCHING_M)
     measured[measured < range_min] = range_min
     measured[measured > range_max] = np.inf
     if np.isnan(measured).all():
@@ -84,8 +90,9 @@ def read_scan(
     angle = mounting.yaw_rad + turn * (angle_min + np.arange(len(measured)) * angle_increment)
     ray_xy = np.stack((np.cos(angle), np.sin(angle)), axis=1)
     is_hit = np.isfinite(measured)
-    hit_xy = (mounting.x_m, mounting.y_m) + measured[is_hit, None] * ray_xy[is_hit]
-    return Scan(angle, measured, turn * angle_increment, range_max, ray_xy, hit_xy)
+    origin_xy = (mounting.x_m, mounting.y_m)
+    hit_xy = origin_xy + hit_m[is_hit, None] * ray_xy[is_hit]
+    return Scan(angle, measured, turn * angle_increment, range_max, origin_xy, ray_xy, hit_xy)
 
 
 def _check(
@@ -98,6 +105,8 @@ def _check(
 ) -> None:
     if ranges.ndim != 1 or not len(ranges):
         raise ScanError(f'scan: expected a row of ranges, got shape {list(ranges.shape)}')
+    if len(ranges) > MOST_RANGES:
+        raise ScanError(f'scan: expected at most {MOST_RANGES} ranges, got {len(ranges)}; thin it out')
     # Written so that NaN fails too.
     if not abs(angle_min) <= 2 * math.tau or not FINEST_RAD <= abs(increment) <= math.tau:
         raise ScanError(
@@ -156,12 +165,14 @@ def _range_at(scan: Scan, angle_rad: np.ndarray) -> np.ndarray:
     return np.where(beams < len(scan.range_m), ranges, np.nan)
 
 
-def nearest_in_path(scan: Scan | None, command: Command, *, half_width_m: float) -> float | None:
+def nearest_in_path(
+    scan: Scan | None, command: Command, *, half_width_m: float, reach_m: float = 0.0
+) -> float | None:
     """Metres to the nearest obstacle in the way of a command, measured along it from the robot's origin.
 
     The way is a straight corridor in the direction in which the command drives; what turning adds is left to
-    the next scan. inf: free, or it does not drive. None: there is no scan, or too little was measured where
-    the robot drives to, such as behind a scanner that looks ahead.
+    the next scan. inf: free, or it does not drive. None: there is no scan, it does not see `reach_m` far, or
+    too little was measured where the robot drives to, such as behind a scanner that looks ahead.
     """
     if scan is None:
         return None
@@ -171,10 +182,14 @@ def nearest_in_path(scan: Scan | None, command: Command, *, half_width_m: float)
     x, y = command.linear_x / fastest, command.linear_y / fastest  # so that no length is infinite, or 0
     heading = np.array((x, y)) / math.hypot(x, y)
     is_ahead = scan.ray_xy @ heading >= math.cos(LOOK_RAD)
-    seen_rad = np.count_nonzero(is_ahead & ~np.isnan(scan.range_m)) * abs(scan.step_rad)
+    ahead = scan.obstacle_xy @ heading
+    is_seen = ~np.isnan(scan.range_m)
+    is_seen[np.isfinite(scan.range_m)] = ahead > 0  # what ends before the robot's origin tells of no way
+    seen_rad = np.count_nonzero(is_ahead & is_seen) * min(abs(scan.step_rad), WIDEST_RAD)
     if seen_rad < SEEN_SHARE * 2 * LOOK_RAD:
         return None
-    ahead = scan.obstacle_xy @ heading
     aside = scan.obstacle_xy @ np.array((-heading[1], heading[0]))
     in_way = ahead[(ahead > 0) & (np.abs(aside) <= half_width_m)]
+    if not len(in_way) and scan.range_max_m + float(scan.origin_xy @ heading) < reach_m:
+        return None
     return float(in_way.min(initial=math.inf))

@@ -18,6 +18,7 @@ from isaac_infer.core.control.safety import (
     SafetyLimits,
     State,
     govern,
+    govern_without_sensors,
     reset,
     stop,
 )
@@ -218,6 +219,18 @@ def test_a_fault_that_latches_stops_until_reset():
     assert govern(READY, LATCHING, reset(state)).command == Command(0.1, 0.0, 0.1)  # from standing
 
 
+def test_an_error_of_the_program_stops_and_latches_as_any_error_of_a_model():
+    verdict = govern_without_sensors('no such field', True, LIMITS, MOVING)
+    assert (verdict.command, kinds(verdict)) == (STOP, ['model_error'])
+    assert verdict.state == State()
+    limits = replace(LIMITS, latching=frozenset({'model_error', 'missing', 'unreadable'}))
+    verdict = govern_without_sensors('no such field', True, limits, MOVING)
+    assert kinds(verdict) == ['latched', 'model_error']
+    assert reset(verdict.state).latched == 'no such field'
+    assert decide(verdict.state, limits).reasons[0].kind == 'latched'
+    assert not govern_without_sensors('no such field', False, limits, MOVING).state.latched
+
+
 def test_a_reset_is_refused_as_long_as_the_cause_persists():
     state = decide(limits=LATCHING, model_error='it crashed').state
     assert reset(state) == state and [reason.text for reason in state.persisting] == ['it crashed']
@@ -298,6 +311,11 @@ def test_no_time_gives_no_change():
 @pytest.mark.parametrize('elapsed_s', [-0.001, math.nan, math.inf, -math.inf])
 def test_a_time_that_cannot_be_is_a_fault(elapsed_s):
     assert kinds(decide(elapsed_s=elapsed_s)) == ['clock']
+
+
+def test_a_clock_that_does_not_run_is_a_fault():
+    verdict = decide(clock_problem='no /clock came')
+    assert (verdict.command, kinds(verdict)) == (STOP, ['clock'])
 
 
 @pytest.mark.parametrize('name', ['max_linear_mps', 'max_linear_mps2'])

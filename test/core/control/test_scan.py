@@ -78,6 +78,7 @@ def test_the_message_is_not_written_into():
         ([], {'angle_increment': 0.1}, r'expected a row of ranges, got shape \[0\]'),
         ([[1.0]], {'angle_increment': 0.1}, r'got shape \[1, 1\]'),
         ([NAN] * 8, {}, 'got 8 of which none was measured'),
+        ([1.0] * 100_001, {'angle_increment': 1e-5}, 'expected at most 100000 ranges, got 100001'),
         ([0.0] * 8, {'zero_is_unknown': True}, 'got 8 of which none was measured'),
         ([1.0] * 8, {'angle_increment': 0.0}, 'angle_increment 0.0'),
         ([1.0] * 8, {'angle_increment': NAN}, 'angle_increment nan'),
@@ -225,8 +226,38 @@ def test_what_is_beside_the_corridor_is_not_in_the_way():
     assert to(scan, half_width_m=0.51) == pytest.approx(math.cos(math.radians(30)))
 
 
-def test_what_is_too_near_to_be_measured_is_in_the_way():
-    assert to(around({0: -INF})) == pytest.approx(0.1)
+@pytest.mark.parametrize('metres', [-INF, -1.0, 0.0])
+@pytest.mark.parametrize('range_min', [0.0, 0.1, 2.0])
+def test_what_is_too_near_to_be_measured_may_be_anywhere_before(metres, range_min):
+    assert to(around({0: metres}, range_min=range_min)) == pytest.approx(0, abs=0.01)
+
+
+def test_what_was_measured_nearer_than_the_scanner_can_is_where_it_was_measured():
+    assert to(around({0: 0.3}, range_min=1.0)) == pytest.approx(0.3)
+
+
+def test_beams_that_end_behind_the_middle_of_the_robot_see_nothing_ahead():
+    at_the_back = Mounting(x_m=-0.3)
+    assert to(around(background=0.0, mounting=at_the_back)) is None
+    assert to(around({0: 0.0}, mounting=at_the_back)) == INF
+
+
+def test_a_scanner_that_does_not_see_far_enough_tells_of_no_free_way():
+    scan = around(background=0.5, range_min=0.1, range_max=0.3)
+    assert nearest_in_path(scan, AHEAD, half_width_m=0.2, reach_m=0.3) == INF
+    assert nearest_in_path(scan, AHEAD, half_width_m=0.2, reach_m=0.35) is None
+    in_front = around(background=0.5, range_min=0.1, range_max=0.3, mounting=Mounting(x_m=0.1))
+    assert nearest_in_path(in_front, AHEAD, half_width_m=0.2, reach_m=0.35) == INF
+    assert nearest_in_path(in_front, BACK, half_width_m=0.2, reach_m=0.25) is None
+    near = around({0: 0.2}, range_max=0.3)
+    assert nearest_in_path(near, AHEAD, half_width_m=0.2, reach_m=1.0) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize('step', [1.0, math.tau])
+def test_a_single_beam_does_not_see_the_way(step):
+    beam = {'angle_min': 0.0, 'angle_increment': step, 'angle_max': 0.0, 'range_min': 0.1, 'range_max': 10.0}
+    assert to(read_scan([INF], **beam)) is None
+    assert to(full_turn([INF] * 18)) == INF
 
 
 def test_without_a_scan_nothing_is_known():
