@@ -20,7 +20,7 @@ help:
 	@echo 'make bench   measure on this machine [ARGS="..."]'
 	@echo 'make test-gpu, make bench-gpu   the same with TensorRT on a GPU, by PYTHON that has tensorrt and pycuda'
 	@echo 'make lint    lint and types only'
-	@echo 'make docs    write config/*.yaml and the parameter tables of the README anew'
+	@echo 'make docs    write config/*.yaml and the parameter tables of README.md and docs/ anew'
 	@echo 'make setup   only make .venv'
 	@echo 'make clean   remove .venv and everything else that was made here'
 

@@ -1,4 +1,4 @@
-"""Write config/*.yaml and the parameter tables of README.md from what isaac_infer/params declares."""
+"""Write config/*.yaml and the parameter tables of the documents from what isaac_infer/params declares."""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and it
     'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),
     'deployment_validator': (ValidatorParams, ROOT / 'config' / 'deployment_validator.yaml'),
 }
-README = ROOT / 'README.md'
+README, DOCS = ROOT / 'README.md', ROOT / 'docs' / 'parameters.md'
+IN_DOCS = ('jetson_executor', 'power_manager', 'deployment_validator', 'robot_simulator')  # of a robot
+TABLES = {  # document -> the nodes whose tables it has
+    README: tuple(node for node in NODES if node not in IN_DOCS),
+    DOCS: IN_DOCS,
+}
+LIFECYCLE_NODES = ('detector_node', 'segmentation_node', 'pose_node')
 LINE_LENGTH = 110
 
 
 def yaml_text(node: str, kind: type[Params]) -> str:
     """All parameters with their defaults, and what they mean as comments."""
     if any(parameter.live for parameter in parameters(kind)):
-        rule = 'Those marked "live" may change at any time, the others only while the node is not configured.'
+        others = 'only while the node is not configured' if node in LIFECYCLE_NODES else 'not while it runs'
+        rule = f'Those marked "live" may change at any time, the others {others}.'
     else:
         rule = 'They are read once, when the node starts.'
     lines = [
@@ -82,18 +89,20 @@ def table_text(kind: type[Params]) -> str:
     return '\n'.join(rows) + '\n'
 
 
-def readme_text(text: str) -> str:
-    """Put the tables between their marks.
+def document_text(path: Path) -> str:
+    """A document with the tables between their marks.
 
     Raises:
         ValueError: a mark is missing.
     """
-    for node, (kind, _) in NODES.items():
+    text = path.read_text('utf-8')
+    for node in TABLES[path]:
+        kind, _ = NODES[node]
         begin, end = f'<!-- parameters of {node} -->\n', f'<!-- end of parameters of {node} -->'
         head, found, rest = text.partition(begin)
         _, found_end, tail = rest.partition(end)
         if not found or not found_end:
-            raise ValueError(f'{README.name}: expected the lines "{begin.strip()}" and "{end}"')
+            raise ValueError(f'{path.name}: expected the lines "{begin.strip()}" and "{end}"')
         text = f'{head}{begin}{table_text(kind)}{end}{tail}'
     return text
 
@@ -101,9 +110,7 @@ def readme_text(text: str) -> str:
 def wanted() -> dict[Path, str]:
     """What every written file should hold."""
     files = {path: yaml_text(node, kind) for node, (kind, path) in NODES.items()}
-    if README.is_file():
-        files[README] = readme_text(README.read_text('utf-8'))
-    return files
+    return files | {path: document_text(path) for path in TABLES if path.is_file()}
 
 
 def _yaml_value(parameter: Parameter) -> str:

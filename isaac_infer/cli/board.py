@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.cli.console import unfolded
+from isaac_infer.cli.console import PLAIN, unfolded
 from isaac_infer.cli.report import add_json_option, write_report
 from isaac_infer.core.text import printable
 from isaac_infer.jetson.board import Board, BoardReader
@@ -28,6 +29,7 @@ from isaac_infer.jetson.sensors import Rail
 MEASURED_S = 0.5  # over which the load of the CPU is taken, where it is asked for once
 REFRESH_S = 1.0
 UNKNOWN = 'unknown'
+LIBRARIES_OF_A_PC = {'psutil': 'psutil', 'pynvml': 'nvidia-ml-py'}  # module -> what pip calls it
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -59,8 +61,16 @@ def run(args: argparse.Namespace) -> int:
                 live.update(board_table(board), refresh=True)
     for board in _boards(reader, watch=args.watch):
         console.print(board_table(board), highlight=False)
+        if board.model is None:
+            console.print(_why_unknown(), **PLAIN)
         sys.stdout.flush()
     return 0
+
+
+def _why_unknown() -> str:
+    missing = [name for module, name in LIBRARIES_OF_A_PC.items() if find_spec(module) is None]
+    without = f' without {" and ".join(missing)}' if missing else ''
+    return f'no Jetson was found: a PC tells no more{without}'
 
 
 def _boards(reader: BoardReader, *, watch: bool) -> Iterator[Board]:

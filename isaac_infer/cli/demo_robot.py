@@ -213,7 +213,7 @@ def _show(report: dict[str, Any], console: Console) -> None:
         'distance_m': 'metres',
         'collisions': 'collisions',
         'stops': 'stops',
-        'nearest_m': 'nearest obstacle ever, m',
+        'nearest_m': 'nearest obstacle ever, from its hull, m',
     }.items():
         drive.add_row(label, robot.get(key, 'unknown'))
     pace = Table('control', '', box=SIMPLE_HEAD)

@@ -111,6 +111,13 @@ class ModelPolicy:
         self._session.close()
 
 
+def _document(params: ExecutorParams) -> Path:
+    """Find control_config: in the model directory, where there is one and it has it, else as it is."""
+    path = Path(params.control_config).expanduser()
+    beside = Path(params.model_directory).expanduser() / path
+    return beside if params.model_directory and beside.is_file() else path
+
+
 def load_policy(params: ExecutorParams, newest: Mapping[str, Newest]) -> ModelPolicy:
     """Open the control model and bind it; slow.
 
@@ -118,7 +125,7 @@ def load_policy(params: ExecutorParams, newest: Mapping[str, Newest]) -> ModelPo
         IsaacInferError: it is not there, cannot be opened, does not fit its bindings, or too little memory
             would be left.
     """
-    bindings = read_bindings(Path(params.control_config))
+    bindings = read_bindings(_document(params))
     path = locate(params.control_model_path, params.model_directory)
     model = DetectorParams(
         backend=params.backend, precision=params.precision, num_threads=params.control_num_threads

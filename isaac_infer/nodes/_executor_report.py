@@ -80,7 +80,7 @@ def control_values(doing: Doing, perceiver: Perceiver) -> dict[str, str]:
         'load_level': doing.load_level,
     }
     for percent, time_ms in zip(PERCENTS, doing.policy_ms or ()):
-        values[f'policy_ms_p{percent}'] = f'{time_ms:.3f}'
+        values[f'control_ms_p{percent}'] = f'{time_ms:.3f}'
     return values
 
 

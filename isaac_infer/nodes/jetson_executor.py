@@ -155,7 +155,7 @@ class JetsonExecutor(Node):
 
         if params.control_model_path:
             self._pilot = Pilot(
-                partial(load_policy, params, self._newest),
+                self._open_policy,
                 self._note_error,
                 priority=max(params.thread_priority - 1, 0),  # the control thread comes first
             )
@@ -198,6 +198,13 @@ class JetsonExecutor(Node):
         if self._pilot is not None:
             self._pilot.close(CLOSE_TIMEOUT_S)
         self._perceiver.close(CLOSE_TIMEOUT_S)
+
+    def _open_policy(self) -> Policy:
+        params = self.params
+        policy = load_policy(params, self._newest)
+        needs = ', '.join(sorted(policy.needs))
+        self.get_logger().info(f'control by {params.control_model_path}: {policy.backend}, from {needs}')
+        return policy
 
     # --- control, in its own thread ------------------------------------------------------------------------
 
@@ -298,6 +305,8 @@ class JetsonExecutor(Node):
         with self._lock:
             self._is_enabled = request.data
             response.success, response.message = True, 'enabled' if request.data else 'not enabled'
+            if request.data and self._state.latched:
+                response.message += f', but stopped until ~/reset: {self._state.latched}'
         self.get_logger().info(response.message)
         return response
 

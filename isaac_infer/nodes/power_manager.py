@@ -123,6 +123,8 @@ class PowerManager(Node):
         self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._thread = threading.Thread(target=self._watch, name='watch', daemon=True)
         self._thread.start()
+        does = 'says which power mode it would switch to' if params.dry_run else 'switches the power mode'
+        self.get_logger().info(f'reads the board {params.monitoring_frequency:g} times per second, {does}')
 
     def close(self) -> None:
         """Stop watching, and let a switch that is under way end; safe to call twice.

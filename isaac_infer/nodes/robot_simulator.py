@@ -7,7 +7,7 @@ import threading
 from array import array
 from collections.abc import Callable
 from functools import partial
-from math import hypot, isfinite, nan, pi
+from math import cos, hypot, isfinite, nan, pi, sin
 from pathlib import Path
 from time import monotonic
 
@@ -235,7 +235,7 @@ class RobotSimulator(Node):
             return
         message = Imu()
         message.header.stamp, message.header.frame_id = self._stamp(), params.imu_frame_id
-        message.orientation_covariance[0] = -1.0  # it has none
+        message.orientation.z, message.orientation.w = sin(robot.yaw / 2), cos(robot.yaw / 2)
         message.angular_velocity.z = robot.angular_radps
         acceleration = message.linear_acceleration
         acceleration.x, acceleration.y, acceleration.z = felt_mps2(robot)

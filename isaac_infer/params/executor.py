@@ -22,8 +22,8 @@ class ExecutorParams(Params):
 
     model_directory: str = param(
         '',
-        'Folder in which relative paths of models are looked up first; empty: only the working directory and '
-        'the models of this package.',
+        'Folder in which relative paths of models, and control_config, are looked up first; empty: only the '
+        'working directory and the models of this package.',
     )
     perception_model_path: str = param('', 'The model that looks at pictures, of any task; empty: none does.')
     perception_task: str = param(
@@ -44,7 +44,7 @@ class ExecutorParams(Params):
         '', 'The control policy; empty: the obstacle rule follows ai_commands, or cruises.'
     )
     control_config: str = param(
-        '', 'YAML file that binds the inputs and the output of the control policy; needed with one.'
+        '', 'YAML file that binds the inputs and the outputs of the control policy; needed with one.'
     )
     backend: str = param(
         'auto', 'What runs the models, as with the perception nodes.',

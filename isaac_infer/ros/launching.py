@@ -234,7 +234,7 @@ def file_of(given: Mapping[str, str], name: str) -> str:
         ValueError: there is none.
     """
     if not os.path.isfile(given[name]):
-        raise ValueError(f'{name}: expected a file with parameters, got {given[name]!r}')
+        raise ValueError(f'{name}: expected a file, got {given[name]!r}, which is not there')
     return given[name]
 
 

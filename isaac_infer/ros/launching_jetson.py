@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import Any
+
+import yaml
 
 from isaac_infer.ros.launching import (
     BOOLEANS,
@@ -24,6 +28,7 @@ from isaac_infer.ros.launching import (
 )
 
 LONGEST_PAUSE_S = 60.0  # before a node that ends again and again is started once more
+SIMILAR = 0.8  # of two names: one of them is a slip of the pen
 HEALTHY_S = 30.0  # who lived longer is started again as if for the first time
 
 
@@ -112,10 +117,13 @@ def actions_of(given: Mapping[str, str]) -> Iterator[Any]:
     """Give what starts the nodes, now that the arguments have their values.
 
     Raises:
-        ValueError: one of them is no number, or no file.
+        ValueError: one of them is no number, or no file that can be read.
     """
     from launch.actions import TimerAction
+    from launch.logging import get_logger
 
+    for slip in slips_of(given):
+        get_logger('launch').warning(slip)
     first_s = number_of(given, 'respawn_delay')
     wait_s = number_of(given, 'validate_after')
     makers = [
@@ -130,6 +138,30 @@ def actions_of(given: Mapping[str, str]) -> Iterator[Any]:
             yield _lately(partial(kept_alive, make, first_s=first_s, pause_s=first_s))
         else:
             yield make()
+
+
+def slips_of(given: Mapping[str, str]) -> Iterator[str]:
+    """Say which arguments and sections of the parameter file nobody reads, but nearly: launch says nothing.
+
+    Raises:
+        ValueError: the parameter file cannot be read.
+    """
+    known = [argument.name for argument in ARGUMENTS]
+    for name in given:
+        for meant in _alike(name, known):
+            yield f'{name}: no argument of this launch file; did you mean {meant}?'
+    path, nodes = file_of(given, 'params_file'), [role.executable for role in ROLES]
+    try:
+        sections = yaml.safe_load(Path(path).read_text('utf-8'))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f'params_file: {path} cannot be read: {error}') from error
+    for section in sections if isinstance(sections, dict) else ():
+        for meant in _alike(str(section).rpartition('/')[2], nodes):
+            yield f'params_file: no node here reads the section {section}; did you mean {meant}?'
+
+
+def _alike(name: str, known: list[str]) -> list[str]:
+    return [] if name in known else get_close_matches(name, known, n=1, cutoff=SIMILAR)
 
 
 def _lately(make: Callable[[], list[Any]]) -> Any:

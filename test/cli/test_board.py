@@ -70,9 +70,22 @@ def test_what_is_unknown_is_shown_as_unknown_and_not_as_zero(tmp_path, on, capsy
     on(tmp_path)
     assert main(['board']) == 0
     rows = shown(capsys)
+    (why,) = [name for name in rows if name.startswith('no Jetson was found: a PC tells no more')]
+    del rows[why]
     assert len(rows) == 17
     assert all('unknown' in value for value in rows.values())
     assert not any('0' in value for value in rows.values())
+
+
+def test_what_a_pc_needs_to_tell_more_is_named_and_a_jetson_is_not_told(tmp_path, on, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'psutil', None)
+    monkeypatch.setitem(sys.modules, 'pynvml', None)
+    on(tmp_path)
+    main(['board'])
+    assert capsys.readouterr().out.endswith('tells no more without psutil and nvidia-ml-py\n')
+    on(orin_nano(tmp_path))
+    main(['board'])
+    assert 'no Jetson' not in capsys.readouterr().out
 
 
 def test_a_load_that_no_file_has_is_unknown_beside_clocks_that_are_known(tmp_path, on, capsys):

@@ -214,7 +214,11 @@ def test_a_stop_lasts_until_the_reset(driving):
     assert driving.ask('stop').success
     driving.stops(timeout_s=1)
     driving.says('stopped until reset: asked to by ~/stop')
-    assert driving.enable().success
+    answer = driving.enable()
+    assert (answer.success, answer.message) == (
+        True,
+        'enabled, but stopped until ~/reset: asked to by ~/stop',
+    )
     assert not any(map(moves, driving.stays()))
     assert driving.ask('reset').success
     driving.starts()
@@ -537,13 +541,14 @@ def steered(start, robot, tmp_path):
 
 def test_a_policy_steers_and_nan_from_it_stops_the_robot(steered):
     assert steered.commands[-1][1].linear.x == pytest.approx(0.2)
+    assert 'CPUExecutionProvider, from command\n' in steered.executor.log
     steered.change('command', lambda node: wish(node, -0.2))
     zero_s = steered.stops()
     check('a policy that answers with NaN', steered.first_s['command'], zero_s)
     steered.says('action: expected finite numbers')
     steered.change('command', wish)
     steered.starts()
-    assert wait_until(lambda: float(steered.values()['policy_ms_p50']) > 0)
+    assert wait_until(lambda: float(steered.values()['control_ms_p50']) > 0)
 
 
 def test_a_policy_that_hangs_holds_up_nobody(steered):
@@ -564,7 +569,13 @@ def test_a_policy_that_hangs_holds_up_nobody(steered):
 def test_bindings_that_do_not_fit_are_said_and_nothing_moves(start, robot, tmp_path, name, said):
     model, bindings = save_policy(tmp_path)
     bindings.write_text(bindings.read_text().replace('wish:', f'{name}:'))
-    start_executor(start, control_model_path=model, control_config=bindings, enabled_at_start=True)
+    start_executor(
+        start,
+        model_directory=tmp_path,
+        control_model_path=model.name,
+        control_config=bindings.name,
+        enabled_at_start=True,
+    )
     found = robot()
     found.says(f'inputs: the model has no {said}', 60)
     assert not any(map(moves, found.stays()))

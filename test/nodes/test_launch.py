@@ -190,7 +190,7 @@ def test_arguments_that_are_given_win_over_the_parameter_file():
 
 
 def test_a_parameter_file_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(ValueError, match='params_file: expected a file with parameters, got'):
+    with pytest.raises(ValueError, match='params_file: expected a file, got'):
         file_of({'params_file': str(tmp_path / 'no.yaml')}, 'params_file')
 
 

@@ -28,6 +28,7 @@ from isaac_infer.ros.launching_jetson import (
     longer_pause_s,
     node_of,
     remappings_of,
+    slips_of,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +120,26 @@ def test_topics_that_are_given_are_those_of_all_who_use_them():
     assert dict(remappings_of(given, role('pose')))['image'] == '/front/image'
 
 
+def test_arguments_and_sections_that_nobody_reads_are_said_with_what_may_be_meant(tmp_path):
+    params = tmp_path / 'robot.yaml'
+    sections = ('/**/jetson_executer', '/**/power_manager', '/r1/detector_node', '/**', '/**/my_camera')
+    params.write_text(yaml.safe_dump({name: {'ros__parameters': {'seed': 3}} for name in sections}))
+    given = {**values_of(params_file=str(params)), 'use_detectr': 'false', 'world': 'of another launch file'}
+    assert list(slips_of(given)) == [
+        'use_detectr: no argument of this launch file; did you mean use_detector?',
+        'params_file: no node here reads the section /**/jetson_executer; did you mean jetson_executor?',
+    ]
+    assert list(slips_of(values_of())) == []
+
+
+@pytest.mark.parametrize('content', [b'a: [', b'\xff\xfe\xff'])
+def test_a_parameter_file_that_is_none_is_told(tmp_path, content):
+    params = tmp_path / 'robot.yaml'
+    params.write_bytes(content)
+    with pytest.raises(ValueError, match='params_file: .*robot.yaml cannot be read: '):
+        list(slips_of(values_of(params_file=str(params))))
+
+
 def test_pauses_grow_up_to_a_limit():
     pauses = [1.0]
     while pauses[-1] < LONGEST_PAUSE_S:
@@ -180,8 +201,8 @@ def test_the_validator_gets_its_manifest_and_comes_later():
     [
         ({'respawn_delay': 'soon'}, "respawn_delay: expected a number, got 'soon'"),
         ({'validate_after': ''}, "validate_after: expected a number, got ''"),
-        ({'params_file': '/no.yaml'}, 'params_file: expected a file with parameters'),
-        ({'manifest': '/no.yaml'}, 'manifest: expected a file'),
+        ({'params_file': '/no.yaml'}, "params_file: expected a file, got '/no.yaml', which is not there"),
+        ({'manifest': '/no.yaml'}, "manifest: expected a file, got '/no.yaml', which is not there"),
     ],
 )
 def test_arguments_are_checked_before_anything_starts(given, says):

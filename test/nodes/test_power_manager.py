@@ -106,6 +106,7 @@ def test_a_board_is_told_in_numbers_with_units_and_in_a_line(manage, make_peer):
     assert float(values['power_w']) == pytest.approx(7.55, abs=0.01)
     assert set(figures) <= set(values)
     assert manager.level == 'normal'
+    assert 'reads the board 5 times per second, says which power mode it would' in manager.process.log
     late = make_peer('late')
     late.listen(String, 'load_level', LATCHED)
     assert late.wait_for('load_level', 1)[0].data == 'normal'
