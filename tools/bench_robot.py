@@ -143,8 +143,8 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
         'own_jitter_ms_p99': after['control_jitter_p99_ms'],
         'overruns': after['control_overruns'] - before['control_overruns'],
         'deadline_missed': after['control_deadline_missed'] - before['control_deadline_missed'],
-        'model_ms_p50': after['control_policy_p50_ms'],
-        'model_ms_p99': after['control_policy_p99_ms'],
+        'model_ms_p50': after['planning_p50_ms'],
+        'model_ms_p99': after['planning_p99_ms'],
     }
 
 

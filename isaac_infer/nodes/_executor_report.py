@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -34,7 +34,9 @@ class Doing:
     reasons: tuple[Reason, ...]  # why it stands; empty: it drives
     is_enabled: bool
     misses: int  # deadlines, of the control policy
-    policy_ms: Percentiles | None  # None: no policy is open
+    # How long the stages of a period took: planning, until what is wanted is known, and control, from when
+    # the command was due until it was sent.
+    times_ms: Mapping[str, Percentiles]
     variant: VariantState
     load_level: str
     celsius: float | None
@@ -79,8 +81,9 @@ def control_values(doing: Doing, perceiver: Perceiver) -> dict[str, str]:
         'variant': _variant_name(perceiver),
         'load_level': doing.load_level,
     }
-    for percent, time_ms in zip(PERCENTS, doing.policy_ms or ()):
-        values[f'control_ms_p{percent}'] = f'{time_ms:.3f}'
+    for stage, times_ms in doing.times_ms.items():
+        for percent, time_ms in zip(PERCENTS, times_ms):
+            values[f'{stage}_ms_p{percent}'] = f'{time_ms:.3f}'
     return values
 
 
@@ -122,7 +125,7 @@ def figures(doing: Doing, report: Report, perceiver: Perceiver) -> dict[str, flo
     """The fields of model_inference_stats."""
     pace, stages = doing.pace, report.percentiles_ms
     times = {
-        'control_policy': doing.policy_ms or _NOTHING,
+        **{stage: doing.times_ms.get(stage, _NOTHING) for stage in ('planning', 'control')},
         'perception': stages.get('total', _NOTHING),
         **{f'perception_{stage}': stages.get(stage, _NOTHING) for stage in ('prepare', 'run', 'decode')},
     }
@@ -153,9 +156,9 @@ def benchmark_text(doing: Doing, report: Report) -> str:
         counted(pace.overruns, 'overrun'),
         f'jitter p50 {pace.jitter_ms_p50:.2f} ms, p99 {pace.jitter_ms_p99:.2f} ms',
     ]
-    times = {**({'policy': doing.policy_ms} if doing.policy_ms else {}), **report.percentiles_ms}
+    times = {**doing.times_ms, **report.percentiles_ms}
     stages = [f'{stage} {"/".join(f"{ms:.2f}" for ms in times_ms)}' for stage, times_ms in times.items()]
-    return f'benchmark: {", ".join(parts)}; p50/p95/p99 in ms: {", ".join(stages) or "no model"}'
+    return f'benchmark: {", ".join(parts)}; p50/p95/p99 in ms: {", ".join(stages)}'
 
 
 def hottest_celsius() -> float | None:

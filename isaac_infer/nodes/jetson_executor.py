@@ -36,6 +36,7 @@ from isaac_infer.core.control.safety import (
 from isaac_infer.core.control.variants import VariantState, choose_variant
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
+from isaac_infer.core.stats import Window
 from isaac_infer.core.text import printable, without_commands
 from isaac_infer.nodes._driving import (
     RuleDriver,
@@ -115,7 +116,8 @@ class JetsonExecutor(Node):
             self.destroy_node()
             raise
         self._is_enabled = params.enabled_at_start
-        self._heard_s = self._sent_s = monotonic()
+        self._heard_s = self._sent_s = self._due_s = monotonic()
+        self._times: dict[str, Window] = {}  # ms, by stage of a period
         self._reasons: tuple[Reason, ...] = ()
         self._names: tuple[str, ...] | None = None  # of the reasons that were published last
         self._misses = 0
@@ -166,6 +168,7 @@ class JetsonExecutor(Node):
             self.get_logger().info,
             self._note_error,
             waits_for_all=params.load_variants == 'start',
+            now_ns=lambda: self.get_clock().now().nanoseconds,
         )
         self._limits = params.safety_limits(self._required(params))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -209,6 +212,7 @@ class JetsonExecutor(Node):
     # --- control, in its own thread ------------------------------------------------------------------------
 
     def _tick(self, due_s: float) -> None:
+        self._due_s = due_s
         try:
             self._command()
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
@@ -223,6 +227,7 @@ class JetsonExecutor(Node):
             each.take(now_s)
         if pilot is None:
             wanted = self._rule.drive(params, self._scan.newest, self._wanted.newest, now_s)
+            self._took('planning', now_s)
             self._send(lambda: self._judge(wanted))
             return
         if pilot.policy is not self._bound:  # it is open since the last period: what it needs is known
@@ -237,6 +242,7 @@ class JetsonExecutor(Node):
         if not pilot.is_busy:  # else with an earlier question: nobody waits for that again
             number = pilot.ask(is_anew=bool(self._reasons))
             decision = pilot.answer(number, now_s + share_s)
+            self._took('planning', now_s)
         if decision is None:
             self._misses += 1
             missed = f'the control model did not answer within {share_s * 1e3:.1f} ms'
@@ -271,10 +277,16 @@ class JetsonExecutor(Node):
             self._state, self._reasons = verdict.state, verdict.reasons
             self._commands.publish(_twist(verdict.command))
             self._sent_s = monotonic()
+        self._took('control', self._due_s)
         names = tuple(reason.name for reason in verdict.reasons)
         if names != self._names:
             self._names = names
             self._publish_status()
+
+    def _took(self, stage: str, since_s: float) -> None:
+        """Remember how long a stage of this period took."""
+        with self._lock:
+            self._times.setdefault(stage, Window()).add((monotonic() - since_s) * 1e3)
 
     # --- perception, in the threads of its models ----------------------------------------------------------
 
@@ -422,6 +434,8 @@ class JetsonExecutor(Node):
             self.get_logger().info(benchmark_text(doing, report))
 
     def _doing(self) -> Doing:
+        with self._lock:
+            times_ms = {stage: window.percentiles() for stage, window in self._times.items()}
         return Doing(
             params=self.params,
             pace=self._loop.pace(),
@@ -429,7 +443,7 @@ class JetsonExecutor(Node):
             reasons=self._reasons,
             is_enabled=self._is_enabled,
             misses=self._misses,
-            policy_ms=self._pilot.percentiles_ms() if self._pilot and self._pilot.policy else None,
+            times_ms=times_ms,
             variant=self._variant,
             load_level=self._level,
             celsius=self._celsius,

@@ -77,6 +77,7 @@ class Perceiver:
         note_error: Callable[[str], None],
         *,
         waits_for_all: bool,
+        now_ns: Callable[[], int],
     ) -> None:
         """Begin to open the models.
 
@@ -87,9 +88,10 @@ class Perceiver:
             note_error: takes what went wrong.
             waits_for_all: whether no picture is looked at before all are open; else the first that is open
                 begins, and the others are opened one after the other.
+            now_ns: gives ROS time, which stamps are in.
         """
         self.health = Health()
-        self._give, self._say, self._note_error = give, say, note_error
+        self._give, self._say, self._note_error, self._now_ns = give, say, note_error, now_ns
         self._waits_for_all = waits_for_all
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -216,7 +218,7 @@ class Perceiver:
             self._given = picture.number
             self._give(opened, Answer(found, frame, pipeline.spec, opened.params, opened.loaded.extra))
             done_ns = perf_counter_ns()
-            total_ms = (done_ns - begun_ns) / 1e6
+            total_ms, age_ms = (done_ns - begun_ns) / 1e6, (self._now_ns() - frame.stamp_ns) / 1e6
             self._answered = frame.stamp_ns, monotonic()
             if variant is self.variants[self.index]:
                 variant.answers += 1
@@ -230,6 +232,7 @@ class Perceiver:
                 'decode': pipeline.times.decode_ms,
                 'publish': (done_ns - found_ns) / 1e6,
                 'total': total_ms,
+                'age': age_ms,
             }
         )
 

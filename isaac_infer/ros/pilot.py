@@ -13,7 +13,6 @@ from typing import Protocol
 
 from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.errors import IsaacInferError
-from isaac_infer.core.stats import Window
 from isaac_infer.core.text import without_commands
 from isaac_infer.ros.control_loop import prefer_this_thread
 from isaac_infer.ros.worker import Worker
@@ -66,7 +65,6 @@ class Pilot:
         self._decision = Decision(error='the control model is being opened')
         self._changed = threading.Condition()
         self._asked = 0
-        self._window = Window()
         self._worker: Worker[tuple[int, bool]] = Worker(self._decide)
         self._worker.call(load).add_done_callback(self._note_opened)
         self._worker.call(
@@ -109,11 +107,6 @@ class Pilot:
             self._changed.wait_for(lambda: self._decision.number >= number, max(until_s - monotonic(), 0))
             return self._decision if self._decision.number >= number else None
 
-    def percentiles_ms(self) -> tuple[float, float, float]:
-        """How long answers took, of the last ones: 50th, 95th, 99th percentile."""
-        with self._changed:
-            return self._window.percentiles()
-
     def close(self, timeout_s: float) -> None:
         """Close the policy; safe to call twice.
 
@@ -135,7 +128,7 @@ class Pilot:
 
     def _decide(self, question: tuple[int, bool]) -> None:
         number, is_anew = question
-        policy, begun_s = self._policy, monotonic()
+        policy = self._policy
         if policy is None:
             return
         try:
@@ -143,7 +136,6 @@ class Pilot:
         except Exception as error:  # of the model, its backend, its inputs: the robot stops
             decision = Decision(number, error=self._said(error))
         with self._changed:
-            self._window.add((monotonic() - begun_s) * 1e3)
             self._decision = decision
             self._changed.notify_all()
 

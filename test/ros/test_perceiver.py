@@ -54,6 +54,7 @@ class Scene:
             self.said.append,
             self.errors.append,
             waits_for_all=waits_for_all,
+            now_ns=lambda: 6 * 10**9,  # a second after the stamp
         )
 
     def _give(self, opened, answer):
@@ -178,6 +179,7 @@ def test_the_times_of_a_variant_begin_anew_when_it_is_used(make):
     assert (readings.rate_hz, readings.input_rate_hz) == (3.0, 4.0)
     assert (readings.celsius, readings.load_level) == (50.0, 'reduced')
     assert readings.mean_ms > 0
+    assert scene.perceiver.health.report().percentiles_ms['age'] == (1000.0, 1000.0, 1000.0)
     scene.perceiver.use(1)
     readings = scene.perceiver.readings((3.0, 4.0))
     assert (readings.answers, readings.mean_ms) == (0, 0.0)

@@ -59,7 +59,6 @@ def test_an_answer_in_time_is_given(pilot, policy):
     assert pilot.answer(pilot.ask(is_anew=True), soon()).wanted == Command(1.0)
     assert pilot.answer(pilot.ask(is_anew=False), soon()).wanted == Command(2.0)
     assert policy.asked == [True, False]
-    assert all(ms >= 0 for ms in pilot.percentiles_ms())
     assert pilot.backend == 'by hand'
 
 
