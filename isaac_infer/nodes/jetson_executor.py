@@ -26,6 +26,7 @@ from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.control.safety import (
     Readings,
     Reason,
+    SafetyLimits,
     State,
     Verdict,
     govern,
@@ -100,7 +101,6 @@ class JetsonExecutor(Node):
         self._lock = threading.Lock()  # around the state, and what is sent because of it
         self._state, self._is_enabled, self._is_closed = State(), False, False
         self._pilot: Pilot | None = None
-        self._bound: Policy | None = None  # whose needs are in the limits
         self._rule = RuleDriver()  # used where there is no policy
         try:
             self._parameters_of_node = NodeParameters(
@@ -170,7 +170,7 @@ class JetsonExecutor(Node):
             waits_for_all=params.load_variants == 'start',
             now_ns=lambda: self.get_clock().now().nanoseconds,
         )
-        self._limits = params.safety_limits(self._required(params))
+        self._limits_of = params, self._policy, params.safety_limits(self._required(params))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(HEARTBEAT_S, self._on_heartbeat, clock=steady)
         self.create_timer(1.0, self._publish_health, clock=steady)
@@ -230,8 +230,6 @@ class JetsonExecutor(Node):
             self._took('planning', now_s)
             self._send(lambda: self._judge(wanted))
             return
-        if pilot.policy is not self._bound:  # it is open since the last period: what it needs is known
-            self._bound, self._limits = pilot.policy, params.safety_limits(self._required(params))
         # Where a fault is certain already, the stop does not wait for the policy.
         certain = self._judge(STOP, model_error=pilot.problem).reasons
         if any(reason.kind not in ORDERS for reason in certain):
@@ -389,15 +387,28 @@ class JetsonExecutor(Node):
         )
         self.get_logger().info(f'pictures are looked at by {variant.name}: {state.reason}')
 
+    @property
+    def _policy(self) -> Policy | None:
+        """The control policy, once it is open."""
+        return self._pilot.policy if self._pilot else None
+
+    @property
+    def _limits(self) -> SafetyLimits:
+        """Those of the parameters in force and of what the policy needs."""
+        params, policy = self.params, self._policy
+        if self._limits_of[0] is not params or self._limits_of[1] is not policy:
+            self._limits_of = params, policy, params.safety_limits(self._required(params))
+        return self._limits_of[2]
+
     def _required(self, params: ExecutorParams) -> tuple[str, ...]:
         """The inputs without which the robot stands."""
-        required = {*params.required_inputs, *needs_of(params, self._pilot and self._pilot.policy)}
+        required = {*params.required_inputs, *needs_of(params, self._policy)}
         if params.stop_distance_m:
             required.add('scan')
         return tuple(sorted(required))
 
     def _apply(self, params: ExecutorParams) -> None:
-        self._limits = params.safety_limits(self._required(params))
+        params.safety_limits(self._required(params))  # it can be done; the next period does
 
     def _note_error(self, text: str) -> None:
         text = without_commands(text)
