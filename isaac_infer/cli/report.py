@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rich.console import Console
 from isaac_infer.cli.models import model_path
 from isaac_infer.core.decode.document import SUFFIXES
 from isaac_infer.core.errors import IsaacInferError, ModelError, ParameterError
+from isaac_infer.core.finite import finite
 from isaac_infer.core.text import without_commands
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.engine.load import find_model
@@ -78,7 +78,7 @@ def write_report(report: str, content: Any) -> None:
     Raises:
         ParameterError: the file cannot be written.
     """
-    text = json.dumps(_finite(content), indent=1, default=str, allow_nan=False)
+    text = json.dumps(finite(content), indent=1, default=str, allow_nan=False)
     if report == STANDARD_OUTPUT:
         print(text)
     elif report:
@@ -106,15 +106,6 @@ def failure_in(report: str, params: ModelParams) -> Iterator[dict[str, Any]]:
                     check_report(report, params)
                 write_report(report, {**known, 'failure': str(error)})
         raise
-
-
-def _finite(content: Any) -> Any:
-    """Put null, not known, for numbers that JSON does not have: NaN and infinite ones."""
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    return [_finite(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def check_place_of_report(report: str) -> None:

@@ -8,7 +8,7 @@ from threading import Lock
 
 COUNTERS = ('deadline_missed', 'dropped_busy')  # of the executor, of nodes that answer pictures
 WINDOW_S = 3.0  # statuses come once a second
-MOST = 1000  # counters that are followed; anybody may publish statuses
+MOST = 1000  # counters that are followed, those heard last; anybody may publish statuses
 
 
 class MissedDeadlines:
@@ -26,11 +26,11 @@ class MissedDeadlines:
             if not (text.isascii() and text.isdecimal() and len(text) <= 18):
                 continue
             key, count = (name, counter), int(text)
-            if key not in self._last and len(self._last) >= MOST:
-                continue
             with self._lock:
-                grown = count - self._last.get(key, count)
-                self._last[key] = count
+                grown = count - self._last.pop(key, count)
+                self._last[key] = count  # at the end: the first is the one of which nobody spoke for longest
+                if len(self._last) > MOST:
+                    del self._last[next(iter(self._last))]
                 if grown > 0:
                     self._missed.append((now_s, grown))
 

@@ -63,6 +63,8 @@ def check_clocks(root: Path, *, is_fixed: bool) -> Mapping[str, Any]:
     mode = board.power_mode
     if mode is None:
         raise NotRunError('the power mode is unknown, and with it its clocks')
+    if mode not in board.power_modes:
+        raise NotRunError(f'nvpmodel.conf does not have the power mode (ID {mode.id}), and so not its clocks')
     online = [core for core in board.cpu.cores if core.is_online is not False]
     highest = [core.max_clock_hz for core in online if core.max_clock_hz is not None]
     found = {

@@ -26,8 +26,8 @@ SYNTHETIC = 'synthetic'
 Entry = TypeVar('Entry')
 
 
-def _is_at_least(least: float) -> dict[str, Any]:
-    return {'least': least}
+def _is_at_least(least: float, most: float = math.inf) -> dict[str, Any]:
+    return {'least': least, 'most': most}
 
 
 def _one_of(*choices: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class ModelEntry:
         default=1e-3, metadata=_is_at_least(0)
     )  # |got - want| <= tolerance * (1 + |want|)
     # Of the objects, or pixels, of the reference found again, where outputs cannot be compared one by one.
-    min_agreement: float = field(default=0.95, metadata=_is_at_least(0))
+    min_agreement: float = field(default=0.95, metadata=_is_at_least(0, 1))
     latency_budget_ms: float | None = field(default=None, metadata=_is_at_least(0))  # p95 of a picture
     memory_mb: float | None = field(default=None, metadata=_is_at_least(0))  # that must be free to load it
 
@@ -131,7 +131,7 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     path = Path(os.path.expanduser(path))
     try:
-        content = read_document(path)
+        content = read_document(path, is_strict=True)
     except ValueError as error:
         raise ParameterError(f'{path}: cannot be read as a manifest: {error}') from error
     try:
@@ -253,15 +253,16 @@ def _value(kind: Any, value: Any, where: str, facts: Mapping[str, Any]) -> Any:
 
 
 def _number(value: Any, where: str, facts: Mapping[str, Any]) -> float:
-    least = facts['least']
+    least, most = facts['least'], facts['most']
     try:
         is_number = isinstance(value, (str, int, float)) and not isinstance(value, bool)
         number = float(value) if is_number else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     # Written so that NaN is refused too.
-    if not (math.isfinite(number) and number >= least):
-        raise ParameterError(f'{where}: expected a number of at least {least:g}, got {_what(value)}')
+    if not (math.isfinite(number) and least <= number <= most):
+        bounds = f'of at least {least:g}' if most == math.inf else f'from {least:g} to {most:g}'
+        raise ParameterError(f'{where}: expected a number {bounds}, got {_what(value)}')
     return number
 
 

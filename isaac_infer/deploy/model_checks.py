@@ -20,7 +20,7 @@ from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, close_all
 from isaac_infer.core.source import DRAWN, open_source
 from isaac_infer.core.timing import summarise
-from isaac_infer.deploy.checks import Check, CheckError, Group
+from isaac_infer.deploy.checks import Check, CheckError, Group, NotRunError
 from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, Manifest, ModelEntry, place_of
 from isaac_infer.engine.cache import read_sidecar
 from isaac_infer.engine.cuda import Gpu
@@ -148,7 +148,7 @@ class ModelUnderTest:
         end_s = monotonic() + MEASURED_S
         while len(times_ms) < LEAST_RUNS or (len(times_ms) < MOST_RUNS and monotonic() < end_s):
             if self._is_cancelled():
-                break
+                raise NotRunError(f'the checks were ended after {len(times_ms)} runs')
             begun_ns = perf_counter_ns()
             once()
             times_ms.append((perf_counter_ns() - begun_ns) / 1e6)
@@ -294,7 +294,7 @@ class ModelUnderTest:
         where = max(apart, key=apart.__getitem__)
         worst = apart[where]
         values = {'worst_difference': worst, 'tolerance': tolerance}
-        if worst > tolerance:
+        if not worst <= tolerance:  # written so that NaN fails too
             raise CheckError(
                 f'output {where}: expected the reference within {tolerance:g}, got {worst:.3g} beside it '
                 '(|got - want| / (1 + |want|))',
@@ -322,9 +322,9 @@ class ModelUnderTest:
 
 
 def _difference(want: np.ndarray, got: np.ndarray) -> float:
-    """The largest |got - want| / (1 + |want|); infinite where the reference has NaN or Inf."""
+    """The largest |got - want| / (1 + |want|); infinite where one of them has NaN or Inf."""
     one, two = want.astype(np.float64), got.astype(np.float64)
-    if not np.isfinite(one).all():
+    if not (np.isfinite(one).all() and np.isfinite(two).all()):
         return math.inf
     return float((np.abs(two - one) / (1 + np.abs(one))).max(initial=0))
 

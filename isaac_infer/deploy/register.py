@@ -62,7 +62,7 @@ def register(models: Sequence[str], manifest: Path, *, task: str = '') -> list[R
         path = find_model(given)
         is_here = os.path.exists(os.path.expanduser(given))
         place = os.path.relpath(path.absolute(), folder) if is_here else given
-        reference = f'{manifest.stem}.{path.stem}.npz'
+        reference = f'{manifest.stem}.{path.name}.npz'
         entry = ModelEntry(path=place, sha256=file_sha256(path), task=task, reference=reference)
         backend = 'auto' if is_engine(path) else ONNXRUNTIME  # whatever else this machine has
         model = ModelUnderTest(replace(entry, backend=backend), folder=folder)

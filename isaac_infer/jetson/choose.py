@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
@@ -122,6 +122,7 @@ def choose_mode(
     now_s: float,
     *,
     pinned: PowerMode | None = None,
+    rebooting: Collection[int] = (),
 ) -> Choice:
     """Choose a power mode; a mode that needs a reboot is never chosen.
 
@@ -131,6 +132,7 @@ def choose_mode(
     Args:
         ordered: the modes that may be chosen, as `order_modes` gives them.
         pinned: the mode that the user wants, whatever the load.
+        rebooting: IDs of modes that need a reboot although their masks do not tell.
     """
     state = _follow(demand, thresholds, state, now_s)
     pinned_id = None if pinned is None else pinned.id
@@ -139,6 +141,7 @@ def choose_mode(
     if current is None:
         return Choice(None, 'the power mode of the board is unknown', state)
     lower, higher = _beside(ordered, current)
+    lower, higher = ([mode for mode in part if mode.id not in rebooting] for part in (lower, higher))
     has_waited = state.switched_s is None or now_s - state.switched_s >= thresholds.min_interval_s
     margin = demand.margin_celsius
 
@@ -173,7 +176,7 @@ def choose_mode(
     if pinned is not None:
         if pinned.id == current.id:
             return stay(f'{pinned.name} is pinned')
-        if needs_reboot(current, pinned):
+        if needs_reboot(current, pinned) or pinned.id in rebooting:
             return stay(f'{pinned.name} is pinned, but needs a reboot: sudo nvpmodel -m {pinned.id}')
         if ceiling and _abilities(pinned) >= _abilities(current):
             return stay(f'{pinned.name} is pinned, but has to wait: {ceiling}')

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from isaac_infer.core.errors import PowerModeError
 from isaac_infer.jetson.sysfs import read_text, to_number
+from isaac_infer.jetson.tool import run_tool
 
 CONF = 'etc/nvpmodel.conf'
 STATUS = 'var/lib/nvpmodel/status'
@@ -17,7 +17,8 @@ TOOL = 'usr/sbin/nvpmodel'
 PATIENCE_S = 5.0  # for the tool
 
 _INT_MAX = 2**31 - 1  # what -1, no cap, becomes where it is read back
-_SECTION = re.compile(r'<\s*(PARAM|POWER_MODEL|PM_CONFIG)\b([^>]*)>')
+_SECTION = re.compile(r'<\s*(PARAM|POWER_MODEL|PM_CONFIG)\b([^<>]*)>')
+_HEX = re.compile(r'0[xX][0-9a-fA-F]{1,16}')
 _VALUE = re.compile(r'(\w+)\s*=\s*([^\s>]+)')
 
 
@@ -33,6 +34,7 @@ class PowerMode:
     emc_max_hz: int | None = None  # memory
     tpc_mask: int | None = None  # parts of the GPU that are off
     fbp_mask: int | None = None
+    is_gating_known: bool = True  # False: which parts are off cannot be told, so neither what a switch takes
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _mode(id: int, name: str | None, settings: Mapping[tuple[str, str], str]) ->
         if part.startswith('CPU_') and argument == 'MAX_FREQ'
     ]
     capped = [cap for cap in clusters if cap is not None]
+    masks = [settings.get((f'{part}_POWER_GATING', f'{part}_PG_MASK')) for part in ('TPC', 'FBP')]
+    tpc_mask, fbp_mask = map(_mask, masks)
     return PowerMode(
         id=id,
         name=name,
@@ -85,9 +89,14 @@ def _mode(id: int, name: str | None, settings: Mapping[tuple[str, str], str]) ->
         cpu_max_hz=max(capped) if capped and len(capped) == len(clusters) else None,
         gpu_max_hz=_cap(settings.get(('GPU', 'MAX_FREQ'))),
         emc_max_hz=_cap(settings.get(('EMC', 'MAX_FREQ'))),
-        tpc_mask=to_number(settings.get(('TPC_POWER_GATING', 'TPC_PG_MASK'))),
-        fbp_mask=to_number(settings.get(('FBP_POWER_GATING', 'FBP_PG_MASK'))),
+        tpc_mask=tpc_mask,
+        fbp_mask=fbp_mask,
+        is_gating_known=all(text is None or _mask(text) is not None for text in masks),
     )
+
+
+def _mask(text: str | None) -> int | None:
+    return int(text, 16) if text and _HEX.fullmatch(text) else to_number(text)
 
 
 def _cap(text: str | None, scale: int = 1) -> int | None:
@@ -111,15 +120,18 @@ def parse_query(text: str) -> PowerMode | None:
     """Find the current mode in what `nvpmodel -q` prints, among its warnings: its name, below it its ID."""
     found = re.search(r'NV Power Mode: (\S+)(?:.*\n)+?[ \t]*(\d+)[ \t\r]*$', text, re.ASCII | re.MULTILINE)
     number = to_number(found[2]) if found else None
-    return PowerMode(number, found[1]) if found and number is not None else None
+    if found is None or number is None:
+        return None
+    return PowerMode(number, found[1], is_gating_known=False)
 
 
 def find_mode(modes: Iterable[PowerMode], name: str) -> PowerMode:
     """Find a mode by its name.
 
     Raises:
-        PowerModeError: there is none of that name.
+        PowerModeError: there is none of that name, or more than one.
     """
+    modes = tuple(modes)
     known = {mode.name: mode for mode in modes}
     if not known:
         raise PowerModeError(
@@ -127,11 +139,18 @@ def find_mode(modes: Iterable[PowerMode], name: str) -> PowerMode:
         )
     if name not in known:
         raise PowerModeError(f'power mode {name!r}: expected one of {", ".join(map(str, known))}')
+    ids = [str(mode.id) for mode in modes if mode.name == name]
+    if len(ids) > 1:
+        raise PowerModeError(
+            f'power mode {name!r}: expected one of that name in {CONF}, got IDs {", ".join(ids)}'
+        )
     return known[name]
 
 
 def needs_reboot(current: PowerMode, target: PowerMode) -> bool:
-    """Tell whether a switch takes a reboot, as it does where other parts of the GPU are off."""
+    """Tell whether a switch takes a reboot, as it does where other parts of the GPU are off, or may be."""
+    if not (current.is_gating_known and target.is_gating_known):
+        return current.id != target.id
     return (current.tpc_mask, current.fbp_mask) != (target.tpc_mask, target.fbp_mask)
 
 
@@ -153,7 +172,7 @@ def read_mode(root: Path, modes: PowerModes, *, asks_tool: bool = True) -> Power
     """
     number = parse_status(read_text(root / STATUS) or '')
     if number is not None:
-        return modes.modes.get(number, PowerMode(number, None))
+        return modes.modes.get(number, PowerMode(number, None, is_gating_known=False))
     told = parse_query(_ask(root / TOOL)) if asks_tool else None
     return None if told is None else modes.modes.get(told.id, told)
 
@@ -161,9 +180,6 @@ def read_mode(root: Path, modes: PowerModes, *, asks_tool: bool = True) -> Power
 def _ask(tool: Path) -> str:
     """Give what `nvpmodel -q` prints; nothing where it is not there or does not answer."""
     try:
-        done = subprocess.run(
-            [tool, '-q'], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return run_tool([str(tool), '-q'], timeout_s=PATIENCE_S).told
+    except (OSError, PowerModeError):
         return ''
-    return done.stdout.decode(errors='replace')

@@ -11,6 +11,7 @@ from pathlib import Path
 from isaac_infer.jetson.sysfs import Tree, read_number, read_thousandths, to_number
 
 _GATED_C = -256.0  # what some drivers say of a part that is off
+_MOST_C = 300.0  # what says more is no measurement, such as INT_MAX of a sensor that is broken
 _TOTALS = ('VDD_IN', 'VIN')  # rails that all others hang on
 _AGX_ORIN = ('VDD_GPU_SOC', 'VDD_CPU_CV', 'VIN_SYS_5V0', 'VDDQ_VDD2_1V8AO')  # has none, these are all
 _NOT_CONNECTED = 'NC'
@@ -96,7 +97,7 @@ def _zone_name(kind: str) -> str:
 
 def _read_celsius(path: str) -> float | None:
     celsius = read_thousandths(path)
-    return None if celsius is None or celsius <= _GATED_C else celsius
+    return celsius if celsius is not None and _GATED_C < celsius <= _MOST_C else None
 
 
 def _throttle_celsius(tree: Tree, zone: Path) -> float | None:
@@ -107,7 +108,7 @@ def _throttle_celsius(tree: Tree, zone: Path) -> float | None:
         if tree.seldom(kind) == _PASSIVE
         and (number := to_number(tree.seldom(kind.with_name(kind.name.replace('_type', '_temp')))))
     ]
-    return min((celsius for celsius in trips if celsius > 0), default=None)
+    return min((celsius for celsius in trips if 0 < celsius <= _MOST_C), default=None)
 
 
 def read_throttles(tree: Tree) -> tuple[Throttle, ...]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
 from collections.abc import Callable, Sequence
-from tempfile import TemporaryFile
 
 from isaac_infer.core.errors import PowerModeError, RebootError
 from isaac_infer.core.text import printable
 from isaac_infer.jetson.nvpmodel import PowerMode
+from isaac_infer.jetson.tool import run_tool
 
-_LONGEST = 1 << 16  # bytes of what the tool prints that are looked at
 _REBOOT = re.compile(r'reboot required|do you want to reboot', re.IGNORECASE)
 _REFUSED = re.compile(
     r'sudo: .*(password|terminal) is required|is not allowed to|may not run sudo|not in the sudoers'
@@ -37,33 +34,18 @@ def switch_mode(
 
     Raises:
         RebootError: the tool says that this mode takes a reboot.
-        PowerModeError: it cannot be started, does not end, refuses, or the board is in another mode after.
+        PowerModeError: it cannot be started, does not end, prints without end, refuses, or the
+            board is in another mode after.
     """
-    # An argument list and no shell, no stdin: with one the tool would ask whether to reboot, and wait.
     words = [*command, '-m', str(target.id)]
     what = ' '.join(words)
-    # A file and no pipe: whoever writes after the tool was given up does not die of it.
-    with TemporaryFile() as output:
-        try:
-            tool = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise PowerModeError(
-                f'{what}: cannot be started: {error.strerror}; nvpmodel_command says what is run'
-            ) from error
-        try:
-            code = tool.wait(timeout_s)
-        except subprocess.TimeoutExpired as error:
-            with contextlib.suppress(PermissionError):  # it is root's
-                tool.kill()
-            raise PowerModeError(f'{what}: not done after {timeout_s:g} s') from error
-        output.seek(0)
-        told = output.read(_LONGEST).decode(errors='replace')
+    try:
+        done = run_tool(words, timeout_s=timeout_s)
+    except OSError as error:
+        raise PowerModeError(
+            f'{what}: cannot be started: {error.strerror or error}; nvpmodel_command says what is run'
+        ) from error
+    code, told = done.code, done.told
     said = _said(told)
     if _REBOOT.search(told):
         raise RebootError(

@@ -18,6 +18,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_msgs.msg import String
 
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.finite import finite
 from isaac_infer.core.text import without_commands
 from isaac_infer.deploy.checks import (
     FAILED,
@@ -138,7 +139,7 @@ class DeploymentValidator(Node):
         self.exit_code = 0 if passed else 1
         self._say(f'{verdict(results)} ({took_s:.1f} s)', is_bad=not passed)
         report = {**report_of(params.manifest, results), 'seconds': took_s}
-        text = json.dumps(report, default=str)
+        text = json.dumps(finite(report), default=str, allow_nan=False)
         self._status.publish(String(data=text))
         if params.report:
             self._write(text)

@@ -149,7 +149,12 @@ class PowerManager(Node):
         if not any(counter in cdr for counter in COUNTERS):
             return
         now_s = monotonic()
-        for status in deserialize_message(cdr, DiagnosticArray).status:
+        try:
+            statuses = deserialize_message(cdr, DiagnosticArray).status
+        except Exception as error:  # of several kinds: anybody may have sent it
+            self._say(WARN, f'/diagnostics: a message that cannot be read is passed over: {error}')
+            return
+        for status in statuses:
             self._missed.add(status.name, {pair.key: pair.value for pair in status.values}, now_s)
 
     def _apply(self, params: PowerManagerParams) -> None:
@@ -253,29 +258,35 @@ class PowerManager(Node):
         params = self._declared.value
         try:
             ordered = self._order()
-            pinned = find_mode(board.power_modes, params.pinned_mode) if params.pinned_mode else None
         except PowerModeError as error:
             self._say(ERROR, str(error))
             return '', str(error)
+        pinned, problem = None, ''
+        try:
+            pinned = find_mode(board.power_modes, params.pinned_mode) if params.pinned_mode else None
+        except PowerModeError as error:
+            problem = f'pinned_mode: {error}'
+            self._say(ERROR, problem)
+            # It is not known what is wanted, so the load is not followed; heat is.
+            demand = Demand(margin_celsius=demand.margin_celsius, is_throttling=demand.is_throttling)
         if self._tool is not None and self._tool.is_alive():
-            return 'waiting for nvpmodel', ''
+            return 'waiting for nvpmodel', problem
         if pinned is not None and mode is not None and pinned.id != mode.id:
-            if needs_reboot(mode, pinned):
+            if needs_reboot(mode, pinned) or pinned.id in self._rebooting:
                 self._reboot = f'{pinned.name} is pinned, but needs a reboot: sudo nvpmodel -m {pinned.id}'
-            elif pinned.id in self._rebooting:
-                pinned = mode
         choice = choose_mode(
-            [each for each in ordered if each.id not in self._rebooting],
+            ordered,
             mode,
             demand,
             _thresholds(params),
             self._state,
             now_s,
             pinned=pinned,
+            rebooting=self._rebooting,
         )
         self._state = choice.state
         if choice.mode is None:
-            return choice.reason, ''
+            return choice.reason, problem
         if params.dry_run:
             self._last_switch = f'dry run: would switch to {choice.mode.name}: {choice.reason}'
             self._say(OK, self._last_switch)
@@ -283,7 +294,7 @@ class PowerManager(Node):
             target = choice.mode
             self.get_logger().info(f'switching to {target.name}: {choice.reason}')
             self._start(lambda: self._switch(target, self._reader.modes))
-        return choice.reason, ''
+        return choice.reason, problem
 
     def _order(self) -> tuple[PowerMode, ...]:
         """Put the modes in order where they have changed."""
@@ -351,7 +362,9 @@ class PowerManager(Node):
             self._last_switch = self._reboot = str(error)
             self._switch_error = ''
         except PowerModeError as error:
-            self._last_switch = self._switch_error = str(error)
+            self._last_switch = str(error)
+            if self._declared.value is params:  # else somebody wants something else by now
+                self._switch_error = str(error)
             self._say(ERROR, str(error))
         else:
             self._last_switch, self._switch_error, self._reboot = f'switched to {target.name}', '', ''

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import dropwhile
 from time import monotonic
 from typing import Any
 
@@ -31,6 +32,7 @@ from isaac_infer.ros.images import stamp_ns_of
 DISCOVERY_S = 5.0  # until all that is wanted has shown up, at most
 CALL_S = 5.0  # for a node to say its state
 DEPTH = 20  # messages that wait here at most
+MATCH_S = 0.5  # from where a publisher is known until its messages come here, at most
 MOST_HEARD = 200_000  # messages of a topic that are remembered
 HEADER_BYTES = 1024  # of a message, in which its header ends
 LOST_SHARE = 0.1  # of the inputs, which may be lost on the way here and whose outputs are not
@@ -78,9 +80,11 @@ class Listener:
         self._heard: dict[str, Heard] = {}
         self._problems: dict[str, str] = {}  # why a topic cannot be listened to
         self._statuses: dict[str, DiagnosticStatus] = {}  # the newest by their names
+        self._telling: set[str] = set()  # full names of nodes that publish diagnostics
         self._subscriptions: list[Any] = []
         self._clients: list[Any] = []
-        self._end_s: float | None = None  # monotonic, when all was heard
+        self._begin_s = 0.0  # monotonic, when everything had shown up
+        self._end_s: float | None = None  # when all was heard
 
     def close(self) -> None:
         """Stop listening; safe to call twice."""
@@ -118,16 +122,18 @@ class Listener:
             node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 100)
         )
         topics = {node.resolve_topic_name(name) for name, _, _ in wanted}
+        names = (*manifest.nodes, *(manifest.budget.nodes if manifest.budget is not None else ()))
         until_s = monotonic() + DISCOVERY_S
         while monotonic() < until_s and not (
-            all(map(node.count_publishers, topics)) and all(map(self.instances, manifest.nodes))
+            all(map(node.count_publishers, topics)) and all(map(self.instances, names))
         ):
             self._pause(0.05)
+        self._begin_s = monotonic()
         self._pause(manifest.listen_s)
         self._end_s = monotonic()
-        budget = manifest.budget.nodes if manifest.budget is not None else ()
-        telling = [name for name in (*manifest.nodes, *budget) if self._publishes_diagnostics(name)]
+        telling = [name for name in names if self._publishes_diagnostics(name)]
         until_s = monotonic() + DISCOVERY_S
+        self._telling = set(map(self.full_name, telling))
         while monotonic() < until_s and not all(map(self.statuses, telling)):
             self._pause(0.05)
 
@@ -191,13 +197,14 @@ class Listener:
         return self._heard[topic]
 
     def rate_hz(self, messages: list[Message], wanted_hz: float) -> float:
-        """Messages per second from the first to the last one; a silence at the end counts, once it is one."""
+        """Messages per second from the first to the last one; silence around them counts, once it is one."""
         assert self._end_s is not None
         if len(messages) < 2:
             return 0.0
         allowed_s = 1 / wanted_hz if wanted_hz else math.inf
         end_s = max(messages[-1].at_s, self._end_s - allowed_s)
-        return (len(messages) - 1) / max(end_s - messages[0].at_s, 1e-9)
+        begin_s = min(messages[0].at_s, self._begin_s + max(allowed_s, MATCH_S))
+        return (len(messages) - 1) / max(end_s - begin_s, 1e-9)
 
     def full_name(self, name: str) -> str:
         """The full name of a node."""
@@ -212,7 +219,12 @@ class Listener:
         """What a node says in /diagnostics."""
         self.listen()
         full_name = self.full_name(name).lstrip('/')
-        return [status for key, status in self._statuses.items() if key.split(':')[0] == full_name]
+        return [status for key, status in list(self._statuses.items()) if key.split(':')[0] == full_name]
+
+    def _is_told_of(self, full_name: str) -> bool:
+        """Whether there is a status by a node's name alone, as many name theirs in a namespace, too."""
+        name = full_name.rpartition('/')[2]
+        return any(key.split(':')[0].rpartition('/')[2] == name for key in list(self._statuses))
 
     def _publishes_diagnostics(self, name: str) -> bool:
         namespace, _, base = self.full_name(name).rpartition('/')
@@ -307,6 +319,12 @@ class Listener:
             if values['state'] != 'active':
                 raise CheckError(f'{full_name}: expected state active, got {values["state"]}', values)
         statuses = self.statuses(name)
+        if not statuses and full_name in self._telling and not self._is_told_of(full_name):
+            waited_s = monotonic() - self._begin_s
+            raise CheckError(
+                f'{full_name} publishes /diagnostics, but said nothing in {waited_s:.0f} s; does it hang?',
+                values,
+            )
         values['diagnostics'] = (
             ', '.join(LEVEL_NAMES.get(each.level, 'unknown') for each in statuses) or 'none'
         )
@@ -343,10 +361,9 @@ class Listener:
         }
         if not inputs:
             raise NotRunError(f'nothing came on {source}, whose stamps {topic} has to carry', values)
-        # Answers to inputs that came before this one listened are theirs, too.
-        stamps = [
-            each.stamp_ns for each in messages if each.stamp_ns is not None and each.stamp_ns >= min(inputs)
-        ]
+        # Answers to inputs that came before this one listened are theirs, too: the first ones.
+        stamps = [each.stamp_ns for each in messages if each.stamp_ns is not None]
+        stamps = list(dropwhile(lambda stamp: stamp < min(inputs), stamps)) or stamps
         known = sum(stamp in inputs for stamp in stamps)
         values |= {'with_stamps_of_input': known, 'compared': len(stamps)}
         if not known or known < (1 - LOST_SHARE) * len(stamps):
@@ -396,21 +413,22 @@ class Listener:
 
 
 def stage_ms(stage: str, told: list[dict[str, str]]) -> float | None:
-    """How long a stage takes (p95), by the first node that says so; None: nobody does.
+    """How long a stage takes (p95), in the node where it takes longest; None: nobody says.
 
     The camera's is the age of a picture when its answer leaves, less what the node took for it.
     """
+    took_ms = []
     for values in told:
         if stage == 'camera':
             age, own = _number(values.get(AGE)), _number(values.get(OWN))
             if age is not None and own is not None:
-                return max(age - own, 0.0)
+                took_ms.append(max(age - own, 0.0))
             continue
         parts = [_number(values.get(key)) for key in STAGE_KEYS[stage]]
         known = [part for part in parts if part is not None]
         if known and parts[-1] is not None:
-            return sum(known)
-    return None
+            took_ms.append(sum(known))
+    return max(took_ms, default=None)
 
 
 def _number(text: str | None) -> float | None:

@@ -54,9 +54,9 @@ def test_models_that_are_as_they_were_written_down_pass_and_others_do_not(tmp_pa
     assert re.search('a.onnx: hash +failed', capsys.readouterr().out)
 
     Path('a.onnx').write_bytes(content)
-    with np.load('deployment.a.npz') as stored:
+    with np.load('deployment.a.onnx.npz') as stored:
         spoiled = {name: value + 1 for name, value in stored.items()}
-    np.savez('deployment.a.npz', **spoiled)
+    np.savez('deployment.a.onnx.npz', **spoiled)
     assert main(['validate']) == 1
     out = capsys.readouterr().out
     assert re.search('a.onnx: sample +failed', out)
@@ -73,6 +73,14 @@ def test_every_commented_line_of_a_written_manifest_is_one_of_a_manifest(tmp_pat
     names = {check['name'] for check in json.loads(report.read_text())['checks']}
     assert {'camera/image_raw: topic', 'detections: output', 'latency: budget', 'board: clocks'} <= names
     assert f'{DETECTOR}: latency' in names
+
+
+def test_models_whose_names_differ_in_their_suffix_have_outputs_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, model in (('a.onnx', DETECTOR), ('a.ONNX', 'tabletop_segmentation.onnx')):
+        Path(name).write_bytes((ROOT / 'models' / model).read_bytes())
+    assert main(['validate', '--write', 'deployment.yaml', 'a.onnx', 'a.ONNX']) == 0
+    assert main(['validate']) == 0
 
 
 def test_a_manifest_that_is_there_is_not_written_over(tmp_path, capsys):

@@ -40,5 +40,15 @@ def test_what_was_missed_long_ago_does_not_count():
 
 def test_whoever_sends_statuses_of_many_names_is_not_followed_for_ever():
     names = [f'name {number}' for number in range(2 * MOST)]
-    first = [(0, name, {'dropped_busy': '0'}) for name in names]
-    assert after(*first, *((1, name, {'dropped_busy': '1'}) for name in names)) == MOST
+    missed = MissedDeadlines()
+    for name in names:
+        missed.add(name, {'dropped_busy': '0'}, 0.0)
+    for name in reversed(names):
+        missed.add(name, {'dropped_busy': '1'}, 1.0)
+    assert missed.count(2.0) == MOST
+
+
+def test_after_statuses_of_many_names_a_new_node_is_followed():
+    flood = [(0, f'name {number}', {'dropped_busy': '0'}) for number in range(MOST)]
+    node = [(1, 'detector', {'dropped_busy': '0'}), (2, 'detector', {'dropped_busy': '3'})]
+    assert after(*flood, *node) == 3

@@ -117,3 +117,9 @@ def test_a_manifest_has_the_checks_that_it_names(tmp_path):
         'system: disk': FAILED,
         'system: clock': NOT_RUN,
     }
+
+
+def test_clocks_of_a_mode_that_nvpmodel_conf_does_not_have_are_not_run(tmp_path):
+    plant(in_order(tmp_path), {'var/lib/nvpmodel/status': 'pmode:0009'})
+    with pytest.raises(NotRunError, match=r'does not have the power mode \(ID 9\)'):
+        check_clocks(tmp_path, is_fixed=False)

@@ -112,3 +112,23 @@ def test_files_are_looked_up_in_the_folder_of_models_then_beside_the_manifest_th
     assert place_of('tabletop_detector.onnx', folder=second).parent.name == 'models'
     with pytest.raises(ModelError, match='no such model file'):
         place_of('c.onnx', folder=second)
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('robot.yaml', 'nodes: [a]\nclock_sync: true\nnodes: [b]\n'),
+        ('robot.yaml', 'models:\n- {path: a.onnx, tolerance: 0.001, tolerance: 1000}\n'),
+        ('robot.json', '{"nodes": ["a"], "nodes": ["b"]}'),
+    ],
+)
+def test_what_is_there_twice_is_refused_and_not_the_last_one_taken(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ParameterError, match="expected each key once, got '(nodes|tolerance)' twice"):
+        read_manifest(tmp_path / name)
+
+
+def test_an_agreement_is_a_share_and_no_percentage(tmp_path):
+    (tmp_path / 'robot.yaml').write_text('models: [{path: a.onnx, min_agreement: 95}]')
+    with pytest.raises(ParameterError, match="min_agreement: expected a number from 0 to 1, got '95'"):
+        read_manifest(tmp_path / 'robot.yaml')

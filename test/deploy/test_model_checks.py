@@ -12,7 +12,7 @@ from boards import plant
 from onnx import TensorProto, helper
 
 from isaac_infer.deploy import model_checks as module
-from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, run_checks
+from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, NotRunError, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, model_checks
 from isaac_infer.engine.cache import BuildKey
@@ -264,3 +264,22 @@ def test_an_engine_with_other_outputs_than_its_model_is_compared_by_what_it_find
     with pytest.raises(CheckError, match='expected the reference within 0.001'):
         model._compare_with_onnxruntime('sample', best, broken)
     model.close()
+
+
+def test_a_latency_that_somebody_ends_is_not_measured(tmp_path):
+    entry = ModelEntry(path=str(DETECTOR), backend='onnxruntime', latency_budget_ms=5000.0)
+    runs = iter([False] * 8)
+    model = ModelUnderTest(entry, folder=tmp_path)
+    model.loads()
+    model._is_cancelled = lambda: next(runs, True)
+    try:
+        with pytest.raises(NotRunError, match='ended after 8 runs'):
+            model.is_in_time()
+    finally:
+        model.close()
+
+
+@pytest.mark.parametrize('apart', [(np.nan, 1.0), (1.0, np.nan), (np.nan, np.nan), (np.inf, np.inf)])
+def test_what_is_not_finite_is_near_nothing(apart):
+    want, got = (np.array([value, 0.0]) for value in apart)
+    assert module._difference(want, got) == np.inf

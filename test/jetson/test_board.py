@@ -330,3 +330,16 @@ def test_rubbish_in_any_file_is_no_crash_and_no_load_beyond_its_range(family, ru
         json.dumps(asdict(board), allow_nan=False)
         assert board.gpu.load_percent is None or 0 <= board.gpu.load_percent <= 100
         assert all(fan.speed_percent is None or 0 <= fan.speed_percent <= 100 for fan in board.fans)
+
+
+def test_a_temperature_and_a_trip_point_that_cannot_be_are_unknown(tmp_path):
+    plant(
+        tmp_path,
+        {**zones(('cpu-thermal', 2**31 - 1), ('tj-thermal', 50000)), **trips(1, ('passive', 2**31 - 1))},
+    )
+    board = BoardReader(tmp_path).read()
+    assert [(each.celsius, each.throttle_celsius) for each in board.temperatures] == [
+        (None, None),
+        (50, None),
+    ]
+    assert board.margin_celsius(99) == 49

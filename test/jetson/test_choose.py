@@ -300,3 +300,19 @@ def test_work_is_reduced_near_throttling_and_comes_back_where_it_is_cooler(
 def test_at_one_temperature_the_level_stays(before, margin, is_throttling):
     level = load_level_of(before, margin, is_throttling, LoadMargins())
     assert load_level_of(level, margin, is_throttling, LoadMargins()) == level
+
+
+def test_a_mode_that_the_tool_says_needs_a_reboot_is_not_chosen_and_pinned_it_is_said_each_time():
+    state = LONG
+    for now_s in (NOW, NOW + 100):
+        choice = choose_mode(
+            order_modes(NANO.values()), NANO[1], BUSY, THRESHOLDS, state, now_s, pinned=NANO[2], rebooting={2}
+        )
+        assert choice.mode is None
+        assert choice.reason == 'MAXN_SUPER is pinned, but needs a reboot: sudo nvpmodel -m 2'
+        state = choice.state
+    choice = choose_mode(order_modes(NANO.values()), NANO[1], BUSY, THRESHOLDS, LONG, NOW, rebooting={2})
+    assert (choice.mode, 'no higher mode can be had' in choice.reason) == (None, True)
+    hot = replace(BUSY, margin_celsius=5.0)
+    choice = choose_mode(order_modes(NANO.values()), NANO[2], hot, THRESHOLDS, LONG, NOW, rebooting={1, 2})
+    assert choice.mode == NANO[0]

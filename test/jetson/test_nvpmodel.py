@@ -1,13 +1,19 @@
 """Power modes: the quirks of nvpmodel.conf, of the status file and of what the tool prints."""
 
+import errno
+from pathlib import Path
+from time import monotonic, sleep
+
 import pytest
 from boards import AGX_ORIN_CONF, ORIN_NANO_CONF, plant
 from hypothesis import given
 from hypothesis import strategies as some
 
+from isaac_infer.core.errors import PowerModeError
 from isaac_infer.jetson.nvpmodel import (
     PowerMode,
     PowerModes,
+    find_mode,
     needs_reboot,
     parse_conf,
     parse_query,
@@ -15,6 +21,7 @@ from isaac_infer.jetson.nvpmodel import (
     read_mode,
     read_modes,
 )
+from isaac_infer.jetson.switch import switch_mode
 
 
 def test_an_empty_file_has_no_modes():
@@ -129,3 +136,84 @@ def test_rubbish_is_passed_over(text):
     assert modes.modes[7].name == '7W'
     parse_status(text)
     parse_query(text)
+
+
+MASKED = """
+< POWER_MODEL ID=0 NAME=A >
+TPC_POWER_GATING TPC_PG_MASK {}
+< POWER_MODEL ID=1 NAME=B >
+TPC_POWER_GATING TPC_PG_MASK {}
+"""
+
+
+@pytest.mark.parametrize(
+    ('masks', 'is_needed'),
+    [
+        (('240', '0xf0'), False),
+        (('0xF0', '0x80'), True),
+        (('~0', '~0'), True),  # that nobody can read may be any
+        (('240', 'all'), True),
+    ],
+)
+def test_masks_are_compared_however_they_are_written_and_unreadable_ones_may_differ(masks, is_needed):
+    modes = parse_conf(MASKED.format(*masks)).modes
+    assert needs_reboot(modes[0], modes[1]) == is_needed
+
+
+def test_from_a_mode_that_the_file_lacks_every_switch_may_take_a_reboot(tmp_path):
+    conf = '< POWER_MODEL ID=0 NAME=A >\nGPU MAX_FREQ 9\n< POWER_MODEL ID=1 NAME=B >\nGPU MAX_FREQ 8\n'
+    plant(tmp_path, {'etc/nvpmodel.conf': conf, 'var/lib/nvpmodel/status': 'pmode:0007'})
+    modes = read_modes(tmp_path)
+    current = read_mode(tmp_path, modes)
+    assert current.id == 7
+    assert [needs_reboot(current, target) for target in modes.modes.values()] == [True, True]
+    assert not needs_reboot(modes.modes[0], modes.modes[1])
+
+
+def test_a_name_that_two_modes_have_is_refused():
+    with pytest.raises(PowerModeError, match='got IDs 0, 5'):
+        find_mode([PowerMode(0, 'A'), PowerMode(1, 'B'), PowerMode(5, 'A')], 'A')
+
+
+def test_a_line_of_many_begins_is_read_at_once():
+    begun_s = monotonic()
+    assert parse_conf('<PARAM ' * 100_000).modes == {}
+    assert monotonic() - begun_s < 2
+
+
+def test_a_tool_that_leaves_a_child_behind_has_answered(tmp_path):
+    tool = _tool(tmp_path, 'echo "NV Power Mode: A"; echo 3; sleep 8 &')
+    assert read_mode(tool, PowerModes()).id == 3
+
+
+def test_a_tool_that_prints_without_end_is_ended_and_its_children_too(tmp_path):
+    root = _tool(tmp_path, 'yes "NV Power Mode: A" & echo $! > "$0.child"; wait')
+    assert read_mode(root, PowerModes()) is None
+    child = int((root / 'usr/sbin/nvpmodel.child').read_text())
+    end_s = monotonic() + 5
+    while _runs(child) and monotonic() < end_s:
+        sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(process):
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _tool(root, does):
+    """A stand-in for nvpmodel: a shell script; gives the root that it is below."""
+    tool = plant(root, {'usr/sbin/nvpmodel': f'#!/bin/sh\n{does}'}) / 'usr/sbin/nvpmodel'
+    tool.chmod(0o755)
+    return root
+
+
+def test_a_switch_that_cannot_keep_what_the_tool_prints_says_so(monkeypatch):
+    def full():
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('isaac_infer.jetson.tool.TemporaryFile', full)
+    with pytest.raises(PowerModeError, match='No space left'):
+        switch_mode(PowerMode(0, 'A'), command=['true'], read_back=lambda: None, timeout_s=1)

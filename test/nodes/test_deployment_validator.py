@@ -1,8 +1,10 @@
 """deployment_validator: against real nodes over DDS: a pass, and each check made to fail."""
 
 import json
+import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -362,3 +364,82 @@ def test_without_a_manifest_it_says_how_to_give_one(start):
     validator = start('deployment_validator')
     assert validator.wait() == 1
     assert '-p manifest:=FILE' in validator.log
+
+
+def stopped_at(name):
+    raise ValueError(f'JSON has no {name}')
+
+
+def test_a_report_with_numbers_that_are_not_finite_is_json(validate, tmp_path):
+    model = {'path': str(DETECTOR), 'backend': 'onnxruntime', 'reference': 'a.npz'}
+    np.savez(tmp_path / 'a.npz', **{'zeros/output0': np.full((1, 13, 2100), np.nan)})
+    code, _, checks = validate({'models': [model]})
+    assert code == 1
+    zeros = checks['tabletop_detector.onnx: zeros']
+    assert (zeros['outcome'], zeros['values']['worst_difference']) == ('failed', None)
+    json.loads((tmp_path / 'report.json').read_text(), parse_constant=stopped_at)
+
+
+def test_of_several_nodes_the_slowest_one_has_to_keep_the_budget(make_peer, validate):
+    for name, took in (('quick', '5'), ('slow', '900')):
+        status = DiagnosticStatus(name=f'{name}: model', values=[KeyValue(key='run_ms_p95', value=took)])
+        Sender(
+            make_peer(name), DiagnosticArray, '/diagnostics', partial(DiagnosticArray, status=[status]), 10
+        )
+    code, _, checks = validate({'budget': {'nodes': ['quick', 'slow'], 'inference': 20}})
+    assert code == 1
+    assert checks['latency: budget']['reason'] == 'inference: expected at most 20 ms, got 900 (p95)'
+
+
+def test_stamps_older_than_the_input_are_wrong_once_right_ones_came(make_peer, validate):
+    peer = make_peer()
+    images = peer.node.create_publisher(Image, 'picture', qos_profile_sensor_data)
+    answers = peer.node.create_publisher(Detection2DArray, 'answer', 10)
+
+    def send():
+        stamp_ns = now(peer)
+        images.publish(picture(stamp_ns))
+        answers.publish(Detection2DArray(header=header(stamp_ns)))
+        answers.publish(Detection2DArray(header=header(0)))
+
+    peer.node.create_timer(0.05, send)
+    output = {'topic': 'answer', 'type': DETECTIONS, 'stamps_of': 'picture'}
+    code, _, checks = validate({**ANSWERS, 'outputs': [output]})
+    assert code == 1
+    assert 'expected the stamps of /picture, got them in' in checks['answer: output']['reason']
+
+
+def test_a_topic_that_only_begins_at_the_end_has_too_low_a_rate(make_peer, validate):
+    peer = make_peer()
+    scans = peer.node.create_publisher(LaserScan, 'scan', qos_profile_sensor_data)
+
+    def send():  # from 2 s on, so that none of it is silence at the end
+        if scans.get_subscription_count():
+            timer.cancel()
+            time.sleep(2)
+            peer.node.create_timer(0.02, lambda: scans.publish(LaserScan(header=header(now(peer)))))
+
+    timer = peer.node.create_timer(0.01, send)
+    _, _, checks = validate({'listen_s': 4, **topic('scan', 'sensor_msgs/msg/LaserScan', min_rate_hz=35)})
+    assert checks['scan: topic']['values']['messages'] > 20
+    assert 'expected at least 35 Hz, got' in checks['scan: topic']['reason']
+
+
+def test_a_node_that_falls_silent_in_diagnostics_has_failed(make_peer, start, tmp_path):
+    peer = make_peer()
+    peer.listen(String, 'deployment_validation_status', LATCHED)
+    manifest = tmp_path / 'robot.yaml'
+    manifest.write_text('nodes: [camera]\nlisten_s: 1.5\n')
+    source = start('image_source', *parameters(rate=2.0), '-r', '__node:=camera')
+    source.wait_for('', timeout_s=5)
+    validator = start('deployment_validator', *parameters(manifest=manifest, period=0.1))
+
+    def said(text):
+        return lambda: any(text in each.data for each in peer.got['deployment_validation_status'])
+
+    assert wait_until(said('passed: camera: node: diagnostics '), 30), validator.log + source.log
+    os.kill(source.pid, signal.SIGSTOP)
+    try:
+        assert wait_until(said('/camera publishes /diagnostics, but said nothing in'), 30), validator.log
+    finally:
+        os.kill(source.pid, signal.SIGCONT)

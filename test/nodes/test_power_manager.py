@@ -319,3 +319,37 @@ def test_a_signal_ends_it(manage, number):
     manager.wait_for('power mode')
     assert manager.process.stop(number) == 0
     assert 'Traceback' not in manager.process.log
+
+
+def test_a_message_in_diagnostics_that_cannot_be_read_is_passed_over(manage, make_peer):
+    manager = manage(orin_nano)
+    manager.wait_for('power mode 25W (ID 1)', OK)
+    node = make_peer('hostile').node
+    publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+    assert wait_until(lambda: publisher.get_subscription_count() >= 2, 10)
+    publisher.publish(bytes(4) + b'\xff' * 40 + b'deadline_missed')
+    assert wait_until(lambda: 'a message that cannot be read is passed over' in manager.process.log, 10)
+    manager._peer.got['/diagnostics'].clear()
+    manager.wait_for('power mode 25W (ID 1)', OK)
+
+
+def test_a_pinned_mode_that_takes_a_reboot_is_said_again_where_it_is_pinned_again(manage):
+    manager = manage(orin_nano, dry_run='false', **QUICK, allowed_modes="['25W']")
+    nvpmodel_tool.install(manager.root, 'reboot')
+    for _ in range(2):
+        assert manager.set(pinned_mode='MAXN_SUPER').successful
+        values = manager.wait_for('MAXN_SUPER is pinned, but needs a reboot: sudo nvpmodel -m 2', WARN)
+        assert values['power_mode'] == '25W (ID 1)'
+        assert manager.set(pinned_mode='').successful
+        manager._peer.got['/diagnostics'].clear()
+    assert nvpmodel_tool.asked(manager.root) == ['-m 2']
+
+
+def test_a_pinned_mode_that_there_is_not_keeps_no_hot_board_from_a_lower_one(manage):
+    manager = manage(orin_nano, dry_run='false', **QUICK, pinned_mode='99W')
+    nvpmodel_tool.install(manager.root, 'switches')
+    manager.wait_for("pinned_mode: power mode '99W': expected one of", ERROR)
+    assert nvpmodel_tool.asked(manager.root) == []
+    plant(manager.root, zones(('tj-thermal', 96000)))
+    manager.wait_for('15W (ID 0)', ERROR)
+    assert nvpmodel_tool.asked(manager.root) == ['-m 0']
