@@ -266,6 +266,16 @@ def test_an_engine_with_other_outputs_than_its_model_is_compared_by_what_it_find
     model.close()
 
 
+def test_a_sample_in_which_nothing_is_found_tells_nothing_of_an_engine(tmp_path):
+    cv2.imwrite(str(tmp_path / 'grey.png'), np.full((240, 320, 3), 90, np.uint8))
+    entry = ModelEntry(path=str(DETECTOR), backend='onnxruntime', reference='a.npz', sample='grey.png')
+    model = ModelUnderTest(entry, folder=tmp_path)
+    stored = {name.partition('/')[2]: value for name, value in model.outputs().items() if 'sample' in name}
+    with pytest.raises(NotRunError, match='give a picture in which there is'):
+        model._compare_with_onnxruntime('sample', {'best': np.zeros((1, 6, 10), np.float32)}, stored)
+    model.close()
+
+
 def test_a_latency_that_somebody_ends_is_not_measured(tmp_path):
     entry = ModelEntry(path=str(DETECTOR), backend='onnxruntime', latency_budget_ms=5000.0)
     runs = iter([False] * 8)
