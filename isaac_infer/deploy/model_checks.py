@@ -311,7 +311,7 @@ class ModelUnderTest:
         things = 'pixels' if isinstance(agreeing, Pixels) else 'objects'
         values = {f'{things}_expected': found.expected, 'found': found.found, 'extra': found.extra}
         if what == SAMPLE and not (found.expected or found.extra):
-            raise NotRunError('neither finds anything in the sample: give a picture in which there is', values)
+            raise NotRunError('neither finds anything in the sample: give another picture', values)
         least = self.entry.min_agreement
         most_extra = (1 - least) * max(found.expected, 1)
         if found.found < least * found.expected or found.extra > most_extra:
