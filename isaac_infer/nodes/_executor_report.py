@@ -54,7 +54,8 @@ def judge_control(doing: Doing) -> tuple[bytes, str]:
     """Give the level of the control's health, and why."""
     text = status_text(doing.params, doing.reasons)
     if any(reason.kind not in ORDERS for reason in doing.reasons):
-        return ERROR, text
+        # Before it is enabled it is to stand anyway, and what it needs may be yet to come.
+        return (ERROR if doing.is_enabled else WARN), text
     if doing.pace.overruns:
         return WARN, f'{counted(doing.pace.overruns, "period")} missed lately; {text}'
     if doing.note:

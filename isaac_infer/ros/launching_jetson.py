@@ -51,18 +51,19 @@ def _perceiving(kind: Kind) -> Role:
     return Role(kind.noun, kind.executable, default, {'image': '{image}', **apart})
 
 
-_SENSORS = {'camera/image_raw': '{image}', 'scan': '{scan}', 'imu': '{imu}'}
+_ROBOT = {
+    'camera/image_raw': '{image}',
+    'scan': '{scan}',
+    'imu': '{imu}',
+    'ai_commands': '{ai_commands}',
+    'control_output': '{control_output}',
+}
 # In the order in which they start; the validator comes last, when the others had time to become active.
 ROLES = (
-    Role('simulator', 'robot_simulator', 'false', {**_SENSORS, 'control_output': '{control_output}'}),
+    Role('simulator', 'robot_simulator', 'false', _ROBOT),
     Role('power_manager', 'power_manager', 'true', {}),
     *map(_perceiving, KINDS),
-    Role(
-        'executor',
-        'jetson_executor',
-        'true',
-        {**_SENSORS, 'ai_commands': '{ai_commands}', 'control_output': '{control_output}'},
-    ),
+    Role('executor', 'jetson_executor', 'true', _ROBOT),
     Role('validator', 'deployment_validator', 'true', {}, is_kept=False),
 )
 ARGUMENTS = (
