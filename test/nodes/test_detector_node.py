@@ -470,33 +470,35 @@ def test_a_load_level_lowers_the_rate_only_where_it_is_obeyed_and_is_told(detect
     source = start('image_source', *parameters(rate=30, width=64, height=48))
     source.wait_for('at 30 Hz')
 
-    def values(**wanted):
-        """Give the values of a report after these came into force."""
+    def report_at(least_hz, most_hz, **wanted):
+        """Give a report at such a rate, which a busy machine may reach late, but none may exceed."""
         assert all(result.successful for result in peer.set(NODE, **wanted)) if wanted else True
         peer.got['/diagnostics'].clear()
-        reports = []
+        found = {}
 
-        def are_there():
-            reports[:] = [m for m in peer.got['/diagnostics'] if m.status[0].name.startswith('detector_node')]
-            return len(reports) >= 3
+        def is_there():
+            reports = [m for m in peer.got['/diagnostics'] if m.status[0].name.startswith('detector_node')]
+            for report in reports[2:]:  # the first ones are of times before, too
+                values = values_of(report.status[0])
+                assert float(values['rate_hz']) <= most_hz, values
+                if float(values['rate_hz']) >= least_hz:
+                    found.update(values, message=report.status[0].message)
+            return found
 
-        assert wait_until(are_there)
-        return reports[-1].status[0].message, values_of(reports[-1].status[0])
+        assert wait_until(is_there)
+        return found
 
-    message, found = values()
-    assert float(found['rate_hz']) > 20 and found['dropped_load_level'] == '0' and 'load_level' not in found
-    message, found = values(obey_load_level=True)
-    assert float(found['rate_hz']) == pytest.approx(10, abs=2) and float(found['input_rate_hz']) > 20
-    assert 'load_level reduced: 10 pictures per second at most' in message
+    found = report_at(20, 35)
+    assert found['dropped_load_level'] == '0' and 'load_level' not in found
+    found = report_at(8, 12, obey_load_level=True)
+    assert 'load_level reduced: 10 pictures per second at most' in found['message']
     assert found['load_level'] == 'reduced' and is_balanced(found)
-    message, found = values(reduced_rate_hz=5.0)
-    assert float(found['rate_hz']) == pytest.approx(5, abs=1.5)
+    report_at(3.5, 6.5, reduced_rate_hz=5.0)
     levels.publish(String(data='minimal'))
     detector.wait_for('load_level minimal: 2 pictures per second at most')
-    message, found = values()
-    assert float(found['rate_hz']) == pytest.approx(2, abs=1.1)
+    report_at(1, 3.1)
     levels.publish(String(data='lunch'))
     detector.wait_for("load_level: expected one of normal, reduced, minimal, got 'lunch'; it stays minimal")
     levels.publish(String(data='normal'))
     detector.wait_for('load_level normal')
-    assert float(values()[1]['rate_hz']) > 20
+    report_at(20, 35)
