@@ -9,7 +9,8 @@ import signal
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
 _LONGEST_NUMBER = 9  # digits; fits int32
 # To a terminal; line ends and tabs are none.
-_COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]')
+_COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')
+_HALVES = re.compile('[\ud800-\udfff]')  # of surrogate pairs
 
 
 def printable(text: str) -> str:
@@ -18,8 +19,13 @@ def printable(text: str) -> str:
 
 
 def without_commands(text: str) -> str:
-    """Give a message of any number of lines, without what is a command to a terminal, or no text."""
+    """Give a message of any number of lines, without what a terminal would take for a command."""
     return _COMMANDS.sub('\ufffd', text)
+
+
+def loggable(text: str) -> str:
+    """Give a message of any number of lines, for the log of a node, which takes no halves of characters."""
+    return _HALVES.sub('\ufffd', without_commands(text))
 
 
 def counted(number: int, noun: str) -> str:

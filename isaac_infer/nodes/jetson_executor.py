@@ -38,7 +38,7 @@ from isaac_infer.core.control.variants import VariantState, choose_variant
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.stats import Window
-from isaac_infer.core.text import printable, without_commands
+from isaac_infer.core.text import loggable, printable
 from isaac_infer.nodes._driving import (
     RuleDriver,
     command_of,
@@ -217,7 +217,7 @@ class JetsonExecutor(Node):
             self._command()
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
             is_ours = isinstance(error, IsaacInferError)
-            text = without_commands(str(error) if is_ours else f'{type(error).__name__}: {error}')
+            text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
             self._send(lambda: govern_without_sensors(text, self._is_enabled, self._limits, self._state))
             self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
 
@@ -411,7 +411,7 @@ class JetsonExecutor(Node):
         params.safety_limits(self._required(params))  # it can be done; the next period does
 
     def _note_error(self, text: str) -> None:
-        text = without_commands(text)
+        text = loggable(text)
         if self._reminders.is_due(text):
             self.get_logger().error(text)
 

@@ -20,7 +20,7 @@ from isaac_infer.core.control.safety import age_of
 from isaac_infer.core.control.variants import VariantReadings
 from isaac_infer.core.errors import FrameError, IsaacInferError
 from isaac_infer.core.results import Detections, Poses, Segmentation
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import loggable
 from isaac_infer.ros.diagnostics import BAD_IMAGE, BUSY, FAILED, Health
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.perception_node import Answer, Loaded, Perception
@@ -239,7 +239,7 @@ class Perceiver:
     def _said(self, error: BaseException) -> str:
         is_ours = isinstance(error, IsaacInferError)
         text = str(error) if is_ours else f'{type(error).__name__}: {error}'
-        self.last_error = without_commands(text)
+        self.last_error = loggable(text)
         self._note_error(self.last_error if is_ours else ''.join(traceback.format_exception(error)))
         return self.last_error
 

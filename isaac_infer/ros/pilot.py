@@ -13,7 +13,7 @@ from typing import Protocol
 
 from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.errors import IsaacInferError
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import loggable
 from isaac_infer.ros.control_loop import prefer_this_thread
 from isaac_infer.ros.worker import Worker
 
@@ -141,6 +141,6 @@ class Pilot:
 
     def _said(self, error: BaseException) -> str:
         is_ours = isinstance(error, IsaacInferError)
-        text = without_commands(str(error) if is_ours else f'{type(error).__name__}: {error}')
+        text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
         self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
         return text

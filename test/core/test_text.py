@@ -2,7 +2,7 @@
 
 import pytest
 
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import counted, loggable, without_commands
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,8 @@ from isaac_infer.core.text import counted
 )
 def test_one_thing_is_in_the_singular(number, noun, said):
     assert counted(number, noun) == said
+
+
+def test_halves_of_characters_go_from_what_a_node_logs_and_stay_in_what_a_command_escapes():
+    assert loggable('a\ud800\nb\x1b') == 'a\ufffd\nb\ufffd'
+    assert without_commands('a\udcff\nb\x1b') == 'a\udcff\nb\ufffd'
