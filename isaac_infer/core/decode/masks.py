@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import cv2
 import numpy as np
 
 from isaac_infer.core.fit import Fit, Size
@@ -108,8 +109,8 @@ def blocks(rows: int, values_per_row: int, least: int = 1, *, values: int = 0) -
 def interpolated_above(grid: np.ndarray, rows: Taps, columns: Taps, threshold: float) -> np.ndarray:
     """Tell where a grid (h, w), interpolated bilinearly, is above a threshold: (rows, columns) bool."""
     grid = grid.astype(np.float32, copy=False)
-    wide = grid.take(columns.low, axis=1)  # first along the axis that stays short
-    wide += (grid.take(columns.high, axis=1) - wide) * columns.weight
+    wide = _take_columns(grid, columns.low)  # first along the axis that stays short
+    wide += (_take_columns(grid, columns.high) - wide) * columns.weight
     steps = np.diff(wide, axis=0, append=wide[-1:])
     above = np.empty((len(rows), len(columns)), bool)
     for block in blocks(len(rows), len(columns)):
@@ -123,8 +124,19 @@ def interpolated_above(grid: np.ndarray, rows: Taps, columns: Taps, threshold: f
 
 def nearest(grid: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """A grid (h, w) of labels at source size, each pixel with the label of the cell that it lies in."""
-    wide = grid.take(columns.nearest, axis=1)
+    wide = _take_columns(grid, columns.nearest)
     return np.asarray(wide.take(rows.nearest, axis=0))
+
+
+def _take_columns(grid: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Columns of a grid (h, w) of bool, bytes, two bytes or float32.
+
+    They are taken as rows, which are copied whole: of bytes that needs a sixth of the time, transposing included.
+    """
+    if not grid.size:
+        return grid.take(columns, axis=1)
+    plain = grid.view(np.uint8) if grid.dtype == bool else grid
+    return np.asarray(cv2.transpose(cv2.transpose(plain).take(columns, axis=0))).view(grid.dtype)
 
 
 # ---- the best of many classes --------------------------------------------------------------------
@@ -155,11 +167,12 @@ def best_class(
         values = np.ascontiguousarray(scores[:, block], np.float32) if is_copied else scores[:, block]
         best, labels = score[block], label[block]
         is_better, number = np.empty(best.shape, bool), np.empty_like(labels)
+        factor = is_better.view(np.uint8)  # bool itself would be converted in a pass of its own
         best[...], labels[...] = values[0], 0
         for class_id in range(1, count):
             np.greater(values[class_id], best, out=is_better)
             # Later classes have higher numbers: the maximum replaces, and is far faster than a mask.
-            np.multiply(is_better, dtype(class_id), out=number)
+            np.multiply(factor, dtype(class_id), out=number)
             np.maximum(labels, number, out=labels)
             np.maximum(best, values[class_id], out=best)
     return label, score
@@ -221,10 +234,10 @@ def interpolated_labels(
         if cells > most_cells:
             return nearest_labels(scores, rows, columns, dtype)
         pixels = slice(*np.searchsorted(on_y.low, (first, last)))
-        wide = label[first:last].take(on_x.low, axis=1)
+        wide = _take_columns(label[first:last], on_x.low)
         wide.take(on_y.low[pixels] - first, axis=0, out=labels[pixels], mode='clip')  # clip: not checked
         runs = down[np.arange(*np.searchsorted(down.cell, (first, last)))]
-        tiles = np.flatnonzero(is_mixed.take(runs.cell - first, axis=0).take(across.cell, axis=1))
+        tiles = np.flatnonzero(_take_columns(is_mixed.take(runs.cell - first, axis=0), across.cell))
         at_down, at_across = np.divmod(tiles, len(across.cell))
         for some in blocks(len(tiles), values_per_tile, LEAST_TILES, values=TILES):
             of_down, of_across = runs[at_down[some]], across[at_across[some]]
