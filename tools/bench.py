@@ -74,6 +74,7 @@ RATE_HZ = 30
 USUAL_FRAMES, USUAL_PICTURES = 300, 20  # of the comparison
 TURN = 20  # runs of one function before it is the other's turn
 WARM_UP = 3  # runs at the beginning of a turn that do not count
+OPENCV_THREADS = cv2.getNumThreads()
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,14 @@ def row(
 def alternate(
     rounds: int, ours: Callable[[], object], usual: Callable[[], object]
 ) -> tuple[list[float], list[float]]:
-    """Time two functions in turns of TURN, so that a slow moment of the machine hits both; milliseconds."""
+    """Time two functions in turns of TURN, so that a slow moment of the machine hits both; milliseconds.
+
+    OpenCV has one thread for ours, as in the nodes, and all for the usual way.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds // TURN + 1):
-        for function, into in zip((ours, usual), times, strict=True):
+        for function, into, threads in zip((ours, usual), times, (1, OPENCV_THREADS), strict=True):
+            cv2.setNumThreads(threads)
             for number in range(WARM_UP + TURN):
                 start = perf_counter()
                 function()
@@ -400,7 +405,6 @@ def run_image_source(frames: int, size_hw: Size, names: list[str]) -> None:
 
 def with_source(make_node: Callable[[], Any], run_source: Callable[[list[str]], None]) -> dict[str, str]:
     """Spin a node while a source runs as another process; give the node's last diagnostics."""
-    cv2.setNumThreads(1)  # as the nodes do
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     names = ['--ros-args', '-r', f'__ns:=/isaac_infer_bench_{os.getpid()}', '--log-level', 'warn']
     rclpy.init(args=names)
@@ -442,6 +446,7 @@ def main() -> int:
     args = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the import of a node changed
     transport.set_up()  # as the nodes do; the comparisons profit from it too
+    cv2.setNumThreads(1)  # as the nodes do
     fewer, some = max(args.rounds // 5, 5), min(args.frames, 300)
     benches: list[Callable[[], Row]] = [
         lambda: bench_prepare(args.rounds, VGA, target_ms=0.35),

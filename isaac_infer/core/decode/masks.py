@@ -131,7 +131,7 @@ def nearest(grid: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
 def _take_columns(grid: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Columns of a grid (h, w) of bool, bytes, two bytes or float32.
 
-    They are taken as rows, which are copied whole: of bytes that needs a sixth of the time, transposing included.
+    They are taken as rows, which are copied whole: of bytes in a sixth of the time, transposing included.
     """
     if not grid.size:
         return grid.take(columns, axis=1)
