@@ -22,7 +22,7 @@ from isaac_infer.core.source import DRAWN, open_source
 from isaac_infer.core.timing import summarise
 from isaac_infer.deploy.checks import Check, CheckError, Group, NotRunError
 from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, Manifest, ModelEntry, place_of
-from isaac_infer.engine.cache import read_sidecar
+from isaac_infer.engine.cache import model_digest, read_sidecar
 from isaac_infer.engine.cuda import Gpu
 from isaac_infer.engine.load import (
     file_sha256,
@@ -79,11 +79,11 @@ class ModelUnderTest:
         return {'path': str(self.path), 'size_mb': self.path.stat().st_size / MB}
 
     def hashes(self) -> Mapping[str, Any]:
-        got = file_sha256(self.path)
+        got = digest_of(self.path)
         if got != self.entry.sha256:
             raise CheckError(
-                f'{self.path}: expected the file with SHA-256 {self.entry.sha256}, got {got}; copy it again, '
-                'or register the one that is meant',
+                f'{self.path}: expected the file, with its weights, with SHA-256 {self.entry.sha256}, got '
+                f'{got}; copy it again, or register the one that is meant',
                 {'sha256': got},
             )
         return {'sha256': got}
@@ -321,6 +321,15 @@ class ModelUnderTest:
                 values,
             )
         return values
+
+
+def digest_of(path: Path) -> str:
+    """Hash a model: an ONNX file with the files that hold its weights, an engine as it is.
+
+    Raises:
+        ModelError, SessionError: see `model_digest`.
+    """
+    return file_sha256(path) if is_engine(path) else model_digest(path)
 
 
 def _difference(want: np.ndarray, got: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import trt_stand_in
 from boards import plant
@@ -15,6 +16,7 @@ from isaac_infer.deploy import model_checks as module
 from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, NotRunError, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, model_checks
+from isaac_infer.deploy.register import register
 from isaac_infer.engine.cache import BuildKey
 from isaac_infer.engine.load import file_sha256
 from models import save_model
@@ -90,6 +92,19 @@ def test_another_file_than_the_registered_one_is_not_run(tmp_path):
     assert results['hash'].outcome == FAILED
     assert results['hash'].values == {'sha256': file_sha256(DETECTOR)}
     assert results['load'].outcome == NOT_RUN
+
+
+def test_a_model_whose_weights_lie_beside_it_is_not_run_with_others(tmp_path):
+    path = policy(tmp_path / 'policy.onnx')
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location='weights', size_threshold=0)
+    (registered,) = register([str(path)], tmp_path / 'robot.yaml')
+    values = {'path': 'policy.onnx', 'task': 'policy', 'sha256': registered.entry.sha256}
+    assert set(outcomes(validated(tmp_path, **values)).values()) == {PASSED}
+    (tmp_path / 'weights').write_bytes(np.float32(3).tobytes())
+    results = validated(tmp_path, **values)
+    assert (results['hash'].outcome, results['load'].outcome) == (FAILED, NOT_RUN)
+    (tmp_path / 'weights').unlink()
+    assert "expected its weights in 'weights', got no such file" in validated(tmp_path, **values)['hash'].reason
 
 
 @pytest.mark.parametrize(
