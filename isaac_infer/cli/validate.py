@@ -99,7 +99,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help='write a manifest of models, with their hashes and outputs as they are here, to begin with',
     )
     parser.add_argument(
-        '--task', default='', help=f'of the models of --write: {", ".join((*TASKS, POLICY))} (default: found)'
+        '--task',
+        metavar='[MODEL=]TASK',
+        action='append',
+        default=[],
+        help=f'of one model of --write, or of all others: {", ".join((*TASKS, POLICY))} (default: found)',
     )
     parser.set_defaults(run=run)
     return parser
@@ -268,10 +272,14 @@ def _write(args: argparse.Namespace) -> int:
     manifest: Path = args.write
     if not args.files:
         raise ParameterError('--write: expected models after the manifest, got none')
-    if args.task not in ('', *TASKS, POLICY):
-        raise ParameterError(f'--task: expected one of {", ".join((*TASKS, POLICY))}, got {args.task!r}')
+    tasks: dict[str, str] = {}  # '': of the models that are not named
+    for given in args.task:
+        model, _, task = given.rpartition('=')
+        if task not in (*TASKS, POLICY):
+            raise ParameterError(f'--task: expected one of {", ".join((*TASKS, POLICY))}, got {task!r}')
+        tasks[model] = task
     console = unfolded(Console())
-    registered = register(args.files, manifest, task=args.task)
+    registered = register(args.files, manifest, task=tasks.pop('', ''), tasks=tasks)
     files = {manifest.with_name(each.entry.reference): each.outputs for each in registered}
     files[manifest] = manifest_text(registered).encode()
     for place in files:

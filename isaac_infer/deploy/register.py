@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import numpy as np
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, ModelEntry
-from isaac_infer.deploy.model_checks import ModelUnderTest
-from isaac_infer.engine.load import file_sha256, find_model, is_engine
+from isaac_infer.deploy.model_checks import ModelUnderTest, digest_of
+from isaac_infer.engine.load import find_model, is_engine, open_session
+
+_PICTURE_AXES = 3  # rows, columns, channels; there may be pictures, too
 
 HEAD = """\
 # What isaac-infer validate and deployment_validator check. Files are looked up beside this one first.
@@ -45,26 +48,37 @@ class Registered:
     outputs: bytes  # an npz file for `entry.reference`
 
 
-def register(models: Sequence[str], manifest: Path, *, task: str = '') -> list[Registered]:
+def register(
+    models: Sequence[str], manifest: Path, *, task: str = '', tasks: Mapping[str, str] | None = None
+) -> list[Registered]:
     """Run models on ONNX Runtime, or engines as they are, and say what they are and answer; slow.
 
     Args:
         models: files, as `find_model` takes them.
         manifest: beside which they, and their outputs, are looked up.
-        task: of all of them; empty: what each is for. A policy's inputs are zeros, in its sample too.
+        task: of those that `tasks` does not name; empty: what each is for, of one that takes no picture a
+            policy. A policy's inputs are zeros, in its sample too.
+        tasks: of models, by their names or as they are given.
 
     Raises:
         ModelError, ParameterError, SessionError: one of them cannot be found, understood or run.
     """
     folder = manifest.absolute().parent
+    tasks = tasks or {}
+    known = {each for given in models for each in (given, Path(given).name)}
+    if unknown := sorted(set(tasks) - known):
+        raise ParameterError(f'task: expected a model of {", ".join(models)}, got {unknown[0]!r}')
     found = []
     for given in models:
         path = find_model(given)
         is_here = os.path.exists(os.path.expanduser(given))
         place = os.path.relpath(path.absolute(), folder) if is_here else given
         reference = f'{manifest.stem}.{path.name}.npz'
-        entry = ModelEntry(path=place, sha256=file_sha256(path), task=task, reference=reference)
         backend = 'auto' if is_engine(path) else ONNXRUNTIME  # whatever else this machine has
+        wanted = tasks.get(given) or tasks.get(Path(given).name) or task
+        if not wanted and _takes_no_picture(path, backend):
+            wanted = POLICY
+        entry = ModelEntry(path=place, sha256=digest_of(path), task=wanted, reference=reference)
         model = ModelUnderTest(replace(entry, backend=backend), folder=folder)
         try:
             told = model.loads()
@@ -81,6 +95,11 @@ def register(models: Sequence[str], manifest: Path, *, task: str = '') -> list[R
     if twice := [name for name in names if names.count(name) > 1]:
         raise ParameterError(f'expected each name of a model once, got {twice[0]!r} several times')
     return found
+
+
+def _takes_no_picture(path: Path, backend: str) -> bool:
+    with closing(open_session(path, backend=backend)) as session:
+        return all(len(spec.shape) < _PICTURE_AXES for spec in session.inputs)
 
 
 def manifest_text(registered: Sequence[Registered]) -> str:

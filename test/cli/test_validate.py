@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from isaac_infer.cli import validate as module
 from isaac_infer.cli.main import main
 from isaac_infer.deploy.checks import Check, Group
+from models import save_model
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = 'tabletop_detector.onnx'
@@ -80,6 +82,24 @@ def test_models_whose_names_differ_in_their_suffix_have_outputs_of_their_own(tmp
     for name, model in (('a.onnx', DETECTOR), ('a.ONNX', 'tabletop_segmentation.onnx')):
         Path(name).write_bytes((ROOT / 'models' / model).read_bytes())
     assert main(['validate', '--write', 'deployment.yaml', 'a.onnx', 'a.ONNX']) == 0
+    assert main(['validate']) == 0
+
+
+def test_each_model_of_a_manifest_has_a_task_of_its_own_found_or_given(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    kinds = {'scan': (TensorProto.FLOAT, (1, 8))}, {'command': (TensorProto.FLOAT, (1, 1))}
+    node = helper.make_node('ReduceMean', ['scan'], ['command'], axes=[1], keepdims=1)
+    save_model(tmp_path / 'policy.onnx', [node], *kinds)
+    kinds = {'picture': (TensorProto.FLOAT, (1, 3, 8, 8))}, {'command': (TensorProto.FLOAT, (1, 1, 1, 1))}
+    node = helper.make_node('ReduceMean', ['picture'], ['command'], axes=[1, 2, 3], keepdims=1)
+    save_model(tmp_path / 'seeing.onnx', [node], *kinds)
+    models = [DETECTOR, 'policy.onnx', 'seeing.onnx']
+    write = ['validate', '--write', 'deployment.yaml', *models]
+    assert main([*write, '--task', 'gone.onnx=policy']) == 2
+    assert f"task: expected a model of {', '.join(models)}, got 'gone.onnx'" in capsys.readouterr().err
+    assert main([*write, '--task', 'seeing.onnx=policy']) == 0
+    written = yaml.safe_load(Path('deployment.yaml').read_text())
+    assert [model['task'] for model in written['models']] == ['detection', 'policy', 'policy']
     assert main(['validate']) == 0
 
 
