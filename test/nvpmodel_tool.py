@@ -29,6 +29,12 @@ print('NVPM ERROR: failed to write PARAM FBP_POWER_GATING: ARG FBP_PG_MASK: PATH
 print('NVPM ERROR: failed to set power mode!')
 sys.exit(1)
 """  # noqa: E501
+TRANSLATES = """
+import os
+is_german = os.environ.get('LC_ALL', '').startswith('de')
+print('sudo: Ein Passwort ist notwendig' if is_german else 'sudo: a password is required', file=sys.stderr)
+sys.exit(1)
+"""
 DENIED = """
 print('NVPM ERROR: Error opening /sys/kernel/nvpmodel_emc_cap/emc_iso_cap: 13')
 sys.exit(255)
@@ -37,8 +43,10 @@ WAYS = {
     'switches': 'switch(sys.argv[2])',
     'reboot': REBOOT,
     'fails': FAILS,
+    'slow': 'time.sleep(8)\nswitch(sys.argv[2])',
     'hangs': 'time.sleep(60)',
     'refuses': "print('sudo: a password is required', file=sys.stderr)\nsys.exit(1)",
+    'translates': TRANSLATES,
     'denied': DENIED,
     'lies': 'pass',
     'tells': "print('NV Power Mode: MAXN_SUPER\\n2')",

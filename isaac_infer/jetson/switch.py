@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from isaac_infer.core.errors import PowerModeError, RebootError
 from isaac_infer.core.text import printable
-from isaac_infer.jetson.nvpmodel import PowerMode
+from isaac_infer.jetson.nvpmodel import TOOL, PowerMode
+from isaac_infer.jetson.sysfs import in_order, read_text
 from isaac_infer.jetson.tool import run_tool
 
 _REBOOT = re.compile(r'reboot required|do you want to reboot', re.IGNORECASE)
@@ -34,6 +37,7 @@ def switch_mode(
 
     Raises:
         RebootError: the tool says that this mode takes a reboot.
+        RunsOnError: it does not end, and cannot be ended.
         PowerModeError: it cannot be started, does not end, prints without end, refuses, or the
             board is in another mode after.
     """
@@ -64,6 +68,19 @@ def switch_mode(
         f'{what}: expected {target.name} (ID {target.id}) after it, but the board is {now}'
         f'{": " if said else ""}{said}'
     )
+
+
+def find_switch(root: Path) -> str:
+    """Find a switch that is under way, whoever began it, a node that is dead by now too; empty: none.
+
+    Two at a time leave a board with the clocks of one mode and the cores of another.
+    """
+    for place in in_order((root / 'proc').glob('[0-9]*')):
+        words = (read_text(place / 'cmdline') or '').split('\0')
+        names = [os.path.basename(word) for word in words]
+        if os.path.basename(TOOL) in names and '-m' in names[names.index(os.path.basename(TOOL)) :]:
+            return f'{printable(" ".join(words))} (process {place.name})'
+    return ''
 
 
 def _said(told: str) -> str:

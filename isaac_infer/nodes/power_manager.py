@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
+from uuid import uuid4
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
@@ -36,7 +38,9 @@ from isaac_infer.jetson.choose import (
 )
 from isaac_infer.jetson.memory import used_percent
 from isaac_infer.jetson.nvpmodel import PowerMode, PowerModes, find_mode, needs_reboot, read_mode
-from isaac_infer.jetson.switch import switch_mode
+from isaac_infer.jetson.switch import find_switch, switch_mode
+from isaac_infer.jetson.sysfs import read_text
+from isaac_infer.jetson.tool import RunsOnError
 from isaac_infer.params import PowerManagerParams
 from isaac_infer.ros.diagnostics import ERROR, OK, WARN, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
@@ -51,7 +55,9 @@ DECIDE_S = 1.0  # between two decisions on the power mode
 SLOW_S = 1.0  # between two readings of rails, fans, memory and throttling
 ASK_S = 30.0  # between two questions to nvpmodel itself, where no file has the mode
 OVER_CURRENT_S = 10.0  # for so long over-currents that came are a warning
-CLOSE_TIMEOUT_S = 3.0  # for a switch that is under way
+CLOSE_TIMEOUT_S = 3.0  # for a reading, and for a switch that is under way
+RIVAL_S = 5.0  # in which another power_manager says once at least that it is there
+BOOT_ID = 'proc/sys/kernel/random/boot_id'  # the same in all containers of a board, and on no other board
 UNKNOWN = 'unknown'
 COUNTERS = tuple(name.encode() for name in missed.COUNTERS)
 
@@ -84,6 +90,7 @@ class PowerManager(Node):
         self.exit_code = 0
         self._reminders = Reminders()
         self._closing = threading.Event()
+        self._begun_s = monotonic()
         self._seen: Seen | None = None
         self._failure = ''  # of the last reading
         try:
@@ -105,9 +112,14 @@ class PowerManager(Node):
         self._decided_s = -DECIDE_S
         self._loads: list[tuple[float | None, float | None]] = []  # of CPU and GPU, since then
         self._reason = self._problem = ''
+        self._boot_id = read_text(self._root / BOOT_ID) or ''
+        self._instance = uuid4().hex  # another node may have this one's name
+        self._rival = ('', -RIVAL_S)  # who else switches this board, and when that was heard last
+        self._under_way = ''  # a switch that is not waited for, somebody else's say
 
         # Of the thread that waits for nvpmodel.
         self._tool: threading.Thread | None = None
+        self._left: subprocess.Popen[bytes] | None = None  # nvpmodel that was given up and runs on
         self._asked_s = -ASK_S
         self._told_mode: PowerMode | None = None  # where no file has it
         self._rebooting: frozenset[int] = frozenset()  # IDs that take a reboot, as the tool says
@@ -124,16 +136,21 @@ class PowerManager(Node):
         self._thread = threading.Thread(target=self._watch, name='watch', daemon=True)
         self._thread.start()
         does = 'says which power mode it would switch to' if params.dry_run else 'switches the power mode'
-        self.get_logger().info(f'reads the board {params.monitoring_frequency:g} times per second, {does}')
+        pinned = f'{params.pinned_mode} is pinned' if params.pinned_mode else 'none is pinned'
+        self.get_logger().info(
+            f'reads the board {params.monitoring_frequency:g} times per second, {does}; {pinned}'
+        )
 
     def close(self) -> None:
         """Stop watching, and let a switch that is under way end; safe to call twice.
 
         Raises:
-            TimeoutError: nvpmodel does not end.
+            TimeoutError: a reading, or nvpmodel, does not end.
         """
         self._closing.set()
         self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise TimeoutError('the board cannot be read to an end; leaving without it')
         tool = self._tool
         if tool is not None:
             tool.join(CLOSE_TIMEOUT_S)
@@ -145,8 +162,10 @@ class PowerManager(Node):
     # --- what others say -----------------------------------------------------------------------------------
 
     def _on_diagnostics(self, cdr: bytes) -> None:
-        # Most messages, our own among them, have none of the counters: those are not worth reading.
-        if not any(counter in cdr for counter in COUNTERS):
+        # Most messages, our own among them, have nothing for us: those are not worth reading.
+        is_of_board = bool(self._boot_id) and self._boot_id.encode() in cdr
+        is_of_rival = is_of_board and self._instance.encode() not in cdr
+        if not (is_of_rival or any(counter in cdr for counter in COUNTERS)):
             return
         now_s = monotonic()
         try:
@@ -155,7 +174,10 @@ class PowerManager(Node):
             self._say(WARN, f'/diagnostics: a message that cannot be read is passed over: {error}')
             return
         for status in statuses:
-            self._missed.add(status.name, {pair.key: pair.value for pair in status.values}, now_s)
+            values = {pair.key: pair.value for pair in status.values}
+            self._missed.add(status.name, values, now_s)
+            if values.get('boot_id') == self._boot_id and values.get('dry_run') == 'false' and is_of_rival:
+                self._rival = f'/{status.name.partition(":")[0]}', now_s
 
     def _apply(self, params: PowerManagerParams) -> None:
         """Take new values; the mode that is pinned has to be one of this board."""
@@ -269,6 +291,19 @@ class PowerManager(Node):
             self._say(ERROR, problem)
             # It is not known what is wanted, so the load is not followed; heat is.
             demand = Demand(margin_celsius=demand.margin_celsius, is_throttling=demand.is_throttling)
+        if self._left is not None and self._left.poll() is not None:
+            self.get_logger().info(f'process {self._left.pid}, which was given up, has ended')
+            self._left, self._switch_error = None, ''
+        self._under_way = '' if self._left is None else f'process {self._left.pid}, which was given up'
+        rival, heard_s = self._rival
+        if not params.dry_run and now_s - heard_s < RIVAL_S:
+            alike = ', of the same name' if rival == self.get_fully_qualified_name() else ''
+            problem = (
+                f'{rival}{alike}, switches the power mode of this board, too: neither does by itself until '
+                'one of them ends or gets dry_run'
+            )
+            self._say(ERROR, problem)
+            return 'another node switches this board, too', problem
         if self._tool is not None and self._tool.is_alive():
             return 'waiting for nvpmodel', problem
         if pinned is not None and mode is not None and pinned.id != mode.id:
@@ -284,6 +319,15 @@ class PowerManager(Node):
             pinned=pinned,
             rebooting=self._rebooting,
         )
+        if choice.mode is not None and not params.dry_run:
+            # It is chosen again the next time, so what is chosen now is not remembered.
+            if self._closing.is_set():
+                return choice.reason, problem
+            if self._boot_id and now_s - self._begun_s < RIVAL_S:
+                return f'{choice.reason}; listening whether another node switches this board', problem
+            self._under_way = self._under_way or find_switch(self._root)
+            if self._under_way:
+                return f'{choice.reason}; waiting for a switch that is under way', problem
         self._state = choice.state
         if choice.mode is None:
             return choice.reason, problem
@@ -363,6 +407,7 @@ class PowerManager(Node):
             self._switch_error = ''
         except PowerModeError as error:
             self._last_switch = str(error)
+            self._left = error.tool if isinstance(error, RunsOnError) else None
             if self._declared.value is params:  # else somebody wants something else by now
                 self._switch_error = str(error)
             self._say(ERROR, str(error))
@@ -378,6 +423,8 @@ class PowerManager(Node):
         seen, params, stamp = self._seen, self._declared.value, self.get_clock().now().to_msg()
         if seen is None:
             level, text = (ERROR, self._failure) if self._failure else (OK, 'not read yet')
+            if not self._failure and monotonic() - self._begun_s > LATE_S:
+                level, text = ERROR, f'no reading for {monotonic() - self._begun_s:.0f} s'
             self._diagnostics.publish(diagnostics_msg(name, level, text, {}, stamp=stamp))
             return
         late_s = monotonic() - seen.at_s
@@ -385,6 +432,8 @@ class PowerManager(Node):
         if late_s > LATE_S + 1 / params.monitoring_frequency and not self._closing.is_set():
             errors.append(f'no reading for {late_s:.0f} s')
         warnings = [*seen.warnings, *filter(None, [self._reboot])]
+        if self._under_way:
+            warnings.append(f'a switch is under way: {self._under_way}')
         if seen.load_level != NORMAL:
             warnings.append(f'load level {seen.load_level}')
         for warning in warnings:
@@ -394,6 +443,8 @@ class PowerManager(Node):
             'power_mode': _named(seen.mode),
             'pinned_mode': params.pinned_mode,
             'dry_run': str(params.dry_run).lower(),
+            'boot_id': self._boot_id,
+            'instance': self._instance,
             'load_level': seen.load_level,
             'reason': seen.reason,
             'last_switch': self._last_switch,

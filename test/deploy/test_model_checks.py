@@ -104,7 +104,9 @@ def test_a_model_whose_weights_lie_beside_it_is_not_run_with_others(tmp_path):
     results = validated(tmp_path, **values)
     assert (results['hash'].outcome, results['load'].outcome) == (FAILED, NOT_RUN)
     (tmp_path / 'weights').unlink()
-    assert "expected its weights in 'weights', got no such file" in validated(tmp_path, **values)['hash'].reason
+    assert (
+        "expected its weights in 'weights', got no such file" in validated(tmp_path, **values)['hash'].reason
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 import time
 
 import pytest
-from boards import ORIN_NANO_CONF, orin_nano
+from boards import ORIN_NANO_CONF, orin_nano, plant
 from nvpmodel_tool import asked, install
 
 from isaac_infer.core.errors import PowerModeError, RebootError
 from isaac_infer.jetson.nvpmodel import parse_conf, read_mode
-from isaac_infer.jetson.switch import switch_mode
+from isaac_infer.jetson.switch import find_switch, switch_mode
 
 MODES = parse_conf(ORIN_NANO_CONF)
 MAXN = MODES.modes[2]
@@ -54,6 +54,28 @@ def test_a_tool_that_hangs_is_given_up(tmp_path):
     with pytest.raises(PowerModeError, match='not done after 0.5 s'):
         switch(root, install(root, 'hangs'), timeout_s=0.5)
     assert time.monotonic() - begin < 20
+
+
+def test_what_sudo_says_is_understood_whatever_language_the_user_has(tmp_path, monkeypatch):
+    monkeypatch.setenv('LC_ALL', 'de_DE.UTF-8')
+    with pytest.raises(PowerModeError, match='refused: sudo: a password is required; see Power in README.md'):
+        switch(tmp_path, install(orin_nano(tmp_path), 'translates'))
+
+
+def test_a_switch_that_is_under_way_is_found_whoever_began_it(tmp_path):
+    assert find_switch(tmp_path) == ''
+    plant(
+        tmp_path,
+        {
+            'proc/7/cmdline': '',  # a thread of the kernel, or gone meanwhile
+            'proc/8/cmdline': 'grep\0-m\x001\0nvpmodel\0',
+            'proc/9/cmdline': '/usr/sbin/nvpmodel\0-q\0',
+            'proc/self/cmdline': '/usr/sbin/nvpmodel\0-m\x002\0',
+        },
+    )
+    assert find_switch(tmp_path) == ''
+    plant(tmp_path, {'proc/10/cmdline': 'sudo\0-n\0/usr/sbin/nvpmodel\0-m\x002\0'})
+    assert find_switch(tmp_path) == 'sudo -n /usr/sbin/nvpmodel -m 2 (process 10)'
 
 
 def test_a_tool_that_is_not_there_or_no_program_is_told_with_the_parameter(tmp_path):

@@ -1,8 +1,11 @@
 """power_manager, as a process of its own, over DDS, on trees of boards and with a stand-in of nvpmodel."""
 
+import os
+import re
 import signal
 import time
 from math import isnan
+from pathlib import Path
 
 import nvpmodel_tool
 import pytest
@@ -50,6 +53,17 @@ class Manager:
         return [
             each for message in messages for each in message.status if each.name == 'power_manager: power'
         ]
+
+    def again(self, start, *more, **parameters):
+        """Start another one on the same tree."""
+        values = {
+            'root': self.root,
+            'nvpmodel_command': f"['{self.root}/usr/sbin/nvpmodel']",
+            'dry_run': 'false',
+            **parameters,
+        }
+        words = [word for name, value in values.items() for word in ('-p', f'{name}:={value}')]
+        return start('power_manager', '--ros-args', *words, *more)
 
     @property
     def level(self):
@@ -353,3 +367,112 @@ def test_a_pinned_mode_that_there_is_not_keeps_no_hot_board_from_a_lower_one(man
     plant(manager.root, zones(('tj-thermal', 96000)))
     manager.wait_for('15W (ID 0)', ERROR)
     assert nvpmodel_tool.asked(manager.root) == ['-m 0']
+
+
+def one_boot(root):
+    """An Orin Nano that all who run on it know by its boot."""
+    return plant(orin_nano(root), {'proc/sys/kernel/random/boot_id': '0b0f0c1e-5d6a-4d52-8f6b-3f3a5a3d7e11'})
+
+
+@pytest.mark.parametrize(
+    ('more', 'rival'),
+    [
+        (('-r', '__ns:=/other'), '/other/power_manager, switches'),
+        ((), '/power_manager, of the same name, switches'),
+    ],
+)
+def test_two_that_switch_one_board_say_so_and_neither_does(start, manage, more, rival):
+    manager = manage(one_boot, dry_run='false', **QUICK, pinned_mode='15W')
+    nvpmodel_tool.install(manager.root, 'switches')
+    other = manager.again(start, *more, **QUICK, pinned_mode='MAXN_SUPER')
+    manager.wait_for(rival, ERROR)
+    other.wait_for('switches the power mode of this board, too: neither does by itself')
+    switched = nvpmodel_tool.asked(manager.root)  # before the other one was there
+    assert switched in ([], ['-m 0'])
+    time.sleep(5)
+    assert nvpmodel_tool.asked(manager.root) == switched
+    other.kill()
+    manager.wait_for('15W is pinned', OK)
+    assert nvpmodel_tool.asked(manager.root) == ['-m 0']
+
+
+def test_one_that_only_says_what_it_would_do_or_is_of_another_board_is_no_rival(start, manage, tmp_path):
+    manager = manage(one_boot, dry_run='false', **QUICK, pinned_mode='15W')
+    nvpmodel_tool.install(manager.root, 'switches')
+    manager.again(start, '-r', '__ns:=/dry', dry_run='true')
+    root = plant(one_boot(tmp_path / 'another'), {'proc/sys/kernel/random/boot_id': 'another'})
+    manager.again(start, '-r', '__ns:=/another', root=root)
+    manager.wait_for('15W is pinned', OK)
+    time.sleep(6)
+    assert not any('too: neither' in status.message for status in manager.statuses)
+
+
+def test_in_a_dry_run_nothing_is_switched_or_written_killed_and_ended_too(start, manage):
+    def contents():
+        return {path: path.read_bytes() for path in manager.root.rglob('*') if path.is_file()}
+
+    manager = manage(orin_nano, **QUICK)
+    nvpmodel_tool.install(manager.root, 'switches')
+    before = contents()
+    manager.wait_for('dry run: would switch to MAXN_SUPER')
+    manager.process.kill()
+    another = manager.again(start, dry_run='true', **QUICK)
+    another.wait_for('dry run: would switch to MAXN_SUPER')
+    assert another.stop() == 0
+    assert contents() == before  # the calls of the tool are among them
+
+
+def test_while_nvpmodel_cannot_be_ended_it_is_not_run_again(manage, tmp_path, monkeypatch):
+    # What the kernel says of a process of root's, which is what sudo makes of it.
+    denied = 'import os\ndef deny(*_): raise PermissionError(1, "Operation not permitted")\nos.killpg = deny'
+    plant(tmp_path / 'path', {'sitecustomize.py': denied})
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'path'), prepend=os.pathsep)
+    manager = manage(orin_nano, dry_run='false', nvpmodel_timeout_s=1.0, **QUICK)
+    nvpmodel_tool.install(manager.root, 'hangs')
+    error = manager.wait_for('this user cannot end it, and it runs on (process ', ERROR)['last_error']
+    time.sleep(3)
+    assert nvpmodel_tool.asked(manager.root) == ['-m 2']
+    nvpmodel_tool.install(manager.root, 'switches')
+    os.kill(int(re.search(r'process (\d+)', error)[1]), signal.SIGKILL)
+    manager.wait_for('power mode MAXN_SUPER', OK)
+    assert nvpmodel_tool.asked(manager.root) == ['-m 2', '-m 2']
+
+
+def test_killed_while_it_switches_the_next_one_waits_for_that_and_reads_the_mode_back(start, manage):
+    manager = manage(orin_nano, dry_run='false', **QUICK, pinned_mode='15W')
+    nvpmodel_tool.install(manager.root, 'slow')
+    assert wait_until(lambda: nvpmodel_tool.asked(manager.root))
+    nvpmodel_tool.install(manager.root, 'switches')
+    (under_way,) = [
+        path.parent
+        for path in Path('/proc').glob('[0-9]*/cmdline')
+        if f'{manager.root}/usr/sbin/nvpmodel\0-m'.encode() in read(path)
+    ]
+    manager.process.kill()
+    (manager.root / 'proc' / under_way.name).symlink_to(under_way)
+    another = manager.again(start, **QUICK)
+    another.wait_for('switches the power mode; none is pinned')
+    manager.wait_for('a switch is under way: ', WARN)
+    assert nvpmodel_tool.asked(manager.root) == ['-m 0']
+    another.wait_for('switched to 25W')  # from 15W, which it was killed in: by the load, as nothing is pinned
+    assert nvpmodel_tool.asked(manager.root)[:2] == ['-m 0', '-m 1']
+
+
+def read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b''
+
+
+def test_a_first_reading_that_does_not_end_is_an_error(start, make_peer, tmp_path, monkeypatch):
+    plant(
+        tmp_path / 'path',
+        {'pynvml.py': 'import time\nNVMLError = OSError\nnvmlInit = lambda: time.sleep(600)'},
+    )
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'path'), prepend=os.pathsep)
+    peer = make_peer()
+    manager = Manager(start, peer, '/')
+    manager.wait_for('no reading for ', ERROR)
+    assert manager.process.stop() == 0
+    assert 'the board cannot be read to an end; leaving without it' in manager.process.log
