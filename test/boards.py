@@ -186,6 +186,7 @@ def cpus(online, *cores):
         files[f'{clocks}/scaling_cur_freq'] = high
         files[f'{clocks}/scaling_min_freq'] = low
         files[f'{clocks}/scaling_max_freq'] = high
+        files[f'{clocks}/cpuinfo_max_freq'] = 1984000
         files[f'{clocks}/scaling_governor'] = 'schedutil'
     return files
 
@@ -194,6 +195,7 @@ def gpu(name, now, low, high):
     """Give the files of the clocks of a GPU, in Hz."""
     folder = f'sys/class/devfreq/{name}'
     clocks = {'cur_freq': now, 'min_freq': low, 'max_freq': high, 'governor': 'nvhost_podgov'}
+    clocks['available_frequencies'] = f'306000000 612000000 {max(high, 918000000)} '
     return {f'{folder}/{key}': value for key, value in clocks.items()}
 
 

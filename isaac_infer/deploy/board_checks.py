@@ -67,24 +67,30 @@ def check_clocks(root: Path, *, is_fixed: bool) -> Mapping[str, Any]:
         raise NotRunError(f'nvpmodel.conf does not have the power mode (ID {mode.id}), and so not its clocks')
     online = [core for core in board.cpu.cores if core.is_online is not False]
     highest = [core.max_clock_hz for core in online if core.max_clock_hz is not None]
+    fastest = [core.fastest_clock_hz for core in online if core.fastest_clock_hz is not None]
+    # What a mode does not cap runs as fast as the board can.
     found = {
-        'GPU': (mode.gpu_max_hz, board.gpu.max_clock_hz),
-        'CPU': (mode.cpu_max_hz, max(highest) if highest else None),
+        'GPU': (mode.gpu_max_hz or board.gpu.fastest_clock_hz, board.gpu.max_clock_hz),
+        'CPU': (mode.cpu_max_hz or max(fastest, default=None), max(highest, default=None)),
     }
     values: dict[str, Any] = {
         f'{part.lower()}_max_mhz': None if got is None else got / 1e6 for part, (_, got) in found.items()
     }
     values |= {'cores': len(online), 'are_fixed': board.are_clocks_fixed}
+    if mode.cores_online is not None and any(core.is_online is None for core in online):
+        raise NotRunError('which cores are online is unknown', values)
     if mode.cores_online is not None and len(online) != mode.cores_online:
         raise CheckError(
             f'expected {mode.cores_online} cores online in {mode.name}, got {len(online)}; {_SET_AGAIN}',
             values,
         )
     for part, (want, got) in found.items():
-        if want is None:
-            continue  # the mode does not cap it
         if got is None:
             raise NotRunError(f'the highest clock of the {part} is unknown', values)
+        if want is None:
+            raise NotRunError(
+                f'{mode.name} does not cap the {part}, and how fast it can be is unknown', values
+            )
         if abs(got - want) > CLOCK_TOLERANCE * want:
             raise CheckError(
                 f'{part}: expected clocks up to {want / 1e6:.0f} MHz in {mode.name}, got {got / 1e6:.0f}; '

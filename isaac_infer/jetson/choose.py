@@ -79,7 +79,7 @@ def order_modes(
         PowerModeError: a name is unknown, or nothing tells which of two modes can do more.
     """
     known = tuple(modes)
-    usable = [find_mode(known, name) for name in allowed] or known
+    usable = [find_mode(known, name) for name in dict.fromkeys(allowed)] or known
     ordered = sorted(usable, key=_abilities)
     for weaker, stronger in pairwise(ordered):
         if not allowed and _abilities(weaker) == _abilities(stronger):

@@ -26,6 +26,7 @@ class Core:
     min_clock_hz: int | None
     max_clock_hz: int | None
     governor: str | None
+    fastest_clock_hz: int | None = None  # in the power mode that allows most
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def read_cpu(tree: Tree, *, before: Mapping[str, Ticks], now: Mapping[str, Ticks
                 min_clock_hz=_hz(tree.seldom(f'{clocks}/scaling_min_freq')),
                 max_clock_hz=_hz(tree.seldom(f'{clocks}/scaling_max_freq')),
                 governor=tree.seldom(f'{clocks}/scaling_governor') or None,
+                fastest_clock_hz=_hz(tree.seldom(f'{clocks}/cpuinfo_max_freq')),
             )
         )
     return Cpu(load_percent(before.get(_ALL), now.get(_ALL)), tuple(cores))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from isaac_infer.jetson.sysfs import Tree, read_number, read_text
+from isaac_infer.jetson.sysfs import Tree, read_number, read_text, to_number
 
 # By JetPack: 6, 5, and 6 and 7 on other boards. A Thor has none of them.
 _LOADS = (
@@ -31,6 +31,7 @@ class Gpu:
     celsius: float | None = None
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
+    fastest_clock_hz: int | None = None  # of a Jetson: in the power mode that allows most
 
 
 def read_gpu(tree: Tree) -> Gpu:
@@ -45,7 +46,13 @@ def read_gpu(tree: Tree) -> Gpu:
         min_clock_hz=read_number(clocks / 'min_freq') if clocks else None,
         max_clock_hz=read_number(clocks / 'max_freq') if clocks else None,
         governor=(read_text(clocks / 'governor') or None) if clocks else None,
+        fastest_clock_hz=_fastest(tree.seldom(clocks / 'available_frequencies')) if clocks else None,
     )
+
+
+def _fastest(text: str | None) -> int | None:
+    """Give the highest of a list of clocks."""
+    return max(filter(None, map(to_number, (text or '').split())), default=None)
 
 
 def _read_load(places: list[Path]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from isaac_infer.core.errors import PowerModeError
@@ -52,7 +52,9 @@ class PowerModes:
 
 def parse_conf(text: str) -> PowerModes:
     """Read the text of nvpmodel.conf; lines that are not of its grammar are passed over."""
-    default_id, modes = None, {}
+    default_id = None
+    modes: dict[int, tuple[str | None, Mapping[tuple[str, str], str]]] = {}
+    twice: set[int] = set()  # IDs: nobody knows which of both is meant
     settings: dict[tuple[str, str], str] = {}  # of the section; those of PARAM are paths, and nobody's
     # Comments explain the grammar with examples of it, so they go first.
     for line in (line.partition('#')[0].strip() for line in text.splitlines()):
@@ -68,8 +70,12 @@ def parse_conf(text: str) -> PowerModes:
         if section[1] == 'PM_CONFIG':
             default_id = number
         elif section[1] == 'POWER_MODEL' and number is not None:
+            twice |= {number} & modes.keys()
             modes[number] = (values.get('NAME'), settings)
-    return PowerModes({id: _mode(id, *told) for id, told in modes.items()}, default_id)
+    known = {id: _mode(id, *told) for id, told in modes.items()}
+    return PowerModes(
+        {**known, **{id: replace(known[id], is_gating_known=False) for id in twice}}, default_id
+    )
 
 
 def _mode(id: int, name: str | None, settings: Mapping[tuple[str, str], str]) -> PowerMode:
@@ -118,11 +124,13 @@ def parse_fan_profile(text: str) -> str | None:
 
 def parse_query(text: str) -> PowerMode | None:
     """Find the current mode in what `nvpmodel -q` prints, among its warnings: its name, below it its ID."""
-    found = re.search(r'NV Power Mode: (\S+)(?:.*\n)+?[ \t]*(\d+)[ \t\r]*$', text, re.ASCII | re.MULTILINE)
-    number = to_number(found[2]) if found else None
-    if found is None or number is None:
-        return None
-    return PowerMode(number, found[1], is_gating_known=False)
+    name = None
+    for line in text.splitlines():
+        if found := re.search(r'NV Power Mode: (\S+)', line):
+            name = found[1]
+        elif name is not None and (number := to_number(line.strip())) is not None:
+            return PowerMode(number, name, is_gating_known=False)
+    return None
 
 
 def find_mode(modes: Iterable[PowerMode], name: str) -> PowerMode:

@@ -1,7 +1,9 @@
 """Board checks, over the files of boards."""
 
+import shutil
+
 import pytest
-from boards import agx_orin, gpu, orin_nano, orin_nx, plant
+from boards import cpus, gpu, orin_nano, orin_nx, plant
 
 from isaac_infer.deploy.board_checks import (
     _clock_state,
@@ -54,6 +56,28 @@ def test_a_clock_above_that_of_the_mode_has_failed(tmp_path):
         check_clocks(orin_nano(tmp_path), is_fixed=False)
 
 
+def test_what_a_mode_does_not_cap_has_to_run_as_fast_as_the_board_can(tmp_path):
+    root = plant(orin_nano(tmp_path), {'var/lib/nvpmodel/status': 'pmode:0002'})  # MAXN_SUPER caps nothing
+    plant(root, gpu('17000000.gpu', 306000000, 306000000, 624750000))
+    plant(root, cpus('0,2', (0, 729600, 1984000), (2, 729600, 1984000)))
+    with pytest.raises(CheckError, match='GPU: expected clocks up to 918 MHz in MAXN_SUPER, got 625'):
+        check_clocks(root, is_fixed=False)
+    (root / 'sys/class/devfreq/17000000.gpu/available_frequencies').unlink()
+    with pytest.raises(
+        NotRunError, match='MAXN_SUPER does not cap the GPU, and how fast it can be is unknown'
+    ):
+        check_clocks(root, is_fixed=False)
+    plant(root, gpu('17000000.gpu', 306000000, 306000000, 918000000))
+    assert check_clocks(root, is_fixed=False)['gpu_max_mhz'] == 918.0
+
+
+def test_cores_that_may_be_off_are_not_counted(tmp_path):
+    (in_order(tmp_path) / 'sys/devices/system/cpu/online').unlink()
+    shutil.rmtree(tmp_path / 'sys/devices/system/cpu/cpu1')
+    with pytest.raises(NotRunError, match='which cores are online is unknown'):
+        check_clocks(tmp_path, is_fixed=False)
+
+
 def test_another_number_of_cores_has_failed(tmp_path):
     plant(in_order(tmp_path), {'sys/devices/system/cpu/online': '0'})
     with pytest.raises(CheckError, match='expected 2 cores online in 25W, got 1'):
@@ -75,10 +99,9 @@ def test_fixed_clocks_are_asked_for(tmp_path):
         root, {'etc/nvpmodel.conf': '< POWER_MODEL ID=0 NAME=MAXN >', 'var/lib/nvpmodel/status': 'pmode:0000'}
     )
     assert check_clocks(root, is_fixed=True)['are_fixed'] is True
-    conf = {'etc/nvpmodel.conf': '< POWER_MODEL ID=2 NAME=MODE_30W >'}
-    plant(agx_orin(tmp_path / 'agx'), gpu('17000000.ga10b', 612000000, 612000000, 612000000) | conf)
-    with pytest.raises(NotRunError, match='whether clocks are fixed is unknown'):  # no core tells
-        check_clocks(tmp_path / 'agx', is_fixed=True)
+    (root / 'sys/devices/system/cpu/cpu1/cpufreq/scaling_min_freq').unlink()
+    with pytest.raises(NotRunError, match='whether clocks are fixed is unknown'):
+        check_clocks(root, is_fixed=True)
 
 
 def test_disk_space_is_that_of_the_fullest_place(tmp_path):

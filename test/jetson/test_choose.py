@@ -302,6 +302,12 @@ def test_at_one_temperature_the_level_stays(before, margin, is_throttling):
     assert load_level_of(level, margin, is_throttling, LoadMargins()) == level
 
 
+def test_a_mode_that_is_allowed_twice_is_no_higher_one_than_itself():
+    ordered = order_modes(NANO.values(), allowed=['25W', '15W', '25W'])
+    assert names(ordered) == ['15W', '25W']
+    assert choose_mode(ordered, NANO[1], BUSY, THRESHOLDS, LONG, NOW).mode is None
+
+
 def test_a_mode_that_the_tool_says_needs_a_reboot_is_not_chosen_and_pinned_it_is_said_each_time():
     state = LONG
     for now_s in (NOW, NOW + 100):

@@ -170,6 +170,20 @@ def test_from_a_mode_that_the_file_lacks_every_switch_may_take_a_reboot(tmp_path
     assert not needs_reboot(modes.modes[0], modes.modes[1])
 
 
+def test_an_id_that_two_modes_have_may_be_either_of_them():
+    again = (
+        '< POWER_MODEL ID=2 NAME=OTHER >\nFBP_POWER_GATING FBP_PG_MASK 2\nTPC_POWER_GATING TPC_PG_MASK 240'
+    )
+    modes = parse_conf(f'{ORIN_NANO_CONF}\n{again}').modes
+    assert needs_reboot(modes[1], modes[2]) and not needs_reboot(modes[1], modes[0])
+
+
+def test_rubbish_of_the_tool_is_read_at_once():
+    begun_s = monotonic()
+    assert parse_query('NV Power Mode: A\n' * 10_000) is None
+    assert monotonic() - begun_s < 1
+
+
 def test_a_name_that_two_modes_have_is_refused():
     with pytest.raises(PowerModeError, match='got IDs 0, 5'):
         find_mode([PowerMode(0, 'A'), PowerMode(1, 'B'), PowerMode(5, 'A')], 'A')
