@@ -198,6 +198,10 @@ def _ros_results(
             said = without_commands(log.read_text(errors='replace').strip())
             raise ValidateError(f'deployment_validator ended with code {code}:\n{said or "it said nothing"}')
         found = results_of(json.loads(report.read_text()))
+    if missing := sorted(names - {result.name for result in found}):
+        raise ValidateError(
+            f'deployment_validator says nothing of {missing[0]}; was {path} changed meanwhile?'
+        )
     # Also what is not in the manifest: that something could not be let go of.
     return [result for result in found if result.name in names or result.name.startswith('closing')]
 

@@ -50,6 +50,7 @@ STAGE_KEYS = {
     'planning': ('planning_ms_p95',),
     'control': ('control_ms_p95',),
 }
+RATE = 'rate_hz'  # of answers, of those nodes that tell it
 AGE, OWN = 'age_ms_p95', 'total_ms_p95'  # their difference is the camera's, with all until a node begins
 
 
@@ -80,6 +81,7 @@ class Listener:
         self._heard: dict[str, Heard] = {}
         self._problems: dict[str, str] = {}  # why a topic cannot be listened to
         self._statuses: dict[str, DiagnosticStatus] = {}  # the newest by their names
+        self._working: set[str] = set()  # names of statuses that told of a rate since then
         self._telling: set[str] = set()  # full names of nodes that publish diagnostics
         self._subscriptions: list[Any] = []
         self._clients: list[Any] = []
@@ -90,7 +92,7 @@ class Listener:
         """Stop listening; safe to call twice."""
         subscriptions, self._subscriptions = self._subscriptions, []
         clients, self._clients = self._clients, []
-        self._heard, self._statuses, self._end_s = {}, {}, None
+        self._heard, self._statuses, self._working, self._end_s = {}, {}, set(), None
 
         def destroy() -> None:
             for subscription in subscriptions:
@@ -174,6 +176,9 @@ class Listener:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self._statuses[status.name] = status
+            rates = [_number(pair.value) for pair in status.values if pair.key == RATE]
+            if not rates or any(rates):  # percentiles of who does nothing now are those of before
+                self._working.add(status.name)
 
     # --- what was heard ------------------------------------------------------------------------------------
 
@@ -363,7 +368,8 @@ class Listener:
             raise NotRunError(f'nothing came on {source}, whose stamps {topic} has to carry', values)
         # Answers to inputs that came before this one listened are theirs, too: the first ones.
         stamps = [each.stamp_ns for each in messages if each.stamp_ns is not None]
-        stamps = list(dropwhile(lambda stamp: stamp < min(inputs), stamps)) or stamps
+        first = min(inputs)
+        stamps = list(dropwhile(lambda stamp: stamp < first, stamps)) or stamps
         known = sum(stamp in inputs for stamp in stamps)
         values |= {'with_stamps_of_input': known, 'compared': len(stamps)}
         if not known or known < (1 - LOST_SHARE) * len(stamps):
@@ -395,6 +401,7 @@ class Listener:
             {pair.key: pair.value for pair in status.values}
             for name in budget.nodes
             for status in self.statuses(name)
+            if status.name in self._working
         ]
         limits_ms = budget.limits_ms()
         measured_ms = {stage: stage_ms(stage, told) for stage in limits_ms}
@@ -407,7 +414,8 @@ class Listener:
                 )
         if unknown := [stage for stage, took in measured_ms.items() if took is None]:
             raise NotRunError(
-                f'{", ".join(unknown)}: not measured by {", ".join(budget.nodes)} in /diagnostics', values
+                f'{", ".join(unknown)}: not measured now by {", ".join(budget.nodes)} in /diagnostics',
+                values,
             )
         return values
 

@@ -156,6 +156,20 @@ def test_over_ros_a_node_is_started_that_checks(manifest, tmp_path, capsys):
     assert 'first: nobody: node: expected one node' in out
 
 
+def test_a_manifest_that_is_changed_meanwhile_is_no_pass_with_fewer_checks(manifest, capsys, monkeypatch):
+    pytest.importorskip('rclpy', reason='there is no ROS')
+    path, check = manifest(disk_free_mb=1, nodes=['nobody']), module._local_results
+
+    def change_after(*given, **options):
+        results = check(*given, **options)
+        manifest(disk_free_mb=1)
+        return results
+
+    monkeypatch.setattr(module, '_local_results', change_after)
+    assert main(['validate', path]) == 1
+    assert f'says nothing of nobody: node; was {path} changed meanwhile?' in capsys.readouterr().err
+
+
 def test_a_node_that_cannot_be_run_is_told_with_its_last_words(manifest, capsys, monkeypatch):
     monkeypatch.setattr(module, 'main_of', lambda name: 'sys.exit("no rclpy here")')
     assert main(['validate', manifest(nodes=['a'])]) == 1

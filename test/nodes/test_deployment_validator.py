@@ -149,7 +149,7 @@ def test_stages_that_nobody_measures_are_not_run_and_so_not_passed(robot, valida
     code, _, checks = validate({'budget': {'nodes': ['detector_node'], 'prepare': 5000, 'planning': 9}})
     assert code == 1
     assert checks['latency: budget']['outcome'] == 'not run'
-    assert 'planning: not measured by detector_node' in checks['latency: budget']['reason']
+    assert 'planning: not measured now by detector_node' in checks['latency: budget']['reason']
 
 
 def test_a_check_that_is_called_optional_does_not_decide(robot, validate):
@@ -389,6 +389,34 @@ def test_of_several_nodes_the_slowest_one_has_to_keep_the_budget(make_peer, vali
     code, _, checks = validate({'budget': {'nodes': ['quick', 'slow'], 'inference': 20}})
     assert code == 1
     assert checks['latency: budget']['reason'] == 'inference: expected at most 20 ms, got 900 (p95)'
+
+
+def test_percentiles_of_a_node_that_answers_nothing_now_are_no_measurement(make_peer, validate):
+    values = [KeyValue(key='run_ms_p95', value='5'), KeyValue(key='rate_hz', value='0.00')]
+    statuses = [DiagnosticStatus(name='idle: model', values=values)]
+    Sender(make_peer('idle'), DiagnosticArray, '/diagnostics', lambda: DiagnosticArray(status=statuses), 10)
+    code, _, checks = validate({'budget': {'nodes': ['idle'], 'inference': 20}})
+    assert (code, checks['latency: budget']['outcome']) == (1, 'not run')
+    values = [KeyValue(key='run_ms_p95', value='5'), KeyValue(key='rate_hz', value='9.50')]
+    statuses.append(DiagnosticStatus(name='idle: other model', values=values))
+    code, _, checks = validate({'budget': {'nodes': ['idle'], 'inference': 20}})
+    assert (code, checks['latency: budget']['outcome']) == (0, 'passed')
+
+
+def test_a_check_that_hangs_is_not_begun_again_beside_itself(start, tmp_path, monkeypatch):
+    # A library that hangs where the model is loaded, once as many times as it is begun.
+    hang = 'def __getattr__(name):\n    import time\n    print("hangs", flush=True)\n    time.sleep(600)'
+    (tmp_path / 'path').mkdir()
+    (tmp_path / 'path' / 'onnxruntime.py').write_text(hang)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path / 'path'), prepend=os.pathsep)
+    manifest = tmp_path / 'robot.json'
+    manifest.write_text(json.dumps({'models': [{'path': str(DETECTOR), 'backend': 'onnxruntime'}]}))
+    validator = start(
+        'deployment_validator', *parameters(manifest=manifest, period=0.1, validation_timeout=2.0)
+    )
+    validator.wait_for('has not ended yet', timeout_s=60)
+    assert validator.log.count('hangs') == 1
+    assert validator.stop() == 1
 
 
 def test_stamps_older_than_the_input_are_wrong_once_right_ones_came(make_peer, validate):
