@@ -42,6 +42,7 @@ from isaac_infer.deploy.checks import (
     report_of,
     results_of,
     run_checks,
+    unfinished_report,
     values_of,
 )
 from isaac_infer.deploy.manifest import POLICY, STAGES, Manifest, read_manifest, ros_names
@@ -54,6 +55,7 @@ DEFAULT_MANIFEST = 'deployment.yaml'
 START_S = 30.0  # that a node may take to begin and to end, beside its checks
 STOP_TIMEOUT_S = 15.0  # from Ctrl-C to its end
 PATIENCE_S = 2.0  # with a check that is under way at the end
+INTERRUPTED = 130  # the exit code after Ctrl-C
 STYLES = {PASSED: 'green', FAILED: 'red', NOT_RUN: 'yellow'}
 OFFLINE = '--offline was given'
 
@@ -120,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     params = ValidatorParams(validation_timeout=args.timeout, model_directory=args.model_directory)
     manifest = read_manifest(path)
     check_place_of_report(args.json)
+    if args.json != STANDARD_OUTPUT and Path(args.json).is_file():
+        write_report(args.json, unfinished_report(str(path)))
     console = unfolded(console_beside(args.json))
     begun_s = monotonic()
     results, is_stuck = _local_results(manifest, params, console, is_offline=args.offline)
@@ -138,11 +142,15 @@ def run(args: argparse.Namespace) -> int:
         show_written(args.json, console)
     code = 0 if report['passed'] else 1
     if is_stuck:
-        # A thread is still inside a library: leave without unloading it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _leave(code)
     return code
+
+
+def _leave(code: int) -> None:
+    """End the process while a thread is still inside a library, without unloading that."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _local_results(
@@ -160,12 +168,18 @@ def _local_results(
     count = sum(len(group.checks) for group in groups)
     results: list[Result] = []
     names = [check.name for group in groups for check in group.checks]
-    with console.status('') as status:
-        status.update(f'checking {printable(names[0])}' if names else '')
-        for result in run_checks(groups, timeout_s=params.validation_timeout, cancelled=cancelled):
-            results.append(result)
-            if len(results) < count:
-                status.update(f'checking {printable(names[len(results)])}')
+    try:
+        with console.status('') as status:
+            status.update(f'checking {printable(names[0])}' if names else '')
+            for result in run_checks(groups, timeout_s=params.validation_timeout, cancelled=cancelled):
+                results.append(result)
+                if len(results) < count:
+                    status.update(f'checking {printable(names[len(results)])}')
+    except (KeyboardInterrupt, SystemExit) as end:
+        cancelled.set()
+        if is_busy(PATIENCE_S):
+            _leave(INTERRUPTED if isinstance(end, KeyboardInterrupt) else int(end.code or 0))
+        raise
     return [*results, *(others if is_offline else [])], is_busy(PATIENCE_S)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -179,7 +180,7 @@ def _check(manifest: Manifest) -> None:
         'outputs': [output.topic for output in manifest.outputs],
     }
     for part, names in named.items():
-        if twice := [name for name in names if list(names).count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ParameterError(f'{part}: expected each name once, got {twice[0]!r} several times')
     for output in manifest.outputs:
         if output.stamps_of and output.stamps_of not in named['topics']:

@@ -31,6 +31,7 @@ from isaac_infer.deploy.checks import (
     report_of,
     run_checks,
     skipped,
+    unfinished_report,
     verdict,
 )
 from isaac_infer.deploy.manifest import read_manifest
@@ -77,6 +78,8 @@ class DeploymentValidator(Node):
                 place = Path(self._params.report)
                 check_place(place, 'report:', lambda path: is_report(path, key=REPORT_KEY), 'report')
             checks_of(self._manifest, (), cancelled=self._closing)  # what it calls optional is there
+            if self._params.report and place.is_file():
+                self._write(json.dumps(unfinished_report(self._params.manifest)))
         except ParameterError:
             self.destroy_node()
             raise

@@ -4,6 +4,9 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -168,6 +171,42 @@ def test_a_manifest_that_is_changed_meanwhile_is_no_pass_with_fewer_checks(manif
     monkeypatch.setattr(module, '_local_results', change_after)
     assert main(['validate', path]) == 1
     assert f'says nothing of nobody: node; was {path} changed meanwhile?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_a_model_runs_ends_it_in_order_and_an_old_report_says_no_pass(tmp_path, number, code):
+    (tmp_path / 'robot.yaml').write_text(f'models: [{{path: {DETECTOR}, latency_budget_ms: 1000}}]')
+    report = tmp_path / 'report.json'
+    report.write_text('{"deployment": "robot.yaml", "passed": true, "checks": []}')
+    words = ['validate', str(tmp_path / 'robot.yaml'), '--json', str(report)]
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'isaac_infer.cli.main', *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': str(_slow_latency(tmp_path))},
+    )
+    assert process.stderr.readline() == b'measuring\n'
+    process.send_signal(number)
+    assert (process.wait(20), process.stderr.read()) == (code, b'')
+    content = json.loads(report.read_text())
+    assert (content['passed'], content['verdict']) == (
+        False,
+        'deployment not passed: the validation has not ended',
+    )
+
+
+def _slow_latency(folder):
+    """A folder for PYTHONPATH, with which a latency takes long and its begin is told."""
+    (folder / 'sitecustomize.py').write_text(
+        'import sys\n'
+        'from isaac_infer.deploy import model_checks\n'
+        'once = model_checks.ModelUnderTest._once\n'
+        'def told(self):\n'
+        '    print("measuring", file=sys.stderr, flush=True)\n'
+        '    return once(self)\n'
+        'model_checks.ModelUnderTest._once, model_checks.MOST_RUNS, model_checks.MEASURED_S = told, 10**9, 99\n'
+    )
+    return folder
 
 
 def test_a_node_that_cannot_be_run_is_told_with_its_last_words(manifest, capsys, monkeypatch):
