@@ -100,9 +100,9 @@ class Listener:
             for client in clients:
                 self._node.destroy_client(client)
 
-        # In the thread that may be waiting for them.
+        # In the thread that may be waiting for them; where that has ended, they end with the node.
         executor = self._node.executor
-        if executor is not None and (subscriptions or clients):
+        if executor is not None and self._node in executor.get_nodes() and (subscriptions or clients):
             done = threading.Event()
             executor.create_task(destroy).add_done_callback(lambda _: done.set())
             done.wait(CALL_S)

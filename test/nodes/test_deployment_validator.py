@@ -403,6 +403,18 @@ def test_percentiles_of_a_node_that_answers_nothing_now_are_no_measurement(make_
     assert (code, checks['latency: budget']['outcome']) == (0, 'passed')
 
 
+def test_ended_while_it_listens_nothing_has_failed_but_nothing_passed(start, make_peer, tmp_path):
+    peer = make_peer('planner')
+    manifest, report = tmp_path / 'robot.yaml', tmp_path / 'report.json'
+    manifest.write_text('nodes: [planner]\nlisten_s: 60\n')
+    validator = start('deployment_validator', *parameters(manifest=manifest, report=report))
+    assert wait_until(lambda: peer.node.count_subscribers('/diagnostics'), 30)
+    time.sleep(1)
+    assert validator.stop(signal.SIGTERM) == 1
+    checks = json.loads(report.read_text())['checks']
+    assert [(check['name'], check['outcome']) for check in checks] == [('planner: node', 'not run')]
+
+
 def test_a_check_that_hangs_is_not_begun_again_beside_itself(start, tmp_path, monkeypatch):
     # A library that hangs where the model is loaded, once as many times as it is begun.
     hang = 'def __getattr__(name):\n    import time\n    print("hangs", flush=True)\n    time.sleep(600)'
