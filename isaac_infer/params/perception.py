@@ -504,6 +504,13 @@ class PerceptionNodeParams(Params):
         2.0, 'Pictures per second at load level minimal, at most.', low=0.01, high=1000.0, live=True
     )
 
+    model_variants: list[str] = param(
+        [],
+        'Lighter models with the same classes, smaller ones or exported for a smaller input, the lightest '
+        'last: while load_level is reduced the first of these is used, while it is minimal the last one. All '
+        'are open from the start; needs obey_load_level.',
+    )
+
     def rate_limit_hz(self, load_level: str) -> float:
         """Pictures per second at a load level; infinite where there is no limit."""
         rates_hz = {REDUCED: self.reduced_rate_hz, MINIMAL: self.minimal_rate_hz}
@@ -513,6 +520,16 @@ class PerceptionNodeParams(Params):
 @dataclass(frozen=True)
 class PerceptionParams(PerceptionNodeParams, DetectionParams):
     """What all perception nodes have."""
+
+    def lighter(self, path: str) -> PerceptionParams:
+        """The same for one of model_variants: what describes the first model, this one says itself."""
+        described = (
+            'engine_file_path', 'engine_shapes', 'engine_profile', 'decoder', 'input_tensor_names',
+            'output_tensor_names', 'input_size', 'input_layout', 'channel_order', 'resize', 'scale_up',
+            'pad_value', 'scale', 'mean', 'std', 'strides', 'box_unit', 'anchors',
+        )  # fmt: skip
+        usual = type(self)()
+        return replace(self, model_file_path=path, **{name: getattr(usual, name) for name in described})
 
 
 @dataclass(frozen=True)
@@ -598,6 +615,11 @@ class PoseNodeParams(PerceptionParams, PoseParams):
             raise ParameterError(
                 'person_model_file_path and persons_topic: expected one of them at most, got '
                 f'{self.person_model_file_path!r} and {self.persons_topic!r}'
+            )
+        if self.model_variants and self.persons_topic:
+            raise ParameterError(
+                'model_variants: expected none where persons come from a topic (persons_topic), '
+                f'got {", ".join(self.model_variants)}'
             )
         if self.smooth and not self.track:
             raise ParameterError('smooth: needs track, which is false')

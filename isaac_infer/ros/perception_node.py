@@ -7,10 +7,11 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
 from math import inf
+from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Protocol
 
@@ -32,9 +33,9 @@ from std_msgs.msg import String
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.encodings import stamp_ns_from_cdr
-from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError, SessionError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.load_level import LEVELS, NORMAL
+from isaac_infer.core.load_level import LEVELS, MINIMAL, NORMAL, REDUCED
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.rate_limit import RateLimit
 from isaac_infer.core.spec import Limits, ModelSpec
@@ -180,6 +181,34 @@ class _Arrival:
     give: Callable[[], None] = lambda: None  # hands the pipeline what a partner says of it
 
 
+def _check_alike(first: Loaded, lighter: Loaded) -> None:
+    """See that a lighter model finds what the first one does: its messages are read in the same way.
+
+    Raises:
+        ModelError: it has other classes or key points.
+    """
+    wanted, got = first.pipeline.spec, lighter.pipeline.spec
+    for what, ours, theirs in (
+        ('classes', _classes(wanted), _classes(got)),
+        ('key points', wanted.keypoints, got.keypoints),
+    ):
+        if ours != theirs:
+            name, named = Path(lighter.facts['model']).name, Path(first.facts['model']).name
+            raise ModelError(
+                f'model_variants: {name}: expected the {what} of {named}, which are {_listed(ours)}; '
+                f'got {_listed(theirs)}'
+            )
+
+
+def _classes(spec: ModelSpec) -> tuple[str, ...]:
+    return spec.class_names or tuple(map(str, range(spec.num_classes)))
+
+
+def _listed(names: tuple[str, ...], most: int = 20) -> str:
+    more = f', and {len(names) - most} more' if len(names) > most else ''
+    return f'{", ".join(names[:most])}{more}' if names else 'none'
+
+
 _Begun = tuple[Pipeline, _Arrival, Frame, tuple[int, int]]  # ... and when it was begun and converted, ns
 
 
@@ -218,7 +247,7 @@ class PerceptionNode(LifecycleNode):
         self.exit_code = 0
         self._perception, self._stop = perception, stop
         self._health, self._reminders = Health(), Reminders()
-        self._pipeline: Pipeline | None = None
+        self._models: tuple[Loaded, ...] = ()  # the lightest last; while configured
         self._refine = _as_it_is
         self._companions: tuple[Companion, ...] = ()
         self._extra: Any = None
@@ -226,10 +255,9 @@ class PerceptionNode(LifecycleNode):
         self._pairs: Pairs[_Arrival, Any] = Pairs(0.0)  # used where there is a partner
         self._late = 0  # pictures whose partner came too late or not at all, since the last report
         self._companion_subscriptions: list[Any] = []
-        self._facts: Mapping[str, str] = {}
         self._last_answer: Answer | None = None
         self._problem = ''  # with an output of the last answer
-        self._loading: Future[Loaded] | None = None
+        self._loading: Future[tuple[Loaded, ...]] | None = None
         self._is_unwanted = threading.Event()  # what is being opened
         self._progress = ''  # of that
         self._is_starting = False  # by itself: configured and activated in one go
@@ -303,18 +331,17 @@ class PerceptionNode(LifecycleNode):
 
     def _configure(self) -> None:
         loading, self._loading = self._loading or self._load(), None
-        loaded = loading.result()
-        self._pipeline, self._facts, self._refine = loaded.pipeline, loaded.facts, loaded.refine
-        self._companions, self._extra, self._last_answer = loaded.companions, loaded.extra, None
-        self._partner = partner = loaded.partner
+        self._models = loading.result()
+        loaded = self._models[0]  # a lighter one only has another pipeline
+        self._refine, self._companions, self._extra = loaded.refine, loaded.companions, loaded.extra
+        self._partner, self._last_answer = loaded.partner, None
+        partner = loaded.partner
         if partner is not None:
             self._pairs = Pairs(partner.timeout_s)
             self._companions += (Companion(partner.topic, partner.message, self._on_partner),)
         self._check_companions()
         self._health.restart()
-        spec, session = self._pipeline.spec, self._pipeline.session
-        for each in (self._pipeline, *self._pipeline.twins):
-            each.limits = self._perception.limits(self.params, spec)
+        self._limit(self.params)
         self._output_publishers = tuple(
             self.create_publisher(
                 output.message, output.topic, PICTURE_QOS if output.message is Image else RESULT_QOS
@@ -322,15 +349,16 @@ class PerceptionNode(LifecycleNode):
             for output in self._perception.outputs
         )
         self._label_publisher = self.create_publisher(LabelInfo, 'label_info', LATCHED_QOS)
-        self._publish_labels(self.params)
+        self._publish_labels()
         log = self.get_logger()
-        log.info(
-            f'{self._facts["model"]}: decoder {spec.decoder}, {counted(spec.num_classes, "class")}, '
-            f'{session.backend}'
-        )
-        for note in spec.notes:
-            log.info(note)
-        self._told = self._pipeline.fallbacks
+        for model in self._models:
+            spec, backend = model.pipeline.spec, model.pipeline.session.backend
+            classes = counted(spec.num_classes, 'class')
+            log.info(f'{model.facts["model"]}: decoder {spec.decoder}, {classes}, {backend}')
+            for note in spec.notes:
+                log.info(note)
+        fallbacks = (fallback for model in self._models for fallback in model.pipeline.fallbacks)
+        self._told = tuple(dict.fromkeys(fallbacks))
         for fallback in self._told:
             log.warning(fallback)
         if not self._is_starting:
@@ -405,11 +433,31 @@ class PerceptionNode(LifecycleNode):
     def _state(self) -> int:
         return int(self._state_machine.current_state[0])
 
-    def _load(self) -> Future[Loaded]:
+    def _load(self) -> Future[tuple[Loaded, ...]]:
         self._is_unwanted = threading.Event()
         self._progress = ''
-        load, is_unwanted = self._perception.load, self._is_unwanted.is_set
-        return self._worker.call(partial(load, self.params, self._note_progress, is_unwanted))
+        return self._worker.call(partial(self._open, self.params, self._is_unwanted.is_set))
+
+    def _open(self, params: Any, is_unwanted: Callable[[], bool]) -> tuple[Loaded, ...]:
+        """Open the model and the lighter ones, in the thread of the model."""
+        models: list[Loaded] = []
+        with ExitStack() as stack:
+            for each in (params, *map(params.lighter, params.model_variants)):
+                models.append(self._perception.load(each, self._note_progress, is_unwanted))
+                stack.callback(models[-1].pipeline.close)
+                _check_alike(models[0], models[-1])
+            stack.pop_all()
+        return tuple(models)
+
+    @property
+    def _model(self) -> Loaded | None:
+        """The model for the load level that is obeyed; None while the node is not configured."""
+        models = self._models
+        return models[self._index_at(self._load_level, len(models))] if models else None
+
+    def _index_at(self, load_level: str, count: int) -> int:
+        steps = {REDUCED: min(1, count - 1), MINIMAL: count - 1}
+        return steps.get(load_level, 0) if self.params.obey_load_level else 0
 
     def _note_progress(self, text: str) -> None:
         """Say how far the opening of a model is: in the log, and in diagnostics meanwhile."""
@@ -436,20 +484,20 @@ class PerceptionNode(LifecycleNode):
     def _release(self) -> None:
         self._is_unwanted.set()
         loading, self._loading = self._loading, None
-        pipeline, self._pipeline, self._facts, self._last_answer = self._pipeline, None, {}, None
+        models, self._models, self._last_answer = self._models, (), None
         self._refine, self._companions, self._extra, self._problem = _as_it_is, (), None, ''
         self._partner = None
 
-        def close_model() -> None:
+        def close_models() -> None:
             self._end_begun()
-            if pipeline is not None:
-                pipeline.close()
-            if loading is not None and loading.exception() is None:
-                loading.result().pipeline.close()
+            opened = loading.result() if loading is not None and loading.exception() is None else ()
+            with ExitStack() as stack:  # all of them, also where closing one fails
+                for model in (*models, *opened):
+                    stack.callback(model.pipeline.close)
 
-        # Its own thread closes the model, after what it is busy with and before it opens another one.
-        if pipeline is not None or loading is not None:
-            self._worker.call(close_model).add_done_callback(self._note_closing)
+        # Their own thread closes models, after what it is busy with and before it opens others.
+        if models or loading is not None:
+            self._worker.call(close_models).add_done_callback(self._note_closing)
         publishers = (*self._output_publishers, self._label_publisher)
         self._output_publishers, self._label_publisher = (), None
         for publisher in publishers:
@@ -527,13 +575,16 @@ class PerceptionNode(LifecycleNode):
             self._note_error(ParameterError(f'{expected}; it stays {self._load_level}'))
             return
         if level != self._load_level and self.params.obey_load_level:
-            self.get_logger().info(f'load_level {level}{self._limit_text(level)}')
+            self.get_logger().info(f'load_level {level}{self._effect_of(level)}')
         self._load_level = level
 
-    def _limit_text(self, load_level: str) -> str:
-        """Say how many pictures a load level allows; empty where it allows all."""
+    def _effect_of(self, load_level: str) -> str:
+        """Say what a load level changes; empty where it changes nothing."""
         rate_hz = self.params.rate_limit_hz(load_level)
-        return '' if rate_hz == inf else f': {rate_hz:g} pictures per second at most'
+        effects = [] if rate_hz == inf else [f'{rate_hz:g} pictures per second at most']
+        if index := self._index_at(load_level, len(self._models)) if self._models else 0:
+            effects.append(f'by {Path(self._models[index].facts["model"]).name}')
+        return f': {", ".join(effects)}' if effects else ''
 
     def _on_partner(self, message: Any) -> None:
         if self._partner is not None:
@@ -572,10 +623,11 @@ class PerceptionNode(LifecycleNode):
 
     def _on_frame(self, arrival: _Arrival) -> None:
         """Answer one picture, in the thread of the model; no picture may end the node."""
-        pipeline = self._pipeline  # read first: it is there as long as the subscription is
-        if self._subscription is not arrival.subscription or pipeline is None:
+        model = self._model  # read first: it is there as long as the subscription is
+        if self._subscription is not arrival.subscription or model is None:
             self._health.dropped(INACTIVE)
             return
+        pipeline = model.pipeline
         busy = [begun[0] for begun in self._begun]
         free = next(each for each in (pipeline, *pipeline.twins) if each not in busy)
         with self._living_on():
@@ -713,27 +765,29 @@ class PerceptionNode(LifecycleNode):
     def _refusal(self) -> str:
         if self._loading is not None:
             return 'while the model is being opened'
-        if self._pipeline is None:
+        if not self._models:
             return ''
         ways = 'deactivate and clean up' if self._is_active else 'clean up'
         return f'while the node is configured; {ways} first (lifecycle), then configure it again'
 
     def _apply(self, params: Any) -> None:
-        pipeline = self._pipeline
-        if pipeline is None:
-            return
-        # A pipeline reads its limits once per frame, so this takes effect between two frames.
-        for each in (pipeline, *pipeline.twins):
-            each.limits = self._perception.limits(params, pipeline.spec)
-        self._publish_labels(params)
+        if self._models:
+            self._limit(params)
+            self._publish_labels()
 
-    def _publish_labels(self, params: Any) -> None:
-        assert self._pipeline is not None
+    def _limit(self, params: Any) -> None:
+        # A pipeline reads its limits once per frame, so this takes effect between two frames.
+        for pipeline in (model.pipeline for model in self._models):
+            for each in (pipeline, *pipeline.twins):
+                each.limits = self._perception.limits(params, pipeline.spec)
+
+    def _publish_labels(self) -> None:
+        pipeline = self._models[0].pipeline
         self._label_publisher.publish(
             label_info_msg(
-                self._pipeline.spec,
+                pipeline.spec,
                 stamp=self.get_clock().now().to_msg(),
-                threshold=self._pipeline.limits.confidence_threshold,
+                threshold=pipeline.limits.confidence_threshold,
             )
         )
 
@@ -746,20 +800,20 @@ class PerceptionNode(LifecycleNode):
         if is_last:  # a rate of what came by chance since the last report would say nothing of the run
             rate_hz, input_rate_hz = self._health.rates_hz()
             report = replace(report, rate_hz=rate_hz, input_rate_hz=input_rate_hz)
-        values = {'state': self._state_machine.current_state[1], **self._facts}
+        model = self._model
+        values = {'state': self._state_machine.current_state[1], **(model.facts if model else {})}
         if self.params.obey_load_level:
             values['load_level'] = self._load_level
         backend = ''
-        if self._pipeline is not None:
-            session = self._pipeline.session
-            backend, fallbacks = session.backend, self._pipeline.fallbacks
+        if model is not None:
+            backend, fallbacks = model.pipeline.session.backend, model.pipeline.fallbacks
             for fallback in fallbacks:  # some show only in what comes
                 if fallback not in self._told and self._reminders.is_due(fallback):
                     self.get_logger().warning(fallback)
             values |= {
                 'backend': backend,
                 'fallbacks': ' '.join(fallbacks),
-                'decoder': self._pipeline.spec.decoder,
+                'decoder': model.pipeline.spec.decoder,
             }
         answer = self._last_answer
         values |= {**(self._perception.tell(answer) if answer else {}), **report_values(report)}
@@ -787,8 +841,8 @@ class PerceptionNode(LifecycleNode):
             rate += f' of {report.done_rate_hz:.1f}; {busy} came while the model was busy'
             if self._reminders.is_due(rate):
                 self.get_logger().warning(rate)
-        if limit := self._limit_text(self._load_level):
-            rate += f'; load_level {self._load_level}{limit}'
+        if effect := self._effect_of(self._load_level):
+            rate += f'; load_level {self._load_level}{effect}'
         if (unpaired := recent.dropped[UNPAIRED] - late) and self._partner is not None:
             topic = self._partner.topic
             gone = f'{unpaired} given up for newer ones: what {topic} says of them did not come in time'
@@ -815,8 +869,8 @@ class PerceptionNode(LifecycleNode):
         slow_ms = report.percentiles_ms['total'][1] if 'total' in report.percentiles_ms else 0.0
         if slow_ms > params.slow_frame_ms:
             return WARN, f'slow: one frame of twenty takes {slow_ms:.0f} ms or more'
-        if self._pipeline is not None and self._pipeline.fallbacks:
-            return WARN, ' '.join(self._pipeline.fallbacks)
+        if (model := self._model) is not None and model.pipeline.fallbacks:
+            return WARN, ' '.join(model.pipeline.fallbacks)
         return OK, rate
 
     def _why_no_image(self) -> str:

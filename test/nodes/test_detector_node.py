@@ -502,3 +502,57 @@ def test_a_load_level_lowers_the_rate_only_where_it_is_obeyed_and_is_told(detect
     levels.publish(String(data='normal'))
     detector.wait_for('load_level normal')
     report_at(20, 35)
+
+
+def test_a_load_level_has_a_lighter_model_answer(start, camera, tmp_path):
+    objects = [OBJECTS, OBJECTS[:1], []]  # what each of the models finds
+    paths = [save_detector(tmp_path / f'{number}.onnx', found) for number, found in enumerate(objects)]
+    levels = camera.peer.node.create_publisher(String, 'load_level', LATCHED)
+    levels.publish(String(data='minimal'))  # before there is a node: it is latched
+    detector = start(
+        'detector_node',
+        *parameters(
+            model_file_path=paths[0],
+            model_variants=f'[{paths[1]}, {paths[2]}]',
+            reduced_rate_hz=1000.0,
+            minimal_rate_hz=1000.0,
+        ),
+    )
+    detector.wait_for('waiting for pictures on /image')
+    assert len(camera.ask().detections) == 2  # it does not obey
+    assert camera.peer.set(NODE, obey_load_level=True)[0].successful
+
+    def finds(count):
+        return wait_until(lambda: len(camera.ask().detections) == count)
+
+    assert finds(0), detector.log
+    found = values_of(camera.status(lambda status: values_of(status).get('load_level') == 'minimal'))
+    assert found['model'] == str(paths[2]) and is_balanced(found)
+    levels.publish(String(data='reduced'))
+    detector.wait_for('load_level reduced: 1000 pictures per second at most, by 1.onnx')
+    assert finds(1)
+    assert camera.peer.set(NODE, confidence_threshold=0.95)[0].successful  # of all models
+    assert finds(0)
+    levels.publish(String(data='normal'))
+    assert camera.peer.set(NODE, confidence_threshold=0.25)[0].successful
+    assert finds(2)
+
+
+@pytest.mark.parametrize(
+    ('variant', 'said'),
+    [
+        (
+            ('mug', 'cup'),
+            'model_variants: light.onnx: expected the classes of table.onnx, which are mug, ball; got mug, cup',
+        ),
+        ((), 'nowhere.onnx'),
+    ],
+)
+def test_a_variant_with_other_classes_or_without_a_file_is_refused(start, tmp_path, variant, said):
+    light = save_detector(tmp_path / 'light.onnx', names=variant) if variant else tmp_path / 'nowhere.onnx'
+    detector = start(
+        'detector_node',
+        *parameters(model_file_path=save_detector(tmp_path / 'table.onnx'), model_variants=f'[{light}]'),
+    )
+    detector.wait_for(said)
+    assert detector.stop() == 0
