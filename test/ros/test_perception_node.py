@@ -282,7 +282,7 @@ def test_a_fallback_that_shows_only_while_the_node_runs_is_in_the_log_too(make, 
     said = []
     log = SimpleNamespace(warning=lambda text, **_: said.append(text), info=lambda text, **_: None)
     monkeypatch.setattr(node, 'get_logger', lambda: log)
-    node._loading.result().pipeline.fallbacks = ('known from the start',)
+    node._loading.result()[0].pipeline.fallbacks = ('known from the start',)
     node._start()
     opened[0].fallbacks += ('found out later',)
     for _ in range(3):
