@@ -1,4 +1,8 @@
-"""Bench of the robot's nodes: how steadily jetson_executor commands with a control model of 5 ms."""
+"""Bench of the robot's nodes.
+
+How steadily jetson_executor commands with a control model of 5 ms, and how much of a core power_manager
+takes.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import rclpy
 from geometry_msgs.msg import Twist
 from onnx import TensorProto, helper, numpy_helper
@@ -24,7 +29,11 @@ from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import open_session
 from isaac_infer.ros.figures import figures_of
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
+from boards import agx_orin
+
 MODEL_MS = 5.0
+SETTLED_S = 6.0  # until a node has started and been discovered
 SIDE = 128  # of the matrices that take the time
 BINDINGS = """
 inputs: {wish: {command: {fields: [linear.x, angular.z]}}}
@@ -148,8 +157,27 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
     }
 
 
+def cpu_share(root: Path, rate_hz: float, seconds: float) -> float:
+    """How much of one core power_manager takes once it runs, in percent."""
+    values = {'monitoring_frequency': rate_hz, 'root': root}
+    command = [sys.executable, '-m', 'isaac_infer.nodes.power_manager', '--ros-args', '--log-level', 'error']
+    for name, value in values.items():
+        command += ['-p', f'{name}:={value}']
+    process = psutil.Popen(command)
+    try:
+        time.sleep(SETTLED_S)
+        before, begin = sum(process.cpu_times()[:2]), time.monotonic()
+        time.sleep(seconds)
+        if process.poll() is not None:
+            raise SystemExit(f'bench: power_manager ended with {process.returncode}')
+        return 100 * (sum(process.cpu_times()[:2]) - before) / (time.monotonic() - begin)
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def main() -> int:
-    """Measure at 30 and at 100 Hz."""
+    """Measure the executor at 30 and at 100 Hz, and the power manager at 5 Hz."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seconds', type=float, default=20.0, help='how long each rate is measured')
     parser.add_argument('--out', type=Path, default=Path('out/bench_robot.json'), help='where it is written')
@@ -167,6 +195,10 @@ def main() -> int:
             options = ['-p', f'thread_priority:={args.thread_priority}']
             found[f'{rate_hz:g} Hz'] = figures = measure(folder, rate_hz, args.seconds, options)
             print(f'{rate_hz:g} Hz: ' + ', '.join(f'{key} {value:.2f}' for key, value in figures.items()))
+        for what, root in (('this machine', Path('/')), ('files of an AGX Orin', agx_orin(folder / 'orin'))):
+            found[f'power_manager, {what}'] = {'cpu_percent': cpu_share(root, 5.0, args.seconds)}
+            percent = found[f'power_manager, {what}']['cpu_percent']
+            print(f'power_manager at 5 Hz, {what}: {percent:.2f} % of one core, goal 1')
     rclpy.try_shutdown()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2) + '\n', 'utf-8')
