@@ -1,7 +1,6 @@
 """Bench of the robot's nodes.
 
-How steadily jetson_executor commands with a control model of 5 ms, and how much of a core power_manager
-takes.
+How steadily jetson_executor commands with a control model of 5 ms; how much of a core power_manager takes.
 """
 
 from __future__ import annotations

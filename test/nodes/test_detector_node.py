@@ -543,7 +543,7 @@ def test_a_load_level_has_a_lighter_model_answer(start, camera, tmp_path):
     [
         (
             ('mug', 'cup'),
-            'model_variants: light.onnx: expected the classes of table.onnx, which are mug, ball; got mug, cup',
+            'light.onnx: expected the classes of table.onnx, which are mug, ball; got mug, cup',
         ),
         ((), 'nowhere.onnx'),
     ],
