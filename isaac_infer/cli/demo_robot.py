@@ -212,8 +212,8 @@ def _show(report: dict[str, Any], console: Console) -> None:
         'driven_s': 'seconds',
         'distance_m': 'metres',
         'collisions': 'collisions',
-        'stops': 'stops',
-        'nearest_m': 'nearest obstacle ever, from its hull, m',
+        'stops': 'stops, at goals and before obstacles',
+        'nearest_m': 'nearest obstacle ever, ahead or beside, m',
     }.items():
         drive.add_row(label, robot.get(key, 'unknown'))
     pace = Table('control', '', box=SIMPLE_HEAD)
@@ -226,7 +226,7 @@ def _show(report: dict[str, Any], console: Console) -> None:
         pace.add_row(label, control.get(key, 'unknown'))
     for key, label in {'answered': 'pictures answered', 'total_ms_p95': 'picture p95, ms'}.items():
         pace.add_row(label, seen.get(key, 'unknown'))
-    reasons = Table('what the executor did', 'times', box=SIMPLE_HEAD)
+    reasons = Table('what the executor told', 'times', box=SIMPLE_HEAD)
     for text, count in report.get('texts', {}).get(STATUS, {}).items():
         reasons.add_row(Text(text), str(count))
     console.print(Columns([drive, pace, reasons]))

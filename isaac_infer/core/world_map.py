@@ -31,7 +31,7 @@ def draw_map(
     """Return the map (H, W, 3) uint8, BGR, x to the right and y up.
 
     Args:
-        track: where the robot was, in metres, from blue at the beginning to red at the end.
+        track: where the robot was, in metres, from a blue dot at the beginning to red at the end.
         radius_m: of the robot, which is drawn where the track ends.
         stops: where it stopped, drawn as rings.
         collisions: where it ran into something, drawn as crosses.
@@ -69,10 +69,22 @@ def draw_map(
         u, v = (place((x, y))[0] / (1 << _SHIFT)).round().astype(int).tolist()
         cv2.drawMarker(image, (u, v), COLLISION, cv2.MARKER_TILTED_CROSS, 14, 3, cv2.LINE_AA)
     if len(way):
+        circle(*track[0], 5, tuple(BEGIN.astype(int).tolist()), cv2.FILLED)
         x, y = track[-1]
         circle(x, y, radius_m * PIXELS_PER_METRE, tuple(END.astype(int).tolist()), 2)
     _write(image, caption, np.array([MARGIN, height + MARGIN / 3]), is_centred=False)
+    _scale(image)
     return image
+
+
+def _scale(image: np.ndarray) -> None:
+    """Draw how long a metre is, below the arena, to the right."""
+    right, y = image.shape[1] - MARGIN, image.shape[0] - MARGIN
+    left = right - PIXELS_PER_METRE
+    cv2.line(image, (left, y), (right, y), WORDS, 2)
+    for x in (left, right):
+        cv2.line(image, (x, y - 4), (x, y + 4), WORDS, 2)
+    _write(image, '1 m', np.array([(left + right) / 2, y - 10]), is_centred=True)
 
 
 def _write(image: np.ndarray, text: str, xy: np.ndarray, *, is_centred: bool) -> None:

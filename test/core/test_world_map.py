@@ -1,9 +1,20 @@
 """WorldMap: everything is drawn where it is."""
 
 import numpy as np
+import pytest
 
 from isaac_infer.core.world import Arena, Obstacle
-from isaac_infer.core.world_map import COLLISION, MARGIN, OBSTACLE, PAPER, PIXELS_PER_METRE, STOP, draw_map
+from isaac_infer.core.world_map import (
+    BEGIN,
+    COLLISION,
+    MARGIN,
+    OBSTACLE,
+    PAPER,
+    PIXELS_PER_METRE,
+    STOP,
+    WORDS,
+    draw_map,
+)
 
 ARENA = Arena(
     6.0,
@@ -34,9 +45,16 @@ def test_the_way_goes_from_blue_to_red_past_its_stops_and_collisions():
     image = draw_map(ARENA, track, radius_m=0.2, stops=[(0.0, 1.0)], collisions=[(0.0, 0.0)])
     blue, red = colour_at(image, -0.95, -1.0), colour_at(image, 0.95, -1.0)
     assert blue[0] > blue[2] and red[0] < red[2]
+    assert colour_at(image, -1.0, -1.0 + 4 / PIXELS_PER_METRE) == tuple(BEGIN)
     assert colour_at(image, 5 / PIXELS_PER_METRE, 1.0) == STOP
     assert colour_at(image, 0.0, 0.0) == COLLISION
     assert colour_at(image, 1.2, -1.0) != PAPER  # the hull of the robot
+
+
+def test_a_scale_below_is_a_metre_long():
+    below = draw_map(ARENA, [], radius_m=0.2)[4 * PIXELS_PER_METRE + 2 * MARGIN]
+    drawn = np.flatnonzero((below == WORDS).all(axis=1))
+    assert drawn.max() - drawn.min() == pytest.approx(PIXELS_PER_METRE, abs=2)
 
 
 def test_a_caption_stands_below():
