@@ -1,5 +1,6 @@
 """jetson_executor, as a process of its own, over DDS: what it stops the robot for, and how fast."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -523,6 +524,26 @@ def test_the_load_level_changes_the_variant_without_a_missing_period(start, robo
     assert all(moves(twist) for _, twist in commands)
     assert overruns <= len(commands) / 20  # of a machine that others use, too
     assert 'light.onnx: load level minimal' in executor.log
+
+
+def test_a_node_that_was_frozen_begins_from_standing_as_the_base_has_stopped_the_robot(start, robot):
+    executor = start_executor(
+        start,
+        enabled_at_start=True,
+        max_linear_mps2=0.5,
+        **{'max_age_s.scan': 60.0, 'max_age_s.command': 60.0},  # what is stale would stop it anyway
+    )
+    found = robot()
+    found.starts(30)
+    assert wait_until(lambda: found.commands[-1][1].linear.x == pytest.approx(0.2)), executor.log
+    os.kill(executor.pid, signal.SIGSTOP)
+    time.sleep(1.0)
+    count = len(found.commands)
+    os.kill(executor.pid, signal.SIGCONT)
+    assert wait_until(lambda: len(found.commands) > count + 3)
+    speeds = [twist.linear.x for _, twist in found.commands[count : count + 4]]
+    # The first one may have been on its way when it was frozen.
+    assert min(speeds[:2]) <= 0.5 * 2 * PERIOD_S + 1e-6, speeds
 
 
 # --- the control policy ------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ LATCHABLE = frozenset(KINDS) - {'not_enabled', 'latched'}
 
 CLOCK_SKEW_S = 0.1  # that far from the future may a stamp be: clocks of two machines, steps of simulated time
 LONGEST_STEP = 2.0  # periods: a command that comes later than that changes by no more than after these
+SILENCE = 5.0  # periods without a command after which the base has stopped the robot by itself
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ def govern(readings: Readings, limits: SafetyLimits, state: State) -> Verdict:
     has_time = 0 <= readings.elapsed_s < math.inf  # written so that NaN is none
     command = STOP
     if readings.wanted is not None and is_usable and has_time:
-        command = _limited(readings.wanted, state.last, limits, readings.elapsed_s)
+        is_standing = readings.elapsed_s > SILENCE * limits.period_s
+        last = STOP if is_standing else state.last
+        command = _limited(readings.wanted, last, limits, readings.elapsed_s)
     faults = (
         *_faults_of_inputs(readings, limits),
         *_faults_of_command(readings),

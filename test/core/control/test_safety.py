@@ -14,6 +14,7 @@ from isaac_infer.core.control.safety import (
     KINDS,
     LATCHABLE,
     LONGEST_STEP,
+    SILENCE,
     Readings,
     SafetyLimits,
     State,
@@ -304,6 +305,14 @@ def test_a_late_command_makes_no_jump():
     assert late.linear_x == pytest.approx(LONGEST_STEP * LIMITS.period_s * LIMITS.max_linear_mps2)
 
 
+def test_after_a_silence_in_which_the_base_has_stopped_it_begins_from_standing():
+    fast, silence_s = State(last=Command(0.5, 0.0, 1.0)), SILENCE * LIMITS.period_s
+    assert decide(state=fast, wanted=fast.last, elapsed_s=silence_s).command == fast.last
+    anew = decide(state=fast, wanted=fast.last, elapsed_s=silence_s + 0.001).command
+    assert anew == decide(state=State(), wanted=fast.last, elapsed_s=silence_s).command
+    assert anew.linear_x == pytest.approx(LONGEST_STEP * LIMITS.period_s * LIMITS.max_linear_mps2)
+
+
 def test_no_time_gives_no_change():
     assert decide(elapsed_s=0.0).command == MOVING.last
 
@@ -381,7 +390,8 @@ def test_whatever_comes_the_command_is_finite_and_within_all_limits(steps):
     state = State()
     for readings, limits in steps:
         verdict = govern(readings, limits, state)
-        command, last = verdict.command, state.last
+        is_standing = readings.elapsed_s > SILENCE * limits.period_s
+        command, last = verdict.command, STOP if is_standing else state.last
         assert command.is_finite and verdict.state.last == command
         assert command.speed_mps <= limits.max_linear_mps * (1 + 1e-9)
         assert abs(command.angular_z) <= limits.max_angular_radps * (1 + 1e-9)
