@@ -19,7 +19,7 @@ STRAY_BEAMS = 2  # by which scanners miscount their ranges: the angle of a full 
 BOUNDARY_RAD = 1e-4  # scans have their angles in float32: a beam this near to a boundary is on it
 FINEST_RAD = 1e-6  # between two beams
 MOST_RANGES = 100_000  # more take longer to read than a period of the control has
-WIDEST_RAD = math.radians(20)  # that a beam stands for, however far it is to the next one
+WIDEST_RAD = math.radians(10)  # between two beams that see: a leg fits between them before the robot stops
 TOUCHING_M = 1e-3  # from the scanner to what is so near that it could not be measured
 LOOK_RAD = math.radians(30)  # to both sides of where the robot drives to: there the scan has to see
 SEEN_SHARE = 0.5  # of what lies there has to be measured
@@ -172,7 +172,8 @@ def nearest_in_path(
 
     The way is a straight corridor in the direction in which the command drives; what turning adds is left to
     the next scan. inf: free, or it does not drive. None: there is no scan, it does not see `reach_m` far, or
-    too little was measured where the robot drives to, such as behind a scanner that looks ahead.
+    too little was measured where the robot drives to, such as behind a scanner that looks ahead: less than
+    SEEN_SHARE, or nothing over more than WIDEST_RAD.
     """
     if scan is None:
         return None
@@ -181,12 +182,15 @@ def nearest_in_path(
         return math.inf
     x, y = command.linear_x / fastest, command.linear_y / fastest  # so that no length is infinite, or 0
     heading = np.array((x, y)) / math.hypot(x, y)
-    is_ahead = scan.ray_xy @ heading >= math.cos(LOOK_RAD)
+    off_rad = np.mod(scan.angle_rad - math.atan2(y, x) + math.pi, math.tau) - math.pi
+    is_ahead = np.abs(off_rad) <= LOOK_RAD
     ahead = scan.obstacle_xy @ heading
     is_seen = ~np.isnan(scan.range_m)
     is_seen[np.isfinite(scan.range_m)] = ahead > 0  # what ends before the robot's origin tells of no way
     seen_rad = np.count_nonzero(is_ahead & is_seen) * min(abs(scan.step_rad), WIDEST_RAD)
-    if seen_rad < SEEN_SHARE * 2 * LOOK_RAD:
+    seen_at = np.sort(np.concatenate(((-LOOK_RAD, LOOK_RAD), off_rad[is_ahead & is_seen])))
+    widest_rad = float(np.diff(seen_at).max())
+    if seen_rad < SEEN_SHARE * 2 * LOOK_RAD or widest_rad > WIDEST_RAD + BOUNDARY_RAD:
         return None
     aside = scan.obstacle_xy @ np.array((-heading[1], heading[0]))
     in_way = ahead[(ahead > 0) & (np.abs(aside) <= half_width_m)]

@@ -257,7 +257,8 @@ def test_a_scanner_that_does_not_see_far_enough_tells_of_no_free_way():
 def test_a_single_beam_does_not_see_the_way(step):
     beam = {'angle_min': 0.0, 'angle_increment': step, 'angle_max': 0.0, 'range_min': 0.1, 'range_max': 10.0}
     assert to(read_scan([INF], **beam)) is None
-    assert to(full_turn([INF] * 18)) == INF
+    assert to(full_turn([INF] * 36)) == INF
+    assert to(full_turn([INF] * 18)) is None
 
 
 def test_without_a_scan_nothing_is_known():
@@ -272,8 +273,35 @@ def test_where_the_scanner_does_not_look_nothing_is_known():
 
 
 def test_where_too_little_was_measured_nothing_is_known():
-    assert to(around(dict.fromkeys(range(-30, 0), NAN))) == INF
-    assert to(around(dict.fromkeys(range(-30, 5), NAN))) is None
+    every_other = range(-30, 31, 2)
+    assert to(around(dict.fromkeys(every_other, NAN))) == INF
+    assert to(around(dict.fromkeys([*every_other, 1, 7, 11], NAN))) is None
+
+
+@pytest.mark.parametrize('middle', [0, 90, 176, 180])
+@pytest.mark.parametrize('aside', [-18, 0, 12, 18])
+def test_a_hole_in_which_a_leg_could_stand_is_no_free_way(middle, aside):
+    command = Command(math.cos(math.radians(middle)), math.sin(math.radians(middle)))
+    first = middle + aside - 4
+    assert to(around(dict.fromkeys(range(first, first + 9), NAN)), command) == INF
+    assert to(around(dict.fromkeys(range(first, first + 12), NAN)), command) is None
+
+
+@given(some.floats(-math.pi, math.pi), some.integers(1, 60), some.floats(0, math.tau), some.floats(0.03, 0.2))
+def test_what_is_wider_than_what_may_hide_between_two_beams_never_stands_in_a_free_way(
+    turn, beams, way, radius
+):
+    # A pillar that touches the middle of the way at 0.35 m; each beam that meets it ends there.
+    scan_step, distance = math.tau / beams, 0.35 + radius
+    angles = turn + np.arange(beams) * scan_step
+    off = np.mod(angles - way + math.pi, math.tau) - math.pi
+    is_hit = np.abs(off) <= math.asin(radius / distance)
+    scan = read_scan(
+        np.where(is_hit, 0.35, INF), angle_min=turn, angle_increment=scan_step, range_min=0.1, range_max=10.0
+    )
+    found = to(scan, Command(math.cos(way), math.sin(way)), half_width_m=0.25)
+    if 2 * math.asin(radius / distance) > math.radians(10) + 0.001:
+        assert found != INF
 
 
 ranges_of_any_kind = some.lists(
