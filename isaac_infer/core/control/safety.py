@@ -42,7 +42,7 @@ class SafetyLimits:
 
     period_s: float  # between two commands
     max_age_s: Mapping[str, float]  # of every input that has to be fresh, by its name
-    stop_distance_m: float  # to what is in the way; 0: no scan is asked
+    stop_distance_m: float  # to what is in the way, and no command leads nearer; 0: no scan is asked
     max_linear_mps: float
     max_angular_radps: float
     max_linear_mps2: float
@@ -219,11 +219,12 @@ def _faults_of_way(readings: Readings, limits: SafetyLimits, command: Command) -
     if None in distances:
         yield Reason('unreadable', 'no scan that can be read and sees where it drives to')
         return
-    blocked = [m for m in distances if m is not None and not m > limits.stop_distance_m]  # NaN blocks, too
+    # Until the next command it drives on, blindly.
+    reach_m = limits.stop_distance_m + command.speed_mps * limits.period_s
+    blocked = [m for m in distances if m is not None and not m > reach_m]  # NaN blocks, too
     if blocked:
         yield Reason(
-            'obstacle',
-            f'an obstacle in the way, {min(blocked):.2f} m ahead; stops at {limits.stop_distance_m:g} m',
+            'obstacle', f'an obstacle in the way, {min(blocked):.2f} m ahead; stops at {reach_m:.2f} m'
         )
 
 

@@ -170,7 +170,7 @@ def test_reasons_tell_numbers_and_names():
     verdict = decide(age_s={**FRESH, 'scan': 0.512}, nearest_m=blocked_ahead)
     assert [reason.text for reason in verdict.reasons] == [
         'scan: 0.512 s old, expected at most 0.3 s',
-        'an obstacle in the way, 0.10 m ahead; stops at 0.4 m',
+        'an obstacle in the way, 0.10 m ahead; stops at 0.42 m',
     ]
 
 
@@ -179,8 +179,30 @@ def test_at_the_stop_distance_it_stands_and_a_distance_that_is_no_number_is_none
     assert kinds(decide(nearest_m=lambda command: nearest_m)) == ['obstacle']
 
 
-def test_just_beyond_the_stop_distance_it_drives():
-    assert decide(nearest_m=lambda command: 0.401).reasons == ()
+def test_what_it_would_reach_before_the_next_command_stops_it():
+    standing = State()
+    assert decide(state=standing, wanted=Command(0.1), nearest_m=lambda command: 0.411).reasons == ()
+    assert kinds(decide(state=standing, wanted=Command(0.1), nearest_m=lambda command: 0.409)) == ['obstacle']
+
+
+@given(
+    some.floats(1, 1000),
+    some.floats(0.0, 5.0),
+    some.floats(0.01, 20.0),
+    some.floats(0.05, 2.0),
+    some.floats(0, 20),
+)
+def test_at_any_rate_nothing_is_driven_nearer_than_the_stop_distance(rate_hz, speed, mps2, stop_m, begin_m):
+    limits = replace(
+        LIMITS, period_s=1 / rate_hz, stop_distance_m=stop_m, max_linear_mps=5.0, max_linear_mps2=mps2
+    )
+    state, left_m = State(), stop_m + begin_m
+    for _ in range(40):
+        verdict = decide(
+            state, limits, wanted=Command(speed), elapsed_s=1 / rate_hz, nearest_m=lambda command: left_m
+        )
+        state, left_m = verdict.state, left_m - verdict.command.linear_x / rate_hz
+        assert left_m >= stop_m - 1e-9
 
 
 @pytest.mark.parametrize('wanted', [Command(angular_z=0.1), Command(linear_x=-0.1), Command(linear_y=0.1)])
