@@ -7,6 +7,7 @@ import signal
 
 # Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
+_MOST_DECIMALS = 18  # of a float that says anything
 _LONGEST_NUMBER = 9  # digits; fits int32
 # To a terminal; line ends and tabs are none.
 _COMMANDS = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f]')
@@ -32,6 +33,16 @@ def counted(number: int, noun: str) -> str:
     """Say how many there are of something: `1 picture`, `2 pictures`, `3 classes`."""
     ending = 'es' if noun.endswith('s') else 's'
     return f'{number} {noun}' if number == 1 else f'{number} {noun}{ending}'
+
+
+def beside(value: float, limit: float, decimals: int) -> str:
+    """Give a number with so many decimals, or as many more as it takes to see its side of a limit."""
+
+    def side(number: float) -> tuple[bool, bool]:
+        return number < limit, number > limit
+
+    texts = [f'{value:.{count}f}' for count in range(decimals, _MOST_DECIMALS)]
+    return next((text for text in texts if side(float(text)) == side(value)), texts[0])
 
 
 def class_number(text: str) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from isaac_infer.core.control.safety import Reason, State
 from isaac_infer.core.control.schedule import Pace
 from isaac_infer.core.control.variants import VariantState
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import beside, counted
 from isaac_infer.jetson.board import ROOT
 from isaac_infer.jetson.pc import add_psutil
 from isaac_infer.jetson.sensors import read_temperatures
@@ -99,7 +99,7 @@ def judge_perception(report: Report, perceiver: Perceiver, params: ExecutorParam
         return WARN, problems
     limit_ms, mean_ms = params.variant_limits().mean_ms, perceiver.readings((0.0, 0.0)).mean_ms
     if limit_ms and mean_ms > limit_ms:
-        return WARN, f'{mean_ms:.1f} ms per picture, more than {limit_ms:g}'
+        return WARN, f'{beside(mean_ms, limit_ms, 1)} ms per picture, more than {limit_ms:g}'
     return OK, f'{report.rate_hz:.1f} pictures per second by {_variant_name(perceiver)}'
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from isaac_infer.core.control.command import STOP, Command
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.text import beside
 
 # Kinds of reasons, in the order in which they are reported.
 KINDS = (
@@ -195,7 +196,8 @@ def _fault_of_age(name: str, age_s: float | None, max_age_s: float) -> Reason | 
     if age_s < -CLOCK_SKEW_S:
         return Reason('future', f'{name}: its stamp is {-age_s:.3f} s from the future', name)
     if not age_s <= max_age_s:  # written so that NaN fails too
-        return Reason('stale', f'{name}: {age_s:.3f} s old, expected at most {max_age_s:g} s', name)
+        age = beside(age_s, max_age_s, 3)
+        return Reason('stale', f'{name}: {age} s old, expected at most {max_age_s:g} s', name)
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from isaac_infer.core.load_level import MINIMAL, REDUCED
+from isaac_infer.core.text import beside
 
 LEAST_ANSWERS = 10  # of a variant, before its times tell anything
 MOST_PATIENCE = 16  # times hold_s
@@ -100,14 +101,17 @@ def _judge(readings: VariantReadings, limits: VariantLimits) -> tuple[str, bool]
     is_calm, inside = True, 1 - limits.margin
     if limits.max_celsius and readings.celsius is not None:
         if readings.celsius > limits.max_celsius:
-            return f'{readings.celsius:.0f} °C, more than {limits.max_celsius:g}', False
+            celsius = beside(readings.celsius, limits.max_celsius, 0)
+            return f'{celsius} °C, more than {limits.max_celsius:g}', False
         is_calm = readings.celsius <= limits.max_celsius - limits.margin_celsius
     if readings.answers < LEAST_ANSWERS:
         return '', is_calm and not (limits.mean_ms or limits.least_hz)
     if limits.mean_ms:
         if readings.mean_ms > limits.mean_ms:
-            return f'{readings.mean_ms:.1f} ms per picture, more than {limits.mean_ms:g}', False
+            mean = beside(readings.mean_ms, limits.mean_ms, 1)
+            return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
         is_calm = is_calm and readings.mean_ms <= inside * limits.mean_ms
     if limits.least_hz and readings.input_rate_hz >= limits.least_hz > readings.rate_hz:
-        return f'{readings.rate_hz:.1f} pictures per second, fewer than {limits.least_hz:g}', False
+        rate = beside(readings.rate_hz, limits.least_hz, 1)
+        return f'{rate} pictures per second, fewer than {limits.least_hz:g}', False
     return '', is_calm

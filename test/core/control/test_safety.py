@@ -174,6 +174,11 @@ def test_reasons_tell_numbers_and_names():
     ]
 
 
+def test_the_age_that_is_told_is_never_the_one_that_is_allowed():
+    verdict = decide(age_s={**FRESH, 'scan': 0.3000004})
+    assert [reason.text for reason in verdict.reasons] == ['scan: 0.3000004 s old, expected at most 0.3 s']
+
+
 @pytest.mark.parametrize('nearest_m', [0.4, 0.0, -1.0, math.nan, -math.inf])
 def test_at_the_stop_distance_it_stands_and_a_distance_that_is_no_number_is_none(nearest_m):
     assert kinds(decide(nearest_m=lambda command: nearest_m)) == ['obstacle']
@@ -199,7 +204,11 @@ def test_at_any_rate_nothing_is_driven_nearer_than_the_stop_distance(rate_hz, sp
     state, left_m = State(), stop_m + begin_m
     for _ in range(40):
         verdict = decide(
-            state, limits, wanted=Command(speed), elapsed_s=1 / rate_hz, nearest_m=lambda command: left_m
+            state,
+            limits,
+            wanted=Command(speed),
+            elapsed_s=1 / rate_hz,
+            nearest_m=lambda command, left_m=left_m: left_m,
         )
         state, left_m = verdict.state, left_m - verdict.command.linear_x / rate_hz
         assert left_m >= stop_m - 1e-9

@@ -59,6 +59,18 @@ def test_the_next_variant(case, index):
     assert choose(**case).index == index
 
 
+@pytest.mark.parametrize(
+    ('case', 'reason'),
+    [
+        ({'mean_ms': 20.01}, '20.01 ms per picture, more than 20'),
+        ({'rate_hz': 9.99}, '9.99 pictures per second, fewer than 10'),
+        ({'celsius': 80.125}, '80.1 °C, more than 80'),
+    ],
+)
+def test_a_reason_tells_a_number_from_its_limit(case, reason):
+    assert choose(**case).reason == reason
+
+
 def test_a_change_says_why_in_numbers():
     assert choose(mean_ms=25).reason == '25.0 ms per picture, more than 20'
     assert choose(celsius=91).reason == '91 °C, more than 80'
