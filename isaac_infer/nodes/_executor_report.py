@@ -11,9 +11,9 @@ from isaac_infer.core.control.safety import Reason, State
 from isaac_infer.core.control.schedule import Pace
 from isaac_infer.core.control.variants import VariantState
 from isaac_infer.core.text import beside, counted
-from isaac_infer.jetson.board import ROOT
 from isaac_infer.jetson.pc import add_psutil
 from isaac_infer.jetson.sensors import read_temperatures
+from isaac_infer.jetson.sysfs import Tree
 from isaac_infer.params import ExecutorParams
 from isaac_infer.ros.diagnostics import ERROR, OK, PERCENTS, WARN, Report, report_values
 from isaac_infer.ros.perceiver import Perceiver, Variant
@@ -162,9 +162,9 @@ def benchmark_text(doing: Doing, report: Report) -> str:
     return f'benchmark: {", ".join(parts)}; p50/p95/p99 in ms: {", ".join(stages)}'
 
 
-def hottest_celsius() -> float | None:
+def hottest_celsius(tree: Tree) -> float | None:
     """The temperature of the hottest part of the board; None: unknown."""
-    temperatures, _ = add_psutil(read_temperatures(ROOT), ())
+    temperatures, _ = add_psutil(read_temperatures(tree), ())
     return max((each.celsius for each in temperatures if each.celsius is not None), default=None)
 
 

@@ -39,6 +39,8 @@ from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import loggable, printable
+from isaac_infer.jetson.board import ROOT
+from isaac_infer.jetson.sysfs import Tree
 from isaac_infer.nodes._driving import (
     RuleDriver,
     command_of,
@@ -124,6 +126,7 @@ class JetsonExecutor(Node):
         self._others = ''  # who else publishes commands
         self._level, self._variant = '', VariantState(index=-1)  # none yet
         self._report: Report | None = None
+        self._board = Tree(ROOT)
         self._celsius: float | None = None
         self._benchmark_s = monotonic()
 
@@ -172,8 +175,8 @@ class JetsonExecutor(Node):
         )
         self._limits_of = params, self._policy, params.safety_limits(self._required(params))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(HEARTBEAT_S, self._on_heartbeat, clock=steady)
-        self.create_timer(1.0, self._publish_health, clock=steady)
+        self.create_timer(HEARTBEAT_S, partial(self._try, self._on_heartbeat), clock=steady)
+        self.create_timer(1.0, partial(self._try, self._publish_health), clock=steady)
         self._loop = ControlLoop(params.execution_frequency, self._tick, priority=params.thread_priority)
         self._loop.start()
         self.get_logger().info(
@@ -219,7 +222,7 @@ class JetsonExecutor(Node):
             is_ours = isinstance(error, IsaacInferError)
             text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
             self._send(lambda: govern_without_sensors(text, self._is_enabled, self._limits, self._state))
-            self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
+            self._note_failure(error)
 
     def _command(self) -> None:
         now_s, params, pilot = monotonic(), self.params, self._pilot
@@ -337,8 +340,14 @@ class JetsonExecutor(Node):
         self.get_logger().info(f'reset: {response.message}')
         return response
 
+    def _try(self, work: Callable[[], None]) -> None:
+        """Do what comes again and again: rclpy would end the process for an error in it."""
+        try:
+            work()
+        except Exception as error:  # whatever it was: the next time comes
+            self._note_failure(error)
+
     def _on_heartbeat(self) -> None:
-        self._heard_s = monotonic()
         others = [
             f'{info.node_namespace.rstrip("/")}/{info.node_name}'
             for info in self.get_publishers_info_by_topic(self._commands.topic_name)
@@ -356,6 +365,7 @@ class JetsonExecutor(Node):
                     )
                 variant.is_ready = True
         self._choose_variant()
+        self._heard_s = monotonic()  # last: where this fails, nobody knows who else commands the robot
 
     def _choose_variant(self) -> None:
         """Look at pictures with the variant that is to be used from now on."""
@@ -410,6 +420,10 @@ class JetsonExecutor(Node):
     def _apply(self, params: ExecutorParams) -> None:
         params.safety_limits(self._required(params))  # it can be done; the next period does
 
+    def _note_failure(self, error: Exception) -> None:
+        is_ours = isinstance(error, IsaacInferError)
+        self._note_error(str(error) if is_ours else ''.join(traceback.format_exception(error)))
+
     def _note_error(self, text: str) -> None:
         text = loggable(text)
         if self._reminders.is_due(text):
@@ -420,7 +434,7 @@ class JetsonExecutor(Node):
     def _publish_health(self) -> None:
         self._report = report = self._perceiver.health.report()
         if self.params.performance_thresholds__max_temperature_c:
-            self._celsius = hottest_celsius()
+            self._celsius = hottest_celsius(self._board)
         self._publish_status()
         self._warn()
         doing = self._doing()

@@ -100,8 +100,8 @@ class ExecutorParams(Params):
     )  # fmt: skip
     stop_distance_m: float = param(
         0.35,
-        'Stop for what the scan shows nearer than this where the robot drives to, or would be before the next '
-        'command; 0: no scan is needed, and nothing stops the robot but its policy.',
+        'Stop for what the scan shows nearer than this where the robot drives to, or would be before the '
+        'next command; 0: no scan is needed, and nothing stops the robot but its policy.',
         low=0.0,
         high=100.0,
         live=True,

@@ -36,6 +36,19 @@ BEAMS = 181
 QUICK = {'max_linear_mps2': 100.0, 'max_angular_radps2': 100.0}
 
 
+BREAKS = """
+import sys, threading, time
+
+def break_it():
+    node = sys.modules['__main__']
+    while not hasattr(node, '{name}'):
+        time.sleep(0.1)
+    node.{name} = lambda *given, **named: 1 / 0
+
+threading.Thread(target=break_it, daemon=True).start()
+"""
+
+
 class Robot:
     """Sends sensor messages and commands at a steady rate, and keeps what comes on control_output."""
 
@@ -544,6 +557,37 @@ def test_a_node_that_was_frozen_begins_from_standing_as_the_base_has_stopped_the
     speeds = [twist.linear.x for _, twist in found.commands[count : count + 4]]
     # The first one may have been on its way when it was frozen.
     assert min(speeds[:2]) <= 0.5 * 2 * PERIOD_S + 1e-6, speeds
+
+
+@pytest.mark.parametrize(('failing', 'drives'), [('figures', True), ('choose_variant', False)])
+def test_an_error_in_what_comes_again_and_again_is_said_and_ends_nothing(
+    start, robot, tmp_path, failing, drives
+):
+    folder = tmp_path / 'broken'
+    folder.mkdir()
+    # Python imports it at the start: after a while, what the node calls fails.
+    (folder / 'sitecustomize.py').write_text(BREAKS.format(name=failing))
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get('PYTHONPATH')])])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PYTHONPATH', path)
+        executor = start_executor(
+            start,
+            enabled_at_start=True,
+            perception_model_path=save_moody_detector(tmp_path / 'light.onnx', 'light'),
+        )
+    found = robot()
+    executor.wait_for('ZeroDivisionError')
+    found.stays(3.0)
+    assert executor.is_alive and found.is_moving() == drives
+    assert drives or 'services: ' in found.said()
+    assert executor.stop() == 0
+
+
+def test_temperatures_may_be_watched(start, robot):
+    executor, found = start_executor(start, **{'performance_thresholds.max_temperature_c': 150.0}), robot()
+    assert wait_until(lambda: found.commands, 30), executor.log
+    found.stays(2.5)  # they are read once a second
+    assert executor.is_alive and '[ERROR]' not in executor.log
 
 
 # --- the control policy ------------------------------------------------------------------------------------
