@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,6 +29,7 @@ from isaac_infer.ros.launching import (
 )
 
 LONGEST_PAUSE_S = 60.0  # before a node that ends again and again is started once more
+FIRST_PAUSE_S = 1.0  # after none at all
 SIMILAR = 0.8  # of two names: one of them is a slip of the pen
 HEALTHY_S = 30.0  # who lived longer is started again as if for the first time
 
@@ -125,8 +127,7 @@ def actions_of(given: Mapping[str, str]) -> Iterator[Any]:
 
     for slip in slips_of(given):
         get_logger('launch').warning(slip)
-    first_s = number_of(given, 'respawn_delay')
-    wait_s = number_of(given, 'validate_after')
+    first_s, wait_s = (seconds_of(given, name) for name in ('respawn_delay', 'validate_after'))
     makers = [
         (role, partial(node_of, dict(given), role)) for role in ROLES if is_true(given[f'use_{role.noun}'])
     ]
@@ -139,6 +140,14 @@ def actions_of(given: Mapping[str, str]) -> Iterator[Any]:
             yield _lately(partial(kept_alive, make, first_s=first_s, pause_s=first_s))
         else:
             yield make()
+
+
+def seconds_of(given: Mapping[str, str], name: str) -> float:
+    """Give the time in an argument; raises ValueError where it is none that can be waited for."""
+    seconds = number_of(given, name)
+    if not 0 <= seconds < inf:  # written so that NaN fails too
+        raise ValueError(f'{name}: expected seconds from 0 on, got {given[name]}')
+    return seconds
 
 
 def slips_of(given: Mapping[str, str]) -> Iterator[str]:
@@ -223,4 +232,4 @@ def kept_alive(make: Callable[[], Any], *, first_s: float, pause_s: float) -> li
 
 def longer_pause_s(pause_s: float) -> float:
     """Give the pause after one that was of no use."""
-    return min(2 * pause_s, LONGEST_PAUSE_S)
+    return min(2 * pause_s or FIRST_PAUSE_S, max(pause_s, LONGEST_PAUSE_S))

@@ -146,6 +146,11 @@ def test_pauses_grow_up_to_a_limit():
         pauses.append(longer_pause_s(pauses[-1]))
     assert pauses == [1, 2, 4, 8, 16, 32, 60]
     assert longer_pause_s(LONGEST_PAUSE_S) == LONGEST_PAUSE_S
+    assert longer_pause_s(2 * LONGEST_PAUSE_S) == 2 * LONGEST_PAUSE_S  # the user's is not shortened
+
+
+def test_what_is_started_again_at_once_waits_the_second_time():
+    assert longer_pause_s(0.0) > 0
 
 
 def test_xml_has_the_arguments_that_python_has_and_hands_all_over():
@@ -200,6 +205,9 @@ def test_the_validator_gets_its_manifest_and_comes_later():
     ('given', 'says'),
     [
         ({'respawn_delay': 'soon'}, "respawn_delay: expected a number, got 'soon'"),
+        ({'respawn_delay': 'nan'}, 'respawn_delay: expected seconds from 0 on, got nan'),
+        ({'respawn_delay': '-1'}, 'respawn_delay: expected seconds from 0 on, got -1'),
+        ({'validate_after': 'inf'}, 'validate_after: expected seconds from 0 on, got inf'),
         ({'validate_after': ''}, "validate_after: expected a number, got ''"),
         ({'params_file': '/no.yaml'}, "params_file: expected a file, got '/no.yaml', which is not there"),
         ({'manifest': '/no.yaml'}, "manifest: expected a file, got '/no.yaml', which is not there"),
