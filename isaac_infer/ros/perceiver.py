@@ -46,6 +46,7 @@ Open = Callable[[Callable[[str], None], Callable[[], bool]], Opened]  # as Perce
 class _Picture:
     number: int
     cdr: bytes
+    received_s: float  # monotonic
     received_ns: int  # of perf_counter
 
 
@@ -96,7 +97,7 @@ class Perceiver:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._number = self._given = 0  # of the last picture that came, and that was answered
-        self._answered: tuple[int, float] | None = None  # stamp of that picture, and when it was answered
+        self._answered: tuple[int, float] | None = None  # stamp of that picture, and when it came
         self.last_error = ''
         self.index = 0
         self.variants = tuple(
@@ -146,7 +147,9 @@ class Perceiver:
         self.health.received()
         self._number += 1
         variant = self.current
-        if variant is not None and variant.worker.offer(_Picture(self._number, cdr, perf_counter_ns())):
+        if variant is None:
+            return
+        if variant.worker.offer(_Picture(self._number, cdr, monotonic(), perf_counter_ns())):
             self.health.dropped(BUSY)
 
     def use(self, index: int) -> None:
@@ -159,11 +162,11 @@ class Perceiver:
         self.health.dropped(BUSY, count=int(forgotten))
 
     def age_s(self, now_s: float, now_ns: int) -> float | None:
-        """How old the picture of the last answer is, by its stamp, or its answer by the steady clock."""
+        """How old the picture of the last answer is, as `age_of`; None while nothing was answered."""
         if self._answered is None:
             return None
-        stamp_ns, answered_s = self._answered
-        return age_of((now_ns - stamp_ns) / 1e9, now_s - answered_s)
+        stamp_ns, received_s = self._answered
+        return age_of((now_ns - stamp_ns) / 1e9, now_s - received_s)
 
     def readings(
         self, rates_hz: tuple[float, float], *, celsius: float | None = None, load_level: str = ''
@@ -219,7 +222,7 @@ class Perceiver:
             self._give(opened, Answer(found, frame, pipeline.spec, opened.params, opened.loaded.extra))
             done_ns = perf_counter_ns()
             total_ms, age_ms = (done_ns - begun_ns) / 1e6, (self._now_ns() - frame.stamp_ns) / 1e6
-            self._answered = frame.stamp_ns, monotonic()
+            self._answered = frame.stamp_ns, picture.received_s
             if variant is self.variants[self.index]:
                 variant.answers += 1
                 variant.times_ms = [*variant.times_ms[1 - RECENT :], total_ms]

@@ -200,7 +200,7 @@ def test_a_picture_that_fails_is_counted_and_the_next_one_is_answered(make, erro
     assert scene.perceiver.health.report().total.dropped[cause] == 1
 
 
-def test_its_age_is_that_of_the_picture_or_of_the_answer(make):
+def test_its_age_is_that_of_the_picture_by_its_stamp_or_its_arrival(make):
     scene = make()
     scene.open('heavy')
     scene.look('heavy')
@@ -210,6 +210,19 @@ def test_its_age_is_that_of_the_picture_or_of_the_answer(make):
     assert scene.perceiver.age_s(now_s + 4, 5 * 10**9) == pytest.approx(4.0, abs=1.0)
     assert scene.perceiver.age_s(now_s, 3 * 10**9) == pytest.approx(-2.0)
     assert scene.perceiver.age_s(now_s + 4, round(4.95e9)) == pytest.approx(4.0, abs=1.0)
+
+
+def test_what_a_model_took_counts_although_the_clock_of_the_stamps_stands_still(make):
+    scene = make()
+    scene.open('heavy')
+    scene.pipelines['heavy'].go.clear()
+    offered_s = time.monotonic()
+    scene.perceiver.offer(PICTURE)
+    time.sleep(0.3)
+    scene.pipelines['heavy'].go.set()
+    assert wait_until(lambda: scene.perceiver.age_s(0.0, 0) is not None)
+    now_s = time.monotonic()
+    assert scene.perceiver.age_s(now_s, 5 * 10**9) == pytest.approx(now_s - offered_s, abs=0.1)
 
 
 def test_all_are_closed_and_one_that_is_busy_is_told():
