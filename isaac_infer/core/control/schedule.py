@@ -33,8 +33,7 @@ class Schedule:
         self.period_s = 1.0 / rate_hz
         self._start_s, self._window_s = start_s, window_s
         self._step = 0
-        self._done_s: deque[float] = deque()
-        self._overrun_s: deque[float] = deque()
+        self._done: deque[tuple[float, int]] = deque()  # when, and how many due times passed meanwhile
         self._total_overruns = 0
 
     @property
@@ -46,8 +45,7 @@ class Schedule:
         """Note that what was due is done; give how many due times passed meanwhile."""
         passed = max(int((at_s - self.due_s) / self.period_s), 0)
         self._step += 1 + passed
-        self._done_s.append(at_s)
-        self._overrun_s.extend([at_s] * passed)
+        self._done.append((at_s, passed))
         self._total_overruns += passed
         self._forget(at_s)
         return passed
@@ -55,18 +53,17 @@ class Schedule:
     def pace(self, now_s: float) -> Pace:
         """Sum up the last `window_s`."""
         self._forget(now_s)
-        done_s = tuple(self._done_s)
+        done_s = [at_s for at_s, _ in self._done]
         jitter_ms = [abs(b - a - self.period_s) * 1e3 for a, b in pairwise(done_s)]
         span_s = min(now_s - self._start_s, self._window_s)
         return Pace(
             rate_hz=len(done_s) / span_s if span_s > 0 else nan,
             jitter_ms_p50=percentile(jitter_ms, 50),
             jitter_ms_p99=percentile(jitter_ms, 99),
-            overruns=len(self._overrun_s),
+            overruns=sum(passed for _, passed in self._done),
             total_overruns=self._total_overruns,
         )
 
     def _forget(self, now_s: float) -> None:
-        for times_s in (self._done_s, self._overrun_s):
-            while times_s and times_s[0] <= now_s - self._window_s:
-                times_s.popleft()
+        while self._done and self._done[0][0] <= now_s - self._window_s:
+            self._done.popleft()

@@ -1,5 +1,6 @@
 """Schedule: due times on a grid, with times of our own."""
 
+import tracemalloc
 from math import isnan
 
 import pytest
@@ -55,6 +56,16 @@ def test_overruns_leave_the_window_and_stay_in_the_total():
         schedule.done(schedule.due_s)
     pace = schedule.pace(schedule.due_s)
     assert (pace.overruns, pace.total_overruns) == (0, 2)
+
+
+def test_a_process_that_was_frozen_for_a_day_remembers_no_more_than_before():
+    schedule = Schedule(1000, 0.0)
+    tracemalloc.start()
+    passed = schedule.done(86_400.0)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert passed == schedule.pace(86_400.0).overruns == pytest.approx(86_400_000, abs=1)
+    assert most_bytes < 10_000
 
 
 def test_the_rate_falls_while_nothing_is_done():
