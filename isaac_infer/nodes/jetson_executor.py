@@ -221,8 +221,12 @@ class JetsonExecutor(Node):
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
             is_ours = isinstance(error, IsaacInferError)
             text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
-            self._send(lambda: govern_without_sensors(text, self._is_enabled, self._limits, self._state))
+            # Where not even that can be sent, silence stops the robot until it can.
+            self._try(lambda: self._send(lambda: self._stand(text)))
             self._note_failure(error)
+
+    def _stand(self, error: str) -> Verdict:
+        return govern_without_sensors(error, self._is_enabled, self._limits, self._state)
 
     def _command(self) -> None:
         now_s, params, pilot = monotonic(), self.params, self._pilot

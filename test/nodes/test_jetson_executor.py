@@ -41,9 +41,11 @@ import sys, threading, time
 
 def break_it():
     node = sys.modules['__main__']
-    while not hasattr(node, '{name}'):
-        time.sleep(0.1)
-    node.{name} = lambda *given, **named: 1 / 0
+    while not hasattr(node, 'main'):
+        time.sleep(0.01)
+    whole, node.{name} = node.{name}, lambda *given, **named: 1 / 0
+    time.sleep({seconds})
+    node.{name} = whole
 
 threading.Thread(target=break_it, daemon=True).start()
 """
@@ -178,6 +180,13 @@ def robot(make_peer):
     yield make
     for each in robots:
         each.close()
+
+
+def break_executor(monkeypatch, folder, name, *, seconds=3600):
+    """Let a function fail that the next executor calls, from its start on for so long."""
+    (folder / 'sitecustomize.py').write_text(BREAKS.format(name=name, seconds=seconds))  # Python imports it
+    path = [str(folder), *filter(None, [os.environ.get('PYTHONPATH')])]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(path))
 
 
 def start_executor(start, namespace='', **values):
@@ -561,26 +570,25 @@ def test_a_node_that_was_frozen_begins_from_standing_as_the_base_has_stopped_the
 
 @pytest.mark.parametrize(('failing', 'drives'), [('figures', True), ('choose_variant', False)])
 def test_an_error_in_what_comes_again_and_again_is_said_and_ends_nothing(
-    start, robot, tmp_path, failing, drives
+    start, robot, tmp_path, monkeypatch, failing, drives
 ):
-    folder = tmp_path / 'broken'
-    folder.mkdir()
-    # Python imports it at the start: after a while, what the node calls fails.
-    (folder / 'sitecustomize.py').write_text(BREAKS.format(name=failing))
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get('PYTHONPATH')])])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', path)
-        executor = start_executor(
-            start,
-            enabled_at_start=True,
-            perception_model_path=save_moody_detector(tmp_path / 'light.onnx', 'light'),
-        )
-    found = robot()
+    break_executor(monkeypatch, tmp_path, failing)
+    model = save_moody_detector(tmp_path / 'light.onnx', 'light')
+    executor, found = start_executor(start, enabled_at_start=True, perception_model_path=model), robot()
     executor.wait_for('ZeroDivisionError')
     found.stays(3.0)
     assert executor.is_alive and found.is_moving() == drives
     assert drives or 'services: ' in found.said()
     assert executor.stop() == 0
+
+
+def test_commands_that_could_not_be_sent_for_a_while_come_again(start, robot, tmp_path, monkeypatch):
+    break_executor(monkeypatch, tmp_path, '_twist', seconds=8)
+    executor, found = start_executor(start, enabled_at_start=True), robot()
+    executor.wait_for('ZeroDivisionError')
+    found.says('standing: ZeroDivisionError')
+    assert not found.commands
+    found.starts()
 
 
 def test_temperatures_may_be_watched(start, robot):
