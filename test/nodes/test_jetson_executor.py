@@ -548,6 +548,19 @@ def test_the_load_level_changes_the_variant_without_a_missing_period(start, robo
     assert 'light.onnx: load level minimal' in executor.log
 
 
+def test_a_variant_that_takes_seconds_for_a_picture_gives_way_to_a_lighter_one(start, robot, tmp_path):
+    heavy = save_moody_detector(tmp_path / 'heavy.onnx', 'heavy', products=60_000)
+    light = save_moody_detector(tmp_path / 'light.onnx', 'light')
+    limits = {'performance_thresholds.min_fps': 5.0, 'variant_hold_s': 2.0}
+    executor = start_executor(start, perception_model_path=heavy, perception_variants=f'[{light}]', **limits)
+    pictures = Pictures(robot().peer)
+    executor.wait_for('looked at by')
+    begin_s = time.monotonic()
+    assert wait_until(lambda: pictures.found() == 'light', 30), executor.log
+    print(f'a variant that takes seconds: another one after {time.monotonic() - begin_s:.1f} s')
+    assert 'light.onnx: 0.' in executor.log and 'fewer than 5' in executor.log
+
+
 def test_a_node_that_was_frozen_begins_from_standing_as_the_base_has_stopped_the_robot(start, robot):
     executor = start_executor(
         start,

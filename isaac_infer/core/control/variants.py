@@ -71,8 +71,8 @@ def choose_variant(
         allowed = [index for index in lighter if index >= first_allowed]
         if allowed:
             return _changed(state, allowed[0], readings, f'load level {level}')
-    why, is_calm = _judge(readings, limits)
     age_s = readings.now_s - state.since_s
+    why, is_calm = _judge(readings, limits, age_s)
     if why:
         state = replace(state, calm_since_s=None)
         if lighter and age_s >= limits.settle_s:
@@ -96,7 +96,7 @@ def _changed(state: VariantState, index: int, readings: VariantReadings, reason:
     return replace(state, index=index, since_s=readings.now_s, calm_since_s=None, reason=reason)
 
 
-def _judge(readings: VariantReadings, limits: VariantLimits) -> tuple[str, bool]:
+def _judge(readings: VariantReadings, limits: VariantLimits, age_s: float) -> tuple[str, bool]:
     """Say what is beyond its limit, and tell whether all is inside by the margins."""
     is_calm, inside = True, 1 - limits.margin
     if limits.max_celsius and readings.celsius is not None:
@@ -104,14 +104,17 @@ def _judge(readings: VariantReadings, limits: VariantLimits) -> tuple[str, bool]
             celsius = beside(readings.celsius, limits.max_celsius, 0)
             return f'{celsius} °C, more than {limits.max_celsius:g}', False
         is_calm = readings.celsius <= limits.max_celsius - limits.margin_celsius
-    if readings.answers < LEAST_ANSWERS:
+    has_answered = readings.answers >= LEAST_ANSWERS
+    # One that hangs, or takes seconds, does not come to so many.
+    if limits.least_hz and (has_answered or age_s >= limits.hold_s):
+        if readings.input_rate_hz >= limits.least_hz > readings.rate_hz:
+            rate = beside(readings.rate_hz, limits.least_hz, 1)
+            return f'{rate} pictures per second, fewer than {limits.least_hz:g}', False
+    if not has_answered:
         return '', is_calm and not (limits.mean_ms or limits.least_hz)
     if limits.mean_ms:
         if readings.mean_ms > limits.mean_ms:
             mean = beside(readings.mean_ms, limits.mean_ms, 1)
             return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
         is_calm = is_calm and readings.mean_ms <= inside * limits.mean_ms
-    if limits.least_hz and readings.input_rate_hz >= limits.least_hz > readings.rate_hz:
-        rate = beside(readings.rate_hz, limits.least_hz, 1)
-        return f'{rate} pictures per second, fewer than {limits.least_hz:g}', False
     return '', is_calm
