@@ -18,6 +18,9 @@ settings.load_profile('busy machine')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tables fold in a narrow terminal.
+os.environ['COLUMNS'] = '120'
+
 # Not the user's: thousands of broken models are tried here. Removed when this process ends.
 _cache = tempfile.TemporaryDirectory(prefix='isaac_infer_cache_')
 os.environ['ISAAC_INFER_CACHE'] = _cache.name

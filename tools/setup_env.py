@@ -58,6 +58,7 @@ DEVELOPMENT = [
     'pycocotools>=2.0.7,<3',
     'pytest>=7.4,<9',  # the launch_testing plugin of an apt ROS does not load in pytest 9
     'pytest-timeout>=2.2,<3',
+    'pytest-xdist>=3.5,<4',
     'ruff==0.17.5',
     'types-PyYAML',
 ]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from domains import own_domain
 from onnx import TensorProto, helper
 
 from isaac_infer.cli import validate as module
@@ -25,9 +25,9 @@ DETECTOR = 'tabletop_detector.onnx'
 
 
 @pytest.fixture(autouse=True)
-def own_domain(monkeypatch):
+def alone(monkeypatch):
     """Nobody else's nodes are validated."""
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(random.randrange(101, 200)))
+    monkeypatch.setenv('ROS_DOMAIN_ID', own_domain())
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     if os.environ.get('ROS_DISTRO') == 'humble':
         monkeypatch.setenv('ROS_LOCALHOST_ONLY', '1')

@@ -1,16 +1,16 @@
 """Fixtures that start nodes and talk to them."""
 
 import os
-import random
 
 import pytest
+from domains import own_domain
 from processes import Peer, Process
 
 
 @pytest.fixture(scope='session', autouse=True)
 def environment():
     """A domain of its own, on this machine only."""
-    os.environ['ROS_DOMAIN_ID'] = str(random.randrange(101, 200))
+    os.environ['ROS_DOMAIN_ID'] = own_domain()
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'

@@ -1,9 +1,9 @@
 """One ROS context for the tests of this folder, in a domain of its own."""
 
 import os
-import random
 
 import pytest
+from domains import own_domain
 
 
 class Clock:
@@ -28,7 +28,7 @@ def ros():
     from isaac_infer.ros import transport
 
     transport.set_up()
-    os.environ['ROS_DOMAIN_ID'] = str(random.randrange(1, 100))
+    os.environ['ROS_DOMAIN_ID'] = own_domain()
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ['ROS_LOCALHOST_ONLY'] = '1'
