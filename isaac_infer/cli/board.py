@@ -30,6 +30,11 @@ MEASURED_S = 0.5  # over which the load of the CPU is taken, where it is asked f
 REFRESH_S = 1.0
 UNKNOWN = 'unknown'
 LIBRARIES_OF_A_PC = {'psutil': 'psutil', 'pynvml': 'nvidia-ml-py'}  # module -> what pip calls it
+# Rows that a PC has nothing for.
+OF_A_JETSON = (
+    'JetPack', 'power mode', 'default mode', 'clocks fixed', 'RAM clock', 'throttling', 'power', 'rails',
+    'limits', 'over-currents', 'fans',
+)  # fmt: skip
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -87,6 +92,8 @@ def board_table(board: Board) -> Table:
     table.add_column()
     table.add_column(overflow='fold')
     for name, value in _rows(board):
+        if board.model is None and name in OF_A_JETSON and UNKNOWN in value:
+            continue
         table.add_row(Text(printable(name)), Text(printable(value)))
     return table
 

@@ -44,12 +44,16 @@ from isaac_infer.engine.layers import (
 )
 from isaac_infer.engine.load import file_sha256, find_spec, is_engine
 from isaac_infer.engine.plan import read_plan
-from isaac_infer.engine.task import FIRST_TASK, task_of
+from isaac_infer.engine.task import FIRST_TASK, takes_pictures, task_of
 from isaac_infer.engine.trt import TrtSession
 from isaac_infer.params import ModelParams
 
 LONGEST_VALUE = 200  # characters of a metadata value that are shown
 MOST_OPERATORS = 8  # that are shown by name
+A_POLICY = (
+    'It takes no picture. As a control policy jetson_executor runs it (control_model_path), its inputs and '
+    'outputs bound by their names (control_config).'
+)
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -115,6 +119,12 @@ def _inspect(args: argparse.Namespace, params: ModelParams, known: dict[str, Any
             if isinstance(session, TrtSession):
                 _show_engine(facts, session.metadata.get('precision', ''), with_layers=args.layers)
         known |= facts
+        if task is None and not takes_pictures(session):
+            if args.json:
+                write_report(args.json, {**facts, 'spec': None})
+            else:
+                unfolded(Console()).print(A_POLICY, highlight=False)
+            return 0
         spec = _spec(session, path, overrides, task)
     if args.json:
         write_report(args.json, {**facts, 'spec': asdict(spec)})

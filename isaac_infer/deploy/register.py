@@ -16,8 +16,7 @@ from isaac_infer.core.errors import ParameterError
 from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, digest_of
 from isaac_infer.engine.load import find_model, is_engine, open_session
-
-_PICTURE_AXES = 3  # rows, columns, channels; there may be pictures, too
+from isaac_infer.engine.task import takes_pictures
 
 HEAD = """\
 # What isaac-infer validate and deployment_validator check. Files are looked up beside this one first.
@@ -99,7 +98,7 @@ def register(
 
 def _takes_no_picture(path: Path, backend: str) -> bool:
     with closing(open_session(path, backend=backend)) as session:
-        return all(len(spec.shape) < _PICTURE_AXES for spec in session.inputs)
+        return not takes_pictures(session)
 
 
 def manifest_text(registered: Sequence[Registered]) -> str:

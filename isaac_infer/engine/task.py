@@ -18,6 +18,7 @@ from isaac_infer.engine.load import find_spec, is_engine, metadata_of, open_sess
 FIRST_TASK = next(iter(TASKS))
 UNKNOWN = 'nobody says another one'  # why a model is taken for the first task
 UNCLEAR = '--task says what it is for'  # how the reason ends where several can read a model
+_PICTURE_AXES = 3  # there may be several pictures, too
 _PART = re.compile('[A-Z]*[a-z]+|[A-Z]+')  # of a name such as stage2/HeatMaps:0
 _BOXES_ALONE = f'only its boxes are read, as detector_node does (--task {FIRST_TASK})'
 
@@ -97,6 +98,11 @@ def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: boo
         if len(whole) == 1:
             return whole[0], f'for {FIRST_TASK} {_BOXES_ALONE}'
     return FIRST_TASK, f'it can be read for {" and ".join(others)} too; {UNCLEAR}'
+
+
+def takes_pictures(session: Session) -> bool:
+    """Whether one of its inputs has rows, columns and channels; a control policy mostly has none such."""
+    return any(len(spec.shape) >= _PICTURE_AXES for spec in session.inputs)
 
 
 def _names_with(session: Session, words: Sequence[str]) -> list[str]:

@@ -166,7 +166,9 @@ def choose_mode(
             return switch(target, heat)
         return stay(f'{heat}; it was switched a moment ago')
     if heat:
-        return stay(f'{heat}, and no lower mode can be had without a reboot')
+        is_lowest = bool(ordered) and ordered[0].id == current.id
+        why = 'it is in the lowest mode' if is_lowest else 'no lower mode can be had without a reboot'
+        return stay(f'{heat}, and {why}')
     ceiling = ''
     if margin is None:
         ceiling = 'no temperature is known'

@@ -100,6 +100,7 @@ class JetsonExecutor(Node):
         super().__init__(NAME)
         self.exit_code = 0
         self._reminders = Reminders()
+        self._has_stood = False  # for a reason that the log has
         self._lock = threading.Lock()  # around the state, and what is sent because of it
         self._state, self._is_enabled, self._is_closed = State(), False, False
         self._pilot: Pilot | None = None
@@ -338,10 +339,15 @@ class JetsonExecutor(Node):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
+            was_latched = bool(self._state.latched)
             self._state = reset(self._state)
             response.success = not self._state.latched
-            response.message = self._state.latched or 'reset'
-        self.get_logger().info(f'reset: {response.message}')
+            response.message = 'reset' if was_latched else 'there was nothing to reset'
+            if self._state.latched:
+                response.message = f'not reset: {self._state.latched}'
+            elif not self._is_enabled:
+                response.message += '; not enabled, see ~/enable'
+        self.get_logger().info(response.message)
         return response
 
     def _try(self, work: Callable[[], None]) -> None:
@@ -486,6 +492,9 @@ class JetsonExecutor(Node):
         for text in (*texts, self._loop.note):
             if text and self._reminders.is_due(text):
                 self.get_logger().warning(text)
+        if not self._reasons and self._has_stood:
+            self.get_logger().info(status_text(self.params, ()))
+        self._has_stood = bool(texts)
 
     def _publish_status(self) -> None:
         self._status.publish(String(data=status_text(self.params, self._reasons)))

@@ -434,10 +434,10 @@ class PowerManager(Node):
         warnings = [*seen.warnings, *filter(None, [self._reboot])]
         if self._under_way:
             warnings.append(f'a switch is under way: {self._under_way}')
-        if seen.load_level != NORMAL:
-            warnings.append(f'load level {seen.load_level}')
         for warning in warnings:
             self._say(WARN, warning)
+        if seen.load_level != NORMAL:
+            warnings.append(f'load level {seen.load_level}')  # the log has it from when it changed
         level = ERROR if errors else WARN if warnings else OK
         values = {
             'power_mode': _named(seen.mode),

@@ -66,7 +66,7 @@ ROLES = (
     Role('power_manager', 'power_manager', 'true', {}),
     *map(_perceiving, KINDS),
     Role('executor', 'jetson_executor', 'true', _ROBOT),
-    Role('validator', 'deployment_validator', 'true', {}, is_kept=False),
+    Role('validator', 'deployment_validator', 'true', _ROBOT, is_kept=False),
 )
 ARGUMENTS = (
     *(

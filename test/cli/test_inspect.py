@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from isaac_infer.cli import inspect as module
 from isaac_infer.cli.main import main
 from isaac_infer.engine.cuda import device_problem
 from isaac_infer.engine.layers import read_layers
-from models import save_colour_detector, save_constant_detector, ultralytics_metadata, ultralytics_output
+from models import (
+    save_colour_detector,
+    save_constant_detector,
+    save_model,
+    ultralytics_metadata,
+    ultralytics_output,
+)
 
 PLAN = b'ftrt' + (0).to_bytes(4, 'little') + bytes(range(16)) + bytes((10, 3, 0, 30)) + b'layers and weights'
 NO_GPU = pytest.mark.skipif(not device_problem(), reason='there is a GPU')
@@ -284,3 +291,22 @@ def test_a_pattern_is_called_one(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert f'got a pattern, which matches 1; give one of them, such as {model}' in capsys.readouterr().err
     odd = model.rename(tmp_path / 'a[1].onnx')
     assert inspected(odd, capsys)['model'] == str(odd)
+
+
+def test_a_model_that_takes_no_picture_is_shown_as_what_a_control_policy_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_model(
+        tmp_path / 'policy.onnx',
+        [helper.make_node('MatMul', ['scan', 'weights'], ['action'])],
+        {'scan': (TensorProto.FLOAT, (1, 36))},
+        {'action': (TensorProto.FLOAT, (1, 2))},
+        constants={'weights': np.zeros((36, 2), np.float32)},
+    )
+    assert main(['inspect', str(path)]) == 0
+    told = capsys.readouterr().out
+    assert 'scan' in told and 'float32[1, 2]' in told and 'control_config' in told
+    found = inspected(path, capsys)
+    assert found['spec'] is None and found['inputs'][0]['name'] == 'scan'
+    assert main(['inspect', str(path), '--task', 'detection']) == 1
+    assert 'expected one picture as input' in capsys.readouterr().err

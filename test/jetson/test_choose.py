@@ -179,7 +179,7 @@ JUST_UP = replace(JUST, was_upwards=True)
         (1, at(None, IDLE), LONG, '15W', 'idle'),
         # a reboot is never made
         (7, BUSY, LONG, None, 'GPU 95%, but no higher mode can be had without a reboot'),
-        (7, at(1), LONG, None, 'and no lower mode can be had without a reboot'),
+        (7, at(1), LONG, None, 'hot: 1.0 degrees to throttling, and it is in the lowest mode'),
     ],
 )  # fmt: skip
 def test_the_mode_that_is_chosen(current, demand, state, target, reason):

@@ -243,8 +243,12 @@ def test_a_stop_lasts_until_the_reset(driving):
         'enabled, but stopped until ~/reset: asked to by ~/stop',
     )
     assert not any(map(moves, driving.stays()))
-    assert driving.ask('reset').success
+    answer = driving.ask('reset')
+    assert (answer.success, answer.message) == (True, 'reset')
     driving.starts()
+    assert driving.ask('reset').message == 'there was nothing to reset'
+    driving.enable(on=False)
+    assert driving.ask('reset').message == 'there was nothing to reset; not enabled, see ~/enable'
 
 
 def test_it_stands_while_another_node_commands_the_robot_too(driving, make_peer):

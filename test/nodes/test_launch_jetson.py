@@ -116,7 +116,8 @@ def test_topics_that_are_given_are_those_of_all_who_use_them():
         'scan': '/lidar',
         'control_output': '/cmd_vel',
     }
-    assert dict(remappings_of(given, role('simulator'))) == dict(remappings_of(given, role('executor')))
+    for other in ('simulator', 'validator'):
+        assert dict(remappings_of(given, role(other))) == dict(remappings_of(given, role('executor')))
     assert dict(remappings_of(given, role('pose')))['image'] == '/front/image'
 
 

@@ -135,7 +135,7 @@ def _scan(given: Options, last_action: np.ndarray, rest: int | None) -> tuple[Re
     if not 0 <= low < high:  # written so that NaN, where it is not given, fails too
         raise ParameterError(
             f'{given.where}: max_m: expected metres that stand for a free way, above min_m ({low:g}), '
-            f'got {"none" if math.isnan(high) else f"{high:g}"}'
+            f'got {given.none_of("max_m") if math.isnan(high) else f"{high:g}"}'
         )
     unknown = given.number('unknown_m', low)
     sector = (math.radians(start), math.radians(end))

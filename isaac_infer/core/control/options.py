@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from isaac_infer.core.errors import ParameterError
@@ -26,6 +27,11 @@ class Options:
         """Give what stands there as it is; None where it does not."""
         self._known.append(name)
         return self._left.pop(name, None)
+
+    def none_of(self, name: str) -> str:
+        """Say that something is missing, and what stands there that may have been meant."""
+        meant = get_close_matches(name, self.left, n=1)
+        return f'none; did you mean {meant[0]!r} for it?' if meant else 'none'
 
     def number(self, name: str, default: float) -> float:
         value = self.take(name)

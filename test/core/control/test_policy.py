@@ -388,6 +388,11 @@ def test_an_answer_of_another_length_is_an_error(session_of, tmp_path):
         ({'inputs': {'observation': 'image'}}, ModelError, r'expected a picture, .* bind another source'),
         ({'inputs': {'observation': ['image', 'scan']}}, ParameterError, 'expected an image alone, or none'),
         ({'inputs': {'observation': {'scan': {'beams': 2}}}}, ParameterError, 'scan: max_m: .* got none'),
+        (
+            {'inputs': {'observation': {'scan': {'beams': 2, 'max': 4}}}},
+            ParameterError,
+            r"scan: max_m: .* got none; did you mean 'max' for it\?",
+        ),
         ({'inputs': {'observation': ['command', 'scan']}}, ParameterError, 'observation: scan: beams: '),
         ({'inputs': {'observation': {'scan': {'beams': 1.5}}}}, ParameterError, 'whole number .* got 1.5'),
         ({'inputs': {'observation': {'scan': {'beams': 'many'}}}}, ParameterError, "number, got 'many'"),
