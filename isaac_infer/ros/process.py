@@ -25,6 +25,7 @@ from isaac_infer.core.errors import IsaacInferError
 from isaac_infer.params import Params, parameters
 from isaac_infer.ros import transport
 
+CLOCK_REMINDER_S = 10.0  # between two lines about a clock that lies
 STOP_TIMEOUT_S = 10.0  # for the callback that is under way, such as the opening of a model
 
 
@@ -119,6 +120,25 @@ def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:
     )
 
 
+def _spin_until_clock_lies(executor: SingleThreadedExecutor, name: str) -> bool:
+    """Spin until the executor is shut down (True) or rclpy stumbles over a message on /clock (False).
+
+    It raises for times below 0, through the executor of whoever has use_sim_time.
+    """
+    try:
+        executor.spin()
+    except ValueError as error:
+        modules = [frame.f_globals.get('__name__') for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if 'rclpy.time_source' not in modules:
+            raise
+        get_logger(name).error(
+            f'/clock: expected a time, got one that rclpy refuses ({error}); it is passed over',
+            throttle_duration_sec=CLOCK_REMINDER_S,
+        )
+        return False
+    return True
+
+
 def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: SimpleQueue[None]) -> int:
     try:
         node = make_node(lambda: stop.put(None))
@@ -131,7 +151,8 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
 
     def spin() -> None:
         try:
-            executor.spin()
+            while not _spin_until_clock_lies(executor, name):
+                continue
         except ExternalShutdownException:
             pass
         except BaseException as error:  # handed to the main thread

@@ -377,6 +377,21 @@ def test_without_a_clock_no_stamp_is_believed(start, robot):
     assert not any(map(moves, found.stays(1.0)))
 
 
+def test_a_clock_that_lies_ends_no_node(start, robot):
+    executor, found = start_executor(start, use_sim_time=True), robot()
+    clocks, lie, time_again = found.node.create_publisher(Clock, '/clock', 10), Clock(), Clock()
+    assert wait_until(lambda: found.commands, 30), executor.log
+    lie.clock.sec, time_again.clock.sec = -5, 1000
+    for _ in range(3):
+        clocks.publish(lie)
+    executor.wait_for('/clock: expected a time, got one that rclpy refuses')
+    clocks.publish(time_again)
+    count = len(found.commands)
+    assert wait_until(lambda: len(found.commands) > count + 30) and executor.is_alive
+    assert found.enable().success
+    assert executor.stop() == 0
+
+
 def test_before_an_obstacle_it_stops_and_turns_away(driving):
     driving.change('scan', lambda node: scan(node, metres=0.45))
     assert wait_until(lambda: driving.commands[-1][1].linear.x == 0)
