@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from time import monotonic
@@ -41,6 +40,15 @@ from isaac_infer.jetson.nvpmodel import PowerMode, PowerModes, find_mode, needs_
 from isaac_infer.jetson.switch import find_switch, switch_mode
 from isaac_infer.jetson.sysfs import read_text
 from isaac_infer.jetson.tool import RunsOnError
+from isaac_infer.nodes._power_report import (
+    UNKNOWN,
+    Seen,
+    amperes_text,
+    board_figures,
+    celsius_text,
+    mode_text,
+    summary,
+)
 from isaac_infer.params import PowerManagerParams
 from isaac_infer.ros.diagnostics import ERROR, OK, WARN, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
@@ -58,23 +66,8 @@ OVER_CURRENT_S = 10.0  # for so long over-currents that came are a warning
 CLOSE_TIMEOUT_S = 3.0  # for a reading, and for a switch that is under way
 RIVAL_S = 3.0  # in which another power_manager says once at least that it is there
 BOOT_ID = 'proc/sys/kernel/random/boot_id'  # the same in all containers of a board, and on no other board
-UNKNOWN = 'unknown'
+
 COUNTERS = tuple(name.encode() for name in missed.COUNTERS)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What was seen and decided at the last reading."""
-
-    at_s: float  # monotonic
-    board: Board
-    mode: PowerMode | None
-    demand: Demand
-    load_level: str
-    reason: str  # for the mode that was chosen, or for none
-    problem: str  # why none can be chosen, which somebody has to change
-    warnings: tuple[str, ...]
-    figures: Mapping[str, float | None]
 
 
 class PowerManager(Node):
@@ -249,7 +242,7 @@ class PowerManager(Node):
         level = load_level_of(self._load_level or NORMAL, margin, board.is_throttling, margins)
         if level != self._load_level:
             if self._load_level:
-                self.get_logger().warning(f'load level {level}, {_celsius(margin)} to throttling')
+                self.get_logger().warning(f'load level {level}, {celsius_text(margin)} to throttling')
             self._load_level = level
             self._level.publish(String(data=level))
         if now_s - self._decided_s >= DECIDE_S:
@@ -259,7 +252,7 @@ class PowerManager(Node):
             self._loads.clear()
             wanted = replace(demand, cpu_percent=cpu_percent, gpu_percent=gpu_percent)
             self._reason, self._problem = self._decide(board, mode, wanted, now_s)
-        figures = dict(_figures(board, mode, demand))
+        figures = dict(board_figures(board, mode, demand))
         self._seen = Seen(
             now_s,
             board,
@@ -273,7 +266,7 @@ class PowerManager(Node):
         )
         self._metrics.publish(figures_msg(figures))
         if self._status.get_subscription_count():
-            self._status.publish(String(data=_summary(self._seen)))
+            self._status.publish(String(data=summary(self._seen)))
 
     def _decide(self, board: Board, mode: PowerMode | None, demand: Demand, now_s: float) -> tuple[str, str]:
         """Choose a mode and have it switched to; give the reason, and what has to be changed by somebody."""
@@ -365,7 +358,7 @@ class PowerManager(Node):
                 (rail.is_above_max, rail.max_a, 'on average'),
             ):
                 if is_on:
-                    amperes = f'{_amperes(rail.current_a)} of {_amperes(limit_a)}'
+                    amperes = f'{amperes_text(rail.current_a)} of {amperes_text(limit_a)}'
                     yield f'over-current {what}: {rail.name} {amperes}'
         counts = {each.name: each.events for each in board.over_currents if each.events is not None}
         came = {name: count - self._over_currents.get(name, count) for name, count in counts.items()}
@@ -440,7 +433,7 @@ class PowerManager(Node):
             warnings.append(f'load level {seen.load_level}')  # the log has it from when it changed
         level = ERROR if errors else WARN if warnings else OK
         values = {
-            'power_mode': _named(seen.mode),
+            'power_mode': mode_text(seen.mode),
             'pinned_mode': params.pinned_mode,
             'dry_run': str(params.dry_run).lower(),
             'boot_id': self._boot_id,
@@ -452,7 +445,7 @@ class PowerManager(Node):
             'fan_profile': seen.board.fan_profile or UNKNOWN,
             **{key: UNKNOWN if value is None else f'{value:g}' for key, value in seen.figures.items()},
         }
-        text = '; '.join(errors or warnings) or _summary(seen)
+        text = '; '.join(errors or warnings) or summary(seen)
         self._diagnostics.publish(
             diagnostics_msg(name, level, text, values, stamp=stamp, hardware_id=seen.board.model or '')
         )
@@ -484,70 +477,9 @@ def _thresholds(params: PowerManagerParams) -> Thresholds:
     )
 
 
-def _figures(board: Board, mode: PowerMode | None, demand: Demand) -> Iterator[tuple[str, float | None]]:
-    """Give the numbers of a board, with their units in their names; those of its sensors last."""
-    heat = [sensor.celsius for sensor in board.temperatures if sensor.celsius is not None]
-    yield 'cpu_percent', demand.cpu_percent
-    yield 'gpu_percent', demand.gpu_percent
-    yield 'memory_percent', demand.memory_percent
-    yield 'deadlines_missed', demand.deadlines_missed
-    yield 'power_mode_id', None if mode is None else mode.id
-    yield 'power_w', board.power.total_w
-    yield 'hottest_celsius', max(heat, default=None)
-    yield 'margin_celsius', demand.margin_celsius
-    yield 'is_throttling', demand.is_throttling
-    yield 'gpu_clock_mhz', _mhz(board.gpu.clock_hz)
-    yield 'gpu_max_clock_mhz', _mhz(board.gpu.max_clock_hz)
-    clocks = [core.clock_hz for core in board.cpu.cores if core.clock_hz is not None]
-    yield 'cpu_clock_mhz', _mhz(max(clocks, default=None))
-    yield 'fan_percent', board.fans[0].speed_percent if board.fans else None
-    yield 'fan_rpm', board.fans[0].rpm if board.fans else None
-    for sensor in board.temperatures:
-        yield f'temperature_{_word(sensor.name)}_celsius', sensor.celsius
-    for rail in board.power.rails:
-        yield f'rail_{_word(rail.name)}_w', rail.power_w
-    for each in board.over_currents:
-        yield f'over_currents_{_word(each.name)}', each.events
-
-
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
-
-
-def _word(name: str) -> str:
-    """Make a word of a name that a board gives: it goes into a list with commas."""
-    return re.sub(r'\W', '_', name)
-
-
-def _mhz(hz: int | None) -> float | None:
-    return None if hz is None else hz / 1e6
-
-
-def _named(mode: PowerMode | None) -> str:
-    return UNKNOWN if mode is None else f'{mode.name or UNKNOWN} (ID {mode.id})'
-
-
-def _celsius(degrees: float | None) -> str:
-    return UNKNOWN if degrees is None else f'{degrees:.1f} degrees'
-
-
-def _amperes(amperes: float | None) -> str:
-    return UNKNOWN if amperes is None else f'{amperes:.2f} A'
-
-
-def _summary(seen: Seen) -> str:
-    """Say in a line how the board is, for people."""
-    demand, power_w = seen.demand, seen.board.power.total_w
-    shares = (('CPU', demand.cpu_percent), ('GPU', demand.gpu_percent), ('memory', demand.memory_percent))
-    parts = [
-        f'power mode {_named(seen.mode)}',
-        *(f'{name} {UNKNOWN if share is None else f"{share:.0f}%"}' for name, share in shares),
-        f'{_celsius(demand.margin_celsius)} to throttling',
-        f'power {UNKNOWN if power_w is None else f"{power_w:.1f} W"}',
-        f'load level {seen.load_level}',
-    ]
-    return ', '.join(parts) + (f'; {seen.reason}' if seen.reason else '')
 
 
 def main(args: list[str] | None = None) -> int:
