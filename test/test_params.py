@@ -12,6 +12,7 @@ from isaac_infer.params import (
     Params,
     PoseNodeParams,
     PowerManagerParams,
+    SegmentationNodeParams,
     param,
     parameters,
 )
@@ -45,6 +46,8 @@ def test_every_parameter_has_a_known_type_a_valid_default_and_a_description(kind
         ({'input_size': [640]}, 'expected height and width'),
         ({'mean': [0.1, 0.2]}, 'expected 1 or 3 values'),
         ({'std': [0.0]}, 'std: expected'),
+        ({'model_variants': ['']}, r"reduced and for minimal, got \[''\]"),
+        ({'model_variants': ['a', 'b', 'c']}, 'model_variants: expected one or two models'),
         ({'confidense': 1}, 'unknown parameter confidense'),
     ],
 )
@@ -76,6 +79,18 @@ def test_changed_leaves_the_original_alone():
     before = DetectorParams()
     assert before.changed(confidence_threshold=0.5).confidence_threshold == 0.5
     assert before.confidence_threshold == 0.25
+
+
+@pytest.mark.parametrize(
+    'params',
+    [
+        DetectorParams(box_unit='normalised'),
+        SegmentationNodeParams(score_unit='logits'),
+        PoseNodeParams(keypoint_refinement='dark'),
+    ],
+)
+def test_what_describes_the_first_model_does_not_describe_a_lighter_one(params):
+    assert params.lighter('light.onnx') == type(params)(model_file_path='light.onnx')
 
 
 def test_the_class_filter_takes_names_and_numbers():

@@ -24,7 +24,7 @@ from isaac_infer.core.spec import (
     Overrides,
 )
 from isaac_infer.core.text import class_number
-from isaac_infer.params.declare import Params, param
+from isaac_infer.params.declare import Params, param, parameters
 
 
 @dataclass(frozen=True)
@@ -506,10 +506,18 @@ class PerceptionNodeParams(Params):
 
     model_variants: list[str] = param(
         [],
-        'Lighter models with the same classes, smaller ones or exported for a smaller input, the lightest '
-        'last: while load_level is reduced the first of these is used, while it is minimal the last one. All '
-        'are open from the start; needs obey_load_level.',
+        'One or two lighter models with the same classes, smaller ones or exported for a smaller input, the '
+        'lightest last: while load_level is reduced the first of these is used, while it is minimal the last '
+        'one. All are open from the start; needs obey_load_level.',
     )
+
+    def check(self) -> None:
+        super().check()
+        if len(self.model_variants) > 2 or not all(self.model_variants):
+            raise ParameterError(
+                'model_variants: expected one or two models, for load_level reduced and for minimal, got '
+                f'{self.model_variants}'
+            )
 
     def rate_limit_hz(self, load_level: str) -> float:
         """Pictures per second at a load level; infinite where there is no limit."""
@@ -526,10 +534,11 @@ class PerceptionParams(PerceptionNodeParams, DetectionParams):
         described = (
             'engine_file_path', 'engine_shapes', 'engine_profile', 'decoder', 'input_tensor_names',
             'output_tensor_names', 'input_size', 'input_layout', 'channel_order', 'resize', 'scale_up',
-            'pad_value', 'scale', 'mean', 'std', 'strides', 'box_unit', 'anchors',
+            'pad_value', 'scale', 'mean', 'std', 'strides', 'box_unit', 'anchors', 'score_unit',
+            'keypoint_refinement',
         )  # fmt: skip
-        usual = type(self)()
-        return replace(self, model_file_path=path, **{name: getattr(usual, name) for name in described})
+        usual = {each.name: each.default for each in parameters(type(self)) if each.name in described}
+        return self.changed(model_file_path=path, **usual)
 
 
 @dataclass(frozen=True)
