@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
+from itertools import takewhile
 from math import inf
 from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
@@ -169,6 +170,7 @@ class Perception:
     # The first one answers every picture; the others are made only while somebody subscribes.
     outputs: tuple[Output, ...]
     tell: Callable[[Answer], Mapping[str, str]] = lambda answer: {}  # for diagnostics, once a second
+    kind: Callable[[ModelSpec], str] = lambda spec: ''  # of models that differ in what their answers mean
 
 
 @dataclass(frozen=True)
@@ -181,22 +183,27 @@ class _Arrival:
     give: Callable[[], None] = lambda: None  # hands the pipeline what a partner says of it
 
 
-def _check_alike(first: Loaded, lighter: Loaded) -> None:
+def _check_alike(first: Loaded, lighter: Loaded, kind: Callable[[ModelSpec], str]) -> None:
     """See that a lighter model finds what the first one does: its messages are read in the same way.
 
     Raises:
-        ModelError: it has other classes or key points.
+        ModelError: it is of another kind, or has other classes or key points.
     """
     wanted, got = first.pipeline.spec, lighter.pipeline.spec
+    name, named = (Path(model.facts['model']).name for model in (lighter, first))
+    if kind(wanted) != kind(got):
+        raise ModelError(
+            f'model_variants: {name}: expected the kind of {named}, which is {kind(wanted)}, got {kind(got)}'
+        )
     for what, ours, theirs in (
         ('classes', _classes(wanted), _classes(got)),
         ('key points', wanted.keypoints, got.keypoints),
     ):
         if ours != theirs:
-            name, named = Path(lighter.facts['model']).name, Path(first.facts['model']).name
+            alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs))))
             raise ModelError(
-                f'model_variants: {name}: expected the {what} of {named}, which are {_listed(ours)}; '
-                f'got {_listed(theirs)}'
+                f'model_variants: {name}: expected the {what} of {named}, which are, from number {alike} on, '
+                f'{_listed(ours[alike:])}; got {_listed(theirs[alike:])}'
             )
 
 
@@ -445,7 +452,7 @@ class PerceptionNode(LifecycleNode):
             for each in (params, *map(params.lighter, params.model_variants)):
                 models.append(self._perception.load(each, self._note_progress, is_unwanted))
                 stack.callback(models[-1].pipeline.close)
-                _check_alike(models[0], models[-1])
+                _check_alike(models[0], models[-1], self._perception.kind)
             stack.pop_all()
         return tuple(models)
 

@@ -538,13 +538,17 @@ def test_a_load_level_has_a_lighter_model_answer(start, camera, tmp_path):
     assert finds(2)
 
 
+MANY = [f'class {number}' for number in range(28)]
+
+
 @pytest.mark.parametrize(
     ('variant', 'said'),
     [
         (
-            ('mug', 'cup'),
-            'light.onnx: expected the classes of table.onnx, which are mug, ball; got mug, cup',
+            (*MANY[:25], 'cup', *MANY[26:]),
+            'which are, from number 25 on, class 25, class 26, class 27; got cup, class 26, class 27',
         ),
+        (MANY[:-1], 'which are, from number 27 on, class 27; got none'),
         ((), 'nowhere.onnx'),
     ],
 )
@@ -552,7 +556,9 @@ def test_a_variant_with_other_classes_or_without_a_file_is_refused(start, tmp_pa
     light = save_detector(tmp_path / 'light.onnx', names=variant) if variant else tmp_path / 'nowhere.onnx'
     detector = start(
         'detector_node',
-        *parameters(model_file_path=save_detector(tmp_path / 'table.onnx'), model_variants=f'[{light}]'),
+        *parameters(
+            model_file_path=save_detector(tmp_path / 'table.onnx', names=MANY), model_variants=f'[{light}]'
+        ),
     )
     detector.wait_for(said)
     assert detector.stop() == 0

@@ -118,6 +118,21 @@ def test_a_detector_is_refused_and_the_node_takes_another_model(start, tmp_path,
     assert len(camera.ask().detections) == 2
 
 
+def test_a_variant_that_tells_objects_where_the_model_tells_pixels_is_refused(start, tmp_path):
+    boxes = np.zeros((1, 4 + len(NAMES) + 32, 84), np.float32)
+    masks = np.zeros((1, 32, SIZE // 4, SIZE // 4), np.float32)
+    metadata = {**ultralytics_metadata(NAMES, SIZE), 'task': 'segment', 'head': 'Segment'}
+    light = save_constant_detector(
+        tmp_path / 'light.onnx', {'output0': boxes, 'output1': masks}, metadata=metadata
+    )
+    arguments = parameters(
+        model_file_path=save_semantic(tmp_path / 'table.onnx'), model_variants=f'[{light}]'
+    )
+    node = start('segmentation_node', *arguments)
+    node.wait_for('light.onnx: expected the kind of table.onnx, which is semantic, got instances')
+    assert node.is_alive
+
+
 needs_data = pytest.mark.skipif(
     'ISAAC_INFER_TEST_DATA' not in os.environ, reason='ISAAC_INFER_TEST_DATA is not set'
 )

@@ -407,6 +407,11 @@ def _only(
 # ---- regions -------------------------------------------------------------------------------------
 
 
+def kind_of_masks(spec: ModelSpec) -> str:
+    """Whether a model gives the class of every pixel (semantic), or a mask of each object (instances)."""
+    return 'semantic' if isinstance(DECODERS[spec.decoder], SemanticDecoder) else 'instances'
+
+
 def background_classes(class_names: Sequence[str]) -> frozenset[int]:
     """The classes that are no objects: those named so; where no class has a name, the first."""
     if not class_names:
