@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 
 from isaac_infer.core.fit import Fit, Size
+from isaac_infer.core.two_threads import share
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
 LEAST = 1 << 14  # pixels worked on at once: fewer would cost more in calls than the cache saves
 TILES = 1 << 19  # values of tiles worked on at once: each costs many calls
 LEAST_TILES = 1 << 9  # tiles worked on at once
+SHARED = 1 << 22  # scores of a map from which on two threads are faster than one
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
 CORNERS = 4
@@ -100,10 +102,12 @@ def taps_at(positions: np.ndarray, length: int) -> Taps:
     return found
 
 
-def blocks(rows: int, values_per_row: int, least: int = 1, *, values: int = 0) -> Iterator[slice]:
+def blocks(
+    rows: int, values_per_row: int, least: int = 1, *, values: int = 0, begin: int = 0
+) -> Iterator[slice]:
     """Rows in blocks that the cache holds, as far as it goes."""
     step = max((values or BLOCK) // max(values_per_row, 1), least, 1)
-    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+    return (slice(start, min(start + step, rows)) for start in range(begin, rows, step))
 
 
 def interpolated_above(grid: np.ndarray, rows: Taps, columns: Taps, threshold: float) -> np.ndarray:
@@ -142,18 +146,13 @@ def _take_columns(grid: np.ndarray, columns: np.ndarray) -> np.ndarray:
 # ---- the best of many classes --------------------------------------------------------------------
 
 
-def best_class(
-    scores: np.ndarray,
-    dtype: type[np.unsignedinteger],
-    *,
-    out: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+def best_class(scores: np.ndarray, dtype: type[np.unsignedinteger]) -> tuple[np.ndarray, np.ndarray]:
     """Label and score of the best class of (C, h, w): (h, w) dtype, (h, w) float32; the first of equals.
 
-    NaN survives in the score. They are written to `out` where that is given.
+    NaN survives in the score.
     """
     count, height, width = scores.shape
-    label, score = out or (np.empty((height, width), dtype), np.empty((height, width), np.float32))
+    label, score = np.empty((height, width), dtype), np.empty((height, width), np.float32)
     has_classes_last = _has_classes_last(scores)
     if has_classes_last and count >= MANY_CLASSES:
         for block in blocks(height, width * count):
@@ -212,29 +211,41 @@ def interpolated_labels(
     the corners of its cell, so a class that is best at all four is best in the whole cell, and its pixels
     need no interpolation. Only the mixed cells, along the borders of classes, are worked out, in tiles: the
     source pixels of a cell as a small rectangle. Where there are too many borders, labels are taken as they
-    are.
+    are. Large maps are shared by two threads.
     """
     if not (rows.weight.any() or columns.weight.any()):
         return nearest_labels(scores, rows, columns, dtype)
+    try:
+        return _interpolated(scores, rows, columns, dtype)
+    except _TooManyBordersError:
+        return nearest_labels(scores, rows, columns, dtype)
+
+
+class _TooManyBordersError(Exception):
+    """More would have to be interpolated than it is worth."""
+
+
+def _interpolated(
+    scores: np.ndarray, rows: Taps, columns: Taps, dtype: type[np.unsignedinteger]
+) -> tuple[np.ndarray, np.ndarray]:
     (part_y, on_y), (part_x, on_x) = rows.within, columns.within
     part = scores[:, part_y, part_x]
     count, height, width = part.shape
-    label, score = np.empty((height, width), dtype), np.empty((height, width), np.float32)
-    labels = np.empty((len(on_y), len(on_x)), dtype)
+    score, labels = np.empty((height, width), np.float32), np.empty((len(on_y), len(on_x)), dtype)
     down, across = on_y.runs, on_x.runs
-    most_cells = min(MOST_PIXELS * label.size // labels.size, MOST_SCORES // count)
+    most_cells = min(MOST_PIXELS * score.size // labels.size, MOST_SCORES // count)
     values_per_tile = CORNERS * count + len(down.pixel) * len(across.pixel)
-    last = cells = values = 0
-    for block in blocks(height, width):
-        best_class(part[:, block], dtype, out=(label[block], score[block]))
-        # A cell wants the grid points below it too, but for those at the end of the grid.
-        first, last = last, block.stop - (block.stop < height)
-        is_mixed = _is_mixed(label[first : block.stop])[: last - first]
-        cells += np.count_nonzero(is_mixed)
-        if cells > most_cells:
-            return nearest_labels(scores, rows, columns, dtype)
+    cells, values = list[int](), list[int]()  # how many there are, block by block, of both threads
+
+    def work_on(block: slice) -> None:
+        first, last = block.start, block.stop
+        # The cells of the last row want the grid points below it too, but for those at the end of the grid.
+        label, best = best_class(part[:, first : last + 1], dtype)
+        score[block] = best[: last - first]
+        is_mixed = _is_mixed(label)[: last - first]
+        _count(cells, int(np.count_nonzero(is_mixed)), most_cells)
         pixels = slice(*np.searchsorted(on_y.low, (first, last)))
-        wide = _take_columns(label[first:last], on_x.low)
+        wide = _take_columns(label[: last - first], on_x.low)
         wide.take(on_y.low[pixels] - first, axis=0, out=labels[pixels], mode='clip')  # clip: not checked
         runs = down[np.arange(*np.searchsorted(down.cell, (first, last)))]
         tiles = np.flatnonzero(_take_columns(is_mixed.take(runs.cell - first, axis=0), across.cell))
@@ -242,10 +253,25 @@ def interpolated_labels(
         for some in blocks(len(tiles), values_per_tile, LEAST_TILES, values=TILES):
             of_down, of_across = runs[at_down[some]], across[at_across[some]]
             corners = _corners(scores, of_down.cell + part_y.start, of_across.cell + part_x.start)
-            values += _label_tiles(labels, corners, of_down, of_across)
-            if values > MOST_VALUES:
-                return nearest_labels(scores, rows, columns, dtype)
+            _count(values, _label_tiles(labels, corners, of_down, of_across), MOST_VALUES)
+
+    def work(of: Iterable[slice]) -> None:
+        with np.errstate(over='ignore', invalid='ignore'):  # of this thread; what is not finite is refused
+            for block in of:
+                work_on(block)
+
+    if part.size < SHARED:
+        work(blocks(height, width))
+    else:
+        middle = height // 2
+        share(work, blocks(middle, width), blocks(height, width, begin=middle))
     return labels, score
+
+
+def _count(counts: list[int], more: int, most: int) -> None:
+    counts.append(more)
+    if sum(counts) > most:
+        raise _TooManyBordersError
 
 
 # What is interpolated in one picture; a map with more borders than that is left as it is.

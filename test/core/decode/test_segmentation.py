@@ -927,3 +927,20 @@ def test_a_real_semantic_network_gives_the_labels_of_its_reference_without_being
             assert (on_grid.class_map == expected).mean() > 0.995
             large = cv2.resize(expected, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             assert (found.class_map == large).mean() > 0.99
+
+
+@pytest.mark.parametrize('grain', [3, 40])  # some borders, and too many to interpolate
+@pytest.mark.parametrize('size', [(1, 90), (2, 90), (61, 90), (150, 31)])
+def test_two_threads_find_what_one_finds(monkeypatch, grain, size):
+    rng = np.random.default_rng(grain)
+    coarse = rng.normal(size=(grain, grain, 5)).astype(np.float32)
+    scores = np.ascontiguousarray(cv2.resize(coarse, size[::-1]).transpose(2, 0, 1))
+    rows, columns = masks.taps(fit_picture((200, 300), (60, 90), resize='stretch'), size)
+    monkeypatch.setattr(masks, 'BLOCK', 20 * size[1])  # several blocks for each
+    found = []
+    for shared in (1 << 60, 1):
+        monkeypatch.setattr(masks, 'SHARED', shared)
+        found.append(masks.interpolated_labels(scores, rows, columns, np.uint8))
+    (labels, best), (other_labels, other_best) = found
+    assert np.array_equal(labels, other_labels) and np.array_equal(best, other_best)
+    assert np.array_equal(best, scores.max(axis=0)[rows.within[0], columns.within[0]])
