@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from boards import plant, zones
 from camera import BEST_EFFORT, stamp_of, values_of
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
@@ -184,7 +185,12 @@ def robot(make_peer):
 
 def break_executor(monkeypatch, folder, name, *, seconds=3600):
     """Let a function fail that the next executor calls, from its start on for so long."""
-    (folder / 'sitecustomize.py').write_text(BREAKS.format(name=name, seconds=seconds))  # Python imports it
+    run_first(monkeypatch, folder, BREAKS.format(name=name, seconds=seconds))
+
+
+def run_first(monkeypatch, folder, code):
+    """Have the next nodes run some code before their own."""
+    (folder / 'sitecustomize.py').write_text(code)  # Python imports it
     path = [str(folder), *filter(None, [os.environ.get('PYTHONPATH')])]
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(path))
 
@@ -628,6 +634,29 @@ def test_temperatures_may_be_watched(start, robot):
     assert wait_until(lambda: found.commands, 30), executor.log
     found.stays(2.5)  # they are read once a second
     assert executor.is_alive and '[ERROR]' not in executor.log
+
+
+def test_a_hot_board_gets_a_lighter_variant_and_a_cool_one_the_heavier_back(
+    start, robot, tmp_path, monkeypatch
+):
+    board = plant(tmp_path / 'board', zones(('CPU-therm', 90000)))
+    root = (
+        f'from pathlib import Path; from isaac_infer.jetson import board; board.ROOT = Path({str(board)!r})'
+    )
+    run_first(monkeypatch, tmp_path, root)
+    heavy = save_moody_detector(tmp_path / 'heavy.onnx', 'heavy')
+    light = save_moody_detector(tmp_path / 'light.onnx', 'light')
+    limits = {
+        'performance_thresholds.max_temperature_c': 80.0,
+        'variant_hold_s': 1.0,
+        'memory_reservation_mb': 0,
+    }
+    executor = start_executor(start, perception_model_path=heavy, perception_variants=f'[{light}]', **limits)
+    pictures = Pictures(robot().peer)
+    assert wait_until(lambda: pictures.found() == 'light', 20), executor.log
+    assert 'light.onnx: 90 °C, more than 80' in executor.log
+    plant(board, zones(('CPU-therm', 40000)))
+    assert wait_until(lambda: pictures.found() == 'heavy', 20), executor.log
 
 
 # --- the control policy ------------------------------------------------------------------------------------
