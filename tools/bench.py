@@ -56,7 +56,8 @@ from isaac_infer.nodes.detector_node import DETECTOR
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros import transport
 from isaac_infer.ros.images import frame_from_image, frame_from_image_cdr, image_to_cdr, view_from_cdr
-from isaac_infer.ros.perception_node import Answer, Loaded, PerceptionNode
+from isaac_infer.ros.perception import Answer, Loaded
+from isaac_infer.ros.perception_node import PerceptionNode
 
 # The network that everything is measured with: the shapes of YOLOv8 with COCO's classes.
 NETWORK_HW = (640, 640)

@@ -9,7 +9,7 @@ from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.engine.load import check_built, file_sha256, find_model, open_pipeline, unused_precision
 from isaac_infer.params import DetectionParams, PerceptionParams
 from isaac_infer.ros.cdr import writer
-from isaac_infer.ros.perception_node import Loaded
+from isaac_infer.ros.perception import Loaded
 
 
 def limits_of(params: DetectionParams, spec: ModelSpec) -> Limits:

@@ -73,7 +73,7 @@ from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.perceiver import Opened, Perceiver, objects_msg
-from isaac_infer.ros.perception_node import LATCHED_QOS, RESULT_QOS, Answer
+from isaac_infer.ros.perception import LATCHED_QOS, RESULT_QOS, Answer
 from isaac_infer.ros.pilot import Pilot, Policy
 from isaac_infer.ros.process import run_node
 from isaac_infer.ros.reminders import Reminders

@@ -31,7 +31,8 @@ from isaac_infer.ros.depths import Depths
 from isaac_infer.ros.images import picture_of
 from isaac_infer.ros.markers import pose_markers
 from isaac_infer.ros.messages import entries_of_detections, entries_of_keypoints
-from isaac_infer.ros.perception_node import Answer, Companion, Loaded, Output, Perception, PerceptionNode
+from isaac_infer.ros.perception import Answer, Companion, Loaded, Output, Perception
+from isaac_infer.ros.perception_node import PerceptionNode
 from isaac_infer.ros.persons import PersonsOfTopic
 from isaac_infer.ros.process import run_node
 

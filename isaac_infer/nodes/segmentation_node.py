@@ -22,7 +22,8 @@ from isaac_infer.params import SegmentationNodeParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.images import picture_of
 from isaac_infer.ros.messages import entries_of_detections
-from isaac_infer.ros.perception_node import Answer, Output, Perception, PerceptionNode
+from isaac_infer.ros.perception import Answer, Output, Perception
+from isaac_infer.ros.perception_node import PerceptionNode
 from isaac_infer.ros.process import run_node
 
 NAME = 'segmentation_node'

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import traceback
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.parameter import parameter_value_to_python
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.params import INTEGER_BITS, Parameter, Params, parameters
@@ -82,19 +89,34 @@ class NodeParameters(Generic[P]):
         node.add_on_set_parameters_callback(self._on_set)
         for service in node.services:
             if service.srv_type in (SetParameters, SetParametersAtomically):
-                service.callback = partial(_set_if_known, service.callback)
+                service.callback = partial(self._on_request, service.callback)
 
-    def typed(self, given: Sequence[RosParameter]) -> list[RosParameter]:
-        """Give parameters in their declared types, where that loses nothing: 1 for 1.0, [] for any list."""
-        return [self._typed(parameter) if parameter.name in self._known else parameter for parameter in given]
+    def _on_request(self, set_all: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        """Answer a request to set parameters, in their declared types where that loses nothing: 1 for 1.0.
 
-    def _typed(self, given: RosParameter) -> RosParameter:
-        known = self._known[given.name]
+        rclpy would end the process for a type that it does not know, and refuse 1 for 1.0.
+        """
+        types = {kind.value for kind in RosParameter.Type}
+        unknown = next((given for given in request.parameters if given.value.type not in types), None)
+        if unknown is None:
+            request.parameters = [self._typed(given) for given in request.parameters]
+            return set_all(request, response)
+        refused = SetParametersResult(reason=f'{unknown.name}: there is no type {unknown.value.type}')
+        if isinstance(request, SetParameters.Request):
+            response.results = [refused] * len(request.parameters)
+        else:
+            response.result = refused
+        return response
+
+    def _typed(self, given: ParameterMessage) -> ParameterMessage:
+        known = self._known.get(given.name)
+        if known is None:
+            return given
         try:
-            value = known.check(self._friendly(given.name, given.value))
-        except Exception:
+            value = known.check(self._friendly(given.name, parameter_value_to_python(given.value)))
+        except ParameterError:
             return given  # refused, with the reason, where all checks are made
-        return RosParameter(given.name, _ROS_TYPES[known.type], value)
+        return RosParameter(given.name, _ROS_TYPES[known.type], value).to_parameter_msg()
 
     def _friendly(self, name: str, value: Any) -> Any:
         """Give arrays as lists, also an empty one that rclpy lost, and numbers as texts where wanted."""
@@ -131,20 +153,6 @@ class NodeParameters(Generic[P]):
     def _is_changed(self, name: str, value: P) -> bool:
         field = self._known[name].field
         return bool(getattr(value, field) != getattr(self.value, field))
-
-
-def _set_if_known(callback: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
-    """Answer a request to set parameters; rclpy would end the process for a type that it does not know."""
-    types = {kind.value for kind in RosParameter.Type}
-    unknown = next((given for given in request.parameters if given.value.type not in types), None)
-    if unknown is None:
-        return callback(request, response)
-    refused = SetParametersResult(reason=f'{unknown.name}: there is no type {unknown.value.type}')
-    if isinstance(request, SetParameters.Request):
-        response.results = [refused] * len(request.parameters)
-    else:
-        response.result = refused
-    return response
 
 
 def _descriptor(parameter: Parameter, rule: str) -> ParameterDescriptor:

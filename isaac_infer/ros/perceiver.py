@@ -23,7 +23,7 @@ from isaac_infer.core.results import Detections, Poses, Segmentation
 from isaac_infer.core.text import loggable
 from isaac_infer.ros.diagnostics import BAD_IMAGE, BUSY, FAILED, Health
 from isaac_infer.ros.images import frame_from_image_cdr
-from isaac_infer.ros.perception_node import Answer, Loaded, Perception
+from isaac_infer.ros.perception import Answer, Loaded, Perception
 from isaac_infer.ros.worker import Worker
 
 FIELDS = 'x,y,width,height,score,class'  # of perception_output: the centre first, all in source pixels

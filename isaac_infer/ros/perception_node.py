@@ -5,25 +5,22 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial, wraps
-from itertools import takewhile
 from math import inf
 from pathlib import Path
 from time import monotonic, perf_counter_ns, sleep
-from typing import Any, Protocol
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import (
-    QoSDurabilityPolicy,
     QoSHistoryPolicy,
     QoSProfile,
     QoSReliabilityPolicy,
@@ -34,12 +31,11 @@ from std_msgs.msg import String
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.encodings import stamp_ns_from_cdr
-from isaac_infer.core.errors import FrameError, IsaacInferError, ModelError, ParameterError, SessionError
+from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError, SessionError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.load_level import LEVELS, MINIMAL, NORMAL, REDUCED
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.rate_limit import RateLimit
-from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.text import counted, printable
 from isaac_infer.ros.diagnostics import (
     BAD_IMAGE,
@@ -68,6 +64,19 @@ from isaac_infer.ros.images import (
 from isaac_infer.ros.messages import label_info_msg
 from isaac_infer.ros.pairs import Pairs
 from isaac_infer.ros.parameters import NodeParameters
+from isaac_infer.ros.perception import (
+    COMPANION_QOS,
+    LATCHED_QOS,
+    PICTURE_QOS,
+    RESULT_QOS,
+    Answer,
+    Companion,
+    Loaded,
+    Partner,
+    Perception,
+    as_it_is,
+    check_alike,
+)
 from isaac_infer.ros.reminders import Reminders
 from isaac_infer.ros.transport import OWN_SOURCE, USUAL_SEGMENT_BYTES, remedy_of_losses
 from isaac_infer.ros.worker import Worker
@@ -83,95 +92,6 @@ PERIOD_S = 1.0  # of /diagnostics
 CLOSE_TIMEOUT_S = 10.0  # for the frame, or the opening of a model, that is under way at Ctrl-C
 PARAMETER_RULE = 'Cannot change while the node is configured: deactivate and clean it up first.'
 
-# Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
-RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
-PICTURE_QOS = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE)
-# Whoever publishes them, reliably or not.
-COMPANION_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def _as_it_is(found: Any, frame: Frame, params: Any) -> Any:
-    return found
-
-
-@dataclass(frozen=True)
-class Companion:
-    """A topic beside that of the pictures, while the node is active."""
-
-    topic: str
-    message: type[Any]
-    take: Callable[[Any], None]  # a message, in the thread of the executor
-    is_raw: bool = False  # whether it takes the bytes of a message
-
-
-class Partner(Protocol):
-    """Another node that says something of every picture, by its stamp, before the model works on that."""
-
-    topic: str
-    message: type[Any]
-    timeout_s: float  # how long a picture waits for it
-
-    def read(self, message: Any) -> tuple[int, Any]:
-        """Give the stamp of a message and what it says, in the thread of the executor."""
-        ...
-
-    def missing(self, stamp_ns: int) -> IsaacInferError:
-        """Say that nothing came for a picture."""
-        ...
-
-    def give(self, found: Any) -> None:
-        """Take what was said of the picture that is begun next, in the thread of the model."""
-        ...
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that is ready, and what diagnostics should say of it."""
-
-    pipeline: Pipeline
-    facts: Mapping[str, str]
-    # What is made of a result before it is published, such as a smoother one; in the order of the pictures.
-    refine: Callable[[Any, Frame, Any], Any] = _as_it_is
-    companions: tuple[Companion, ...] = ()
-    extra: Any = None  # what messages need of the model besides its spec
-    partner: Partner | None = None  # that every picture waits for
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What was found in one picture: all that a message may be made of."""
-
-    found: Any  # Detections, Segmentation or Poses
-    frame: Frame
-    spec: ModelSpec
-    params: Any
-    extra: Any = None  # of Loaded
-
-
-@dataclass(frozen=True)
-class Output:
-    """One topic of a node."""
-
-    topic: str
-    message: type[Any]
-    make: Callable[[Answer], Any]  # a message, or the bytes of one
-
-
-@dataclass(frozen=True)
-class Perception:
-    """What makes a perception node a detector, a segmenter, ...: its parameters, its model, its messages."""
-
-    name: str  # of the node
-    params: type[Any]  # a set that includes PerceptionNodeParams
-    # Of the parameters, of what takes a sentence about it, and of what tells that it is not wanted any more.
-    load: Callable[[Any, Callable[[str], None], Callable[[], bool]], Loaded]  # slow; in the model's thread
-    limits: Callable[[Any, ModelSpec], Limits]
-    # The first one answers every picture; the others are made only while somebody subscribes.
-    outputs: tuple[Output, ...]
-    tell: Callable[[Answer], Mapping[str, str]] = lambda answer: {}  # for diagnostics, once a second
-    kind: Callable[[ModelSpec], str] = lambda spec: ''  # of models that differ in what their answers mean
-
 
 @dataclass(frozen=True)
 class _Arrival:
@@ -181,39 +101,6 @@ class _Arrival:
     received_ns: int  # of perf_counter
     subscription: Any  # it came through; another one is there after a deactivation
     give: Callable[[], None] = lambda: None  # hands the pipeline what a partner says of it
-
-
-def _check_alike(first: Loaded, lighter: Loaded, kind: Callable[[ModelSpec], str]) -> None:
-    """See that a lighter model finds what the first one does: its messages are read in the same way.
-
-    Raises:
-        ModelError: it is of another kind, or has other classes or key points.
-    """
-    wanted, got = first.pipeline.spec, lighter.pipeline.spec
-    name, named = (Path(model.facts['model']).name for model in (lighter, first))
-    if kind(wanted) != kind(got):
-        raise ModelError(
-            f'model_variants: {name}: expected the kind of {named}, which is {kind(wanted)}, got {kind(got)}'
-        )
-    for what, ours, theirs in (
-        ('classes', _classes(wanted), _classes(got)),
-        ('key points', wanted.keypoints, got.keypoints),
-    ):
-        if ours != theirs:
-            alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs))))
-            raise ModelError(
-                f'model_variants: {name}: expected the {what} of {named}, which are, from number {alike} on, '
-                f'{_listed(ours[alike:])}; got {_listed(theirs[alike:])}'
-            )
-
-
-def _classes(spec: ModelSpec) -> tuple[str, ...]:
-    return spec.class_names or tuple(map(str, range(spec.num_classes)))
-
-
-def _listed(names: tuple[str, ...], most: int = 20) -> str:
-    more = f', and {len(names) - most} more' if len(names) > most else ''
-    return f'{", ".join(names[:most])}{more}' if names else 'none'
 
 
 _Begun = tuple[Pipeline, _Arrival, Frame, tuple[int, int]]  # ... and when it was begun and converted, ns
@@ -255,7 +142,7 @@ class PerceptionNode(LifecycleNode):
         self._perception, self._stop = perception, stop
         self._health, self._reminders = Health(), Reminders()
         self._models: tuple[Loaded, ...] = ()  # the lightest last; while configured
-        self._refine = _as_it_is
+        self._refine = as_it_is
         self._companions: tuple[Companion, ...] = ()
         self._extra: Any = None
         self._partner: Partner | None = None
@@ -452,7 +339,7 @@ class PerceptionNode(LifecycleNode):
             for each in (params, *map(params.lighter, params.model_variants)):
                 models.append(self._perception.load(each, self._note_progress, is_unwanted))
                 stack.callback(models[-1].pipeline.close)
-                _check_alike(models[0], models[-1], self._perception.kind)
+                check_alike(models[0], models[-1], self._perception.kind)
             stack.pop_all()
         return tuple(models)
 
@@ -492,7 +379,7 @@ class PerceptionNode(LifecycleNode):
         self._is_unwanted.set()
         loading, self._loading = self._loading, None
         models, self._models, self._last_answer = self._models, (), None
-        self._refine, self._companions, self._extra, self._problem = _as_it_is, (), None, ''
+        self._refine, self._companions, self._extra, self._problem = as_it_is, (), None, ''
         self._partner = None
 
         def close_models() -> None:
@@ -764,10 +651,6 @@ class PerceptionNode(LifecycleNode):
         return remedy_of_losses(has_profile=senders == {OWN_SOURCE} or is_small)
 
     # --- parameters ----------------------------------------------------------------------------------------
-
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> Any:
-        """Set parameters, in their declared types where what was given means the same, such as 1 for 1.0."""
-        return super().set_parameters_atomically(self._parameters_of_node.typed(parameter_list))
 
     def _refusal(self) -> str:
         if self._loading is not None:

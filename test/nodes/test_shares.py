@@ -9,7 +9,7 @@ from isaac_infer.core.results import Segmentation, no_detections
 from isaac_infer.core.spec import Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.nodes.segmentation_node import shares
-from isaac_infer.ros.perception_node import Answer
+from isaac_infer.ros.perception import Answer
 
 
 def shares_of(class_map, names):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -26,8 +27,10 @@ class Example(Node):
 
     def change(self, **values):
         """Set parameters as a client would, all at once."""
-        given = self.ours.typed([Parameter(name, value=value) for name, value in values.items()])
-        return self.set_parameters_atomically(given)
+        service = next(each for each in self.services if each.srv_type is SetParametersAtomically)
+        given = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        request = SetParametersAtomically.Request(parameters=given)
+        return service.callback(request, SetParametersAtomically.Response()).result
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from isaac_infer.core.results import Detections, Poses, Segmentation, no_detecti
 from isaac_infer.params import DetectorParams
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perceiver import FIELDS, Opened, Perceiver, objects_msg
-from isaac_infer.ros.perception_node import Loaded
+from isaac_infer.ros.perception import Loaded
 
 PICTURE = bytes(image_to_cdr(np.zeros((4, 6, 3), np.uint8), stamp_ns=5 * 10**9, frame_id='camera'))
 

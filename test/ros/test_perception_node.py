@@ -18,7 +18,8 @@ from isaac_infer.params import DetectorParams
 from isaac_infer.ros import perception_node
 from isaac_infer.ros.diagnostics import ERROR, OK, WARN
 from isaac_infer.ros.images import image_to_cdr
-from isaac_infer.ros.perception_node import Companion, Loaded, Output, Perception, PerceptionNode
+from isaac_infer.ros.perception import Companion, Loaded, Output, Perception
+from isaac_infer.ros.perception_node import PerceptionNode
 from isaac_infer.ros.reminders import Reminders
 
 SPEC = ModelSpec('detection', 'ultralytics', ImageSpec('images', (8, 8)), ('output0',), ('mug',), 1)
