@@ -40,7 +40,7 @@ class Doing:
     variant: VariantState
     load_level: str
     celsius: float | None
-    note: str  # what of the control thread is not as it was asked for
+    notes: tuple[str, ...]  # what is not as it should be, and no reason to stand
 
 
 def status_text(params: ExecutorParams, reasons: Sequence[Reason]) -> str:
@@ -58,8 +58,8 @@ def judge_control(doing: Doing) -> tuple[bytes, str]:
         return (ERROR if doing.is_enabled else WARN), text
     if doing.pace.overruns:
         return WARN, f'{counted(doing.pace.overruns, "period")} missed lately; {text}'
-    if doing.note:
-        return WARN, doing.note
+    if doing.notes:
+        return WARN, '; '.join(doing.notes)
     return (WARN if doing.state.latched else OK), text
 
 

@@ -68,6 +68,7 @@ from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
 from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
+from isaac_infer.ros.graph import publishers_of
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
@@ -125,6 +126,7 @@ class JetsonExecutor(Node):
         self._names: tuple[str, ...] | None = None  # of the reasons that were published last
         self._misses = 0
         self._others = ''  # who else publishes commands
+        self._mixed: tuple[str, ...] = ()  # inputs that come from several nodes
         self._level, self._variant = '', VariantState(index=-1)  # none yet
         self._report: Report | None = None
         self._board = Tree(ROOT)
@@ -151,8 +153,10 @@ class JetsonExecutor(Node):
             'imu': self._imu.newest,
             'command': self._wanted.newest,
         }
+        self._topics = [self._scan.topic, self._imu.topic, self._wanted.topic]
         if params.perception_model_path or params.control_model_path or 'image' in params.required_inputs:
-            self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
+            images = self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
+            self._topics.append(images.topic_name)
         if params.obey_load_level:
             self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -358,10 +362,7 @@ class JetsonExecutor(Node):
             self._note_failure(error)
 
     def _on_heartbeat(self) -> None:
-        others = [
-            f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-            for info in self.get_publishers_info_by_topic(self._commands.topic_name)
-        ]
+        others = publishers_of(self, self._commands.topic_name)
         own = self.get_fully_qualified_name()
         if own in others:
             others.remove(own)
@@ -445,6 +446,7 @@ class JetsonExecutor(Node):
         self._report = report = self._perceiver.health.report()
         if self.params.performance_thresholds__max_temperature_c:
             self._celsius = hottest_celsius(self._board)
+        self._mixed = tuple(filter(None, map(self._mixed_on, self._topics)))
         self._publish_status()
         self._warn()
         doing = self._doing()
@@ -468,6 +470,13 @@ class JetsonExecutor(Node):
             self._benchmark_s = monotonic()
             self.get_logger().info(benchmark_text(doing, report))
 
+    def _mixed_on(self, topic: str) -> str:
+        """Say that the messages of several nodes are taken for those of one, which nobody wants."""
+        names = publishers_of(self, topic)
+        if len(names) < 2:
+            return ''
+        return f'{len(names)} publishers on {topic}: {", ".join(sorted(names))}; the newest message counts'
+
     def _doing(self) -> Doing:
         with self._lock:
             times_ms = {stage: window.percentiles() for stage, window in self._times.items()}
@@ -482,14 +491,14 @@ class JetsonExecutor(Node):
             variant=self._variant,
             load_level=self._level,
             celsius=self._celsius,
-            note=self._loop.note,
+            notes=tuple(filter(None, (self._loop.note, *self._mixed))),
         )
 
     def _warn(self) -> None:
         """Say in the log what is in diagnostics, too: why it stands, and what is not as it was asked for."""
         faults = [reason for reason in self._reasons if reason.kind not in ORDERS]
         texts = [status_text(self.params, self._reasons)] if faults and self._is_enabled else []
-        for text in (*texts, self._loop.note):
+        for text in (*texts, self._loop.note, *self._mixed):
             if text and self._reminders.is_due(text):
                 self.get_logger().warning(text)
         if not self._reasons and self._has_stood:

@@ -36,6 +36,14 @@ def published_by_others(node: Node, kind: str) -> list[str]:
     )
 
 
+def publishers_of(node: Node, topic: str) -> list[str]:
+    """Give the full names of the nodes that publish a topic, each as often as it has a publisher there."""
+    return [
+        f'{info.node_namespace.rstrip("/")}/{info.node_name}'
+        for info in node.get_publishers_info_by_topic(topic)
+    ]
+
+
 def _of_kinds(kinds: set[str], found: Iterable[Topics]) -> list[str]:
     return sorted({name for topics in found for name, types in topics.items() if kinds.intersection(types)})
 

@@ -61,6 +61,7 @@ class Variant:
     problem: str = ''  # why it could not be opened
     answers: int = 0  # since it is in use
     times_ms: list[float] = field(default_factory=list)  # of the last ones
+    begun_s: float | None = None  # monotonic; of the picture that is being looked at
 
 
 class Perceiver:
@@ -177,9 +178,11 @@ class Perceiver:
             rates_hz: of answers, and of pictures.
         """
         with self._lock:
-            variant = self.variants[self.index]
-            mean_ms = fmean(variant.times_ms) if variant.times_ms else 0.0
-            return VariantReadings(monotonic(), variant.answers, mean_ms, *rates_hz, celsius, load_level)
+            variant, now_s = self.variants[self.index], monotonic()
+            mean_ms, begun_s = fmean(variant.times_ms or [0.0]), variant.begun_s
+            if begun_s is not None and (now_s - begun_s) * 1e3 > mean_ms:  # it may never come to its end
+                mean_ms = fmean([*variant.times_ms, (now_s - begun_s) * 1e3])
+            return VariantReadings(now_s, variant.answers, mean_ms, *rates_hz, celsius, load_level)
 
     def close(self, timeout_s: float) -> None:
         """Close all models; safe to call twice.
@@ -201,11 +204,14 @@ class Perceiver:
         opened = variant.opened
         if opened is None or self._closing.is_set():
             return
+        variant.begun_s = monotonic()
         try:
             self._answer(variant, opened, picture)
         except Exception as error:  # of the picture, the model, the messages: the next one is looked at
             self.health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
             self.health.error(self._said(error))
+        finally:
+            variant.begun_s = None
 
     def _answer(self, variant: Variant, opened: Opened, picture: _Picture) -> None:
         begun_ns = perf_counter_ns()

@@ -185,6 +185,21 @@ def test_the_times_of_a_variant_begin_anew_when_it_is_used(make):
     assert (readings.answers, readings.mean_ms) == (0, 0.0)
 
 
+def test_the_time_of_a_picture_counts_while_it_is_looked_at_as_it_may_never_come_to_its_end(make):
+    scene = make()
+    scene.open('heavy', 'light')
+    for _ in range(3):
+        scene.look('heavy')
+    scene.pipelines['heavy'].go.clear()
+    scene.perceiver.offer(PICTURE)
+    assert wait_until(lambda: scene.perceiver.readings((0.0, 4.0)).mean_ms > 50)
+    assert scene.perceiver.readings((0.0, 4.0)).answers == 3
+    scene.pipelines['heavy'].go.set()
+    assert wait_until(lambda: scene.perceiver.readings((0.0, 4.0)).answers == 4)
+    assert wait_until(lambda: scene.perceiver.variants[0].begun_s is None)
+    assert scene.perceiver.readings((0.0, 4.0)).mean_ms > 50  # it is one of the answers now
+
+
 @pytest.mark.parametrize(
     ('error', 'cause'), [(SessionError('it failed'), 'failed'), (FrameError('it is none'), 'bad_image')]
 )

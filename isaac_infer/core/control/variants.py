@@ -31,7 +31,7 @@ class VariantReadings:
 
     now_s: float  # steady clock
     answers: int = 0  # of the variant in use
-    mean_ms: float = 0.0
+    mean_ms: float = 0.0  # of its last answers, and of one that is under way for longer
     rate_hz: float = 0.0
     input_rate_hz: float = 0.0
     celsius: float | None = None  # None: unknown
@@ -106,15 +106,16 @@ def _judge(readings: VariantReadings, limits: VariantLimits, age_s: float) -> tu
         is_calm = readings.celsius <= limits.max_celsius - limits.margin_celsius
     has_answered = readings.answers >= LEAST_ANSWERS
     # One that hangs, or takes seconds, does not come to so many.
-    if limits.least_hz and (has_answered or age_s >= limits.hold_s):
+    is_known = has_answered or age_s >= limits.hold_s
+    if limits.least_hz and is_known:
         if readings.input_rate_hz >= limits.least_hz > readings.rate_hz:
             rate = beside(readings.rate_hz, limits.least_hz, 1)
             return f'{rate} pictures per second, fewer than {limits.least_hz:g}', False
+    if limits.mean_ms and is_known and readings.mean_ms > limits.mean_ms:
+        mean = beside(readings.mean_ms, limits.mean_ms, 1)
+        return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
     if not has_answered:
         return '', is_calm and not (limits.mean_ms or limits.least_hz)
     if limits.mean_ms:
-        if readings.mean_ms > limits.mean_ms:
-            mean = beside(readings.mean_ms, limits.mean_ms, 1)
-            return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
         is_calm = is_calm and readings.mean_ms <= inside * limits.mean_ms
     return '', is_calm
