@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors='backslashreplace')
     if argv is None:  # a process of its own: what was made for a while is removed when it is ended
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: it goes on
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
     arguments = [_shielded(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
         args = _parser(arguments).parse_args(arguments)

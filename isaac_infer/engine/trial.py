@@ -24,7 +24,7 @@ from isaac_infer.engine.cache import default_folder, model_digest
 TIMEOUT_S = 300.0  # large models on small boards take a minute or two
 POLL_S = 0.2
 MOST_REMEMBERED = 1000  # models that were tried, on disk
-HARMLESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # sent by people, not caused by the model
+HARMLESS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # sent by people, not the model
 
 _tried_here: set[Path] = set()  # in this process, also what cannot be remembered on disk
 

@@ -58,7 +58,8 @@ def run_node(
     # the node is closed first. The executor has its own thread because only a wait in Python sees a signal.
     # A queue, not an event: a handler that sets an event can wait for a lock that this very thread holds.
     stop: SimpleQueue[None] = SimpleQueue()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last one: its terminal is closed
+    # Ctrl-C, who ends processes, a terminal that is closed, Ctrl-\.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue  # nohup: it goes on
         signal.signal(number, lambda *_: stop.put(None))

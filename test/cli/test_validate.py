@@ -195,6 +195,24 @@ def test_a_signal_while_a_model_runs_ends_it_in_order_and_an_old_report_says_no_
     )
 
 
+def test_under_nohup_it_outlives_its_terminal(tmp_path):
+    (tmp_path / 'robot.yaml').write_text(f'models: [{{path: {DETECTOR}, latency_budget_ms: 1000}}]')
+    words = [sys.executable, '-m', 'isaac_infer.cli.main', 'validate', str(tmp_path / 'robot.yaml')]
+    process = subprocess.Popen(
+        ['nohup', *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, 'PYTHONPATH': str(_slow_latency(tmp_path))},
+    )
+    assert process.stderr.readline() == b'measuring\n'
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert (process.wait(20), process.stderr.read()) == (143, b'')
+
+
 def _slow_latency(folder):
     """A folder for PYTHONPATH, with which a latency takes long and its begin is told."""
     (folder / 'sitecustomize.py').write_text(

@@ -279,7 +279,7 @@ def test_an_input_that_several_nodes_publish_is_said(driving, make_peer):
     assert wait_until(lambda: driving.status('control_output').level == DiagnosticStatus.OK, 10)
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_the_last_command_of_a_node_that_is_ended_is_zero(start, robot, number):
     executor, found = start_executor(start, enabled_at_start=True), robot()
     found.starts(30)

@@ -36,7 +36,7 @@ sys.exit(process.run_node('busy', Params, Busy, []))
 
 
 @pytest.mark.parametrize(('work_s', 'is_closed'), [('0.3', True), ('600', False)])
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_the_process_also_where_a_request_never_ends(work_s, is_closed, number):
     environment = {**os.environ, 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF', 'ROS_LOCALHOST_ONLY': '1'}
     process = subprocess.Popen(
