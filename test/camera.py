@@ -40,9 +40,9 @@ class Camera:
         """Publish a picture and give the answer to it; again where the nodes do not know one another yet."""
         answers = self.peer.got[self.answers]
         assert wait_until(self.is_matched), 'the node is not there'
-        for _ in range(10):
+        for trial in range(10):  # with more patience each time: a model may take seconds
             self.send(picture)
-            if wait_until(lambda: answers and stamp_of(answers[-1]) == self.stamp_ns, timeout_s=3):
+            if wait_until(lambda: answers and stamp_of(answers[-1]) == self.stamp_ns, timeout_s=3 + trial):
                 return answers[-1]
         raise AssertionError('no picture was answered')
 
