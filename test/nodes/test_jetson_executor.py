@@ -639,9 +639,9 @@ def test_an_error_in_what_comes_again_and_again_is_said_and_ends_nothing(
     executor, found = start_executor(start, enabled_at_start=True, perception_model_path=model), robot()
     executor.wait_for('ZeroDivisionError')
     found.stays(3.0)
-    assert executor.is_alive and found.is_moving() == drives
-    assert drives or 'services: ' in found.said()
-    assert executor.stop() == 0
+    assert executor.is_alive and found.is_moving() == drives, f'{found.said()}\n{executor.log}'
+    assert drives or 'services: ' in found.said(), found.said()
+    assert executor.stop() == 0, executor.log
 
 
 def test_commands_that_could_not_be_sent_for_a_while_come_again(start, robot, tmp_path, monkeypatch):
