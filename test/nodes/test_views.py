@@ -1,6 +1,7 @@
 """The views for RViz and Foxglove show what perception.launch.py publishes."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesis, ObjectHypothesisWithPose
 
+from isaac_infer.params.perception import PoseNodeParams
 from isaac_infer.ros.launching import KINDS
 
 FOLDER = Path(__file__).parents[2] / 'config'
@@ -23,6 +25,15 @@ SHOWN = {
 # Of RViz and of Foxglove, in every supported version.
 DISPLAYS = {'rviz_default_plugins/Image', 'rviz_default_plugins/MarkerArray'}
 PANELS = {'3D', 'DiagnosticSummary', 'Image', 'RawMessages'}
+RVIZ_FOVY = 45  # degrees, fixed
+
+
+def assert_in_view(distance: float, fovy: float, *, size: tuple[int, int]) -> None:
+    """See that markers without depth stay in a 3D view of 4:3 or wider, whatever key point is at the edge."""
+    width, height = (pixels * PoseNodeParams().marker_pixel_m for pixels in size)
+    seen = 2 * distance * math.tan(math.radians(fovy / 2))
+    assert height <= seen
+    assert width <= seen * 4 / 3
 
 
 @pytest.fixture
@@ -57,6 +68,16 @@ def test_rviz_has_a_place_for_every_picture(rviz):
     assert all(name in said for name in ['Displays', *pictures])
 
 
+def test_rviz_shows_the_markers_of_a_full_hd_picture(rviz):
+    view = rviz['Visualization Manager']['Views']['Current']
+    assert_in_view(view['Distance'], RVIZ_FOVY, size=(1920, 1080))
+
+
+def test_rviz_fits_on_a_screen_1600_wide(rviz):
+    window = rviz['Window Geometry']
+    assert window['X'] + window['Width'] <= 1600
+
+
 def test_foxglove_shows_what_is_published(foxglove):
     text = json.dumps(foxglove['configById'])
     topics = set(re.findall(r'"(/[\w/]+)', text))
@@ -71,6 +92,11 @@ def test_foxglove_lists_what_was_detected(foxglove):
         message = getattr(message, name)[0] if of_all else getattr(message, name)
     assert topic == '/detector/detections'
     assert isinstance(message, ObjectHypothesis)
+
+
+def test_foxglove_shows_the_markers_of_a_full_hd_picture(foxglove):
+    camera = foxglove['configById']['3D!persons']['cameraState']
+    assert_in_view(camera['distance'], camera['fovy'], size=(1920, 1080))
 
 
 def test_foxglove_has_a_place_for_every_panel(foxglove):
