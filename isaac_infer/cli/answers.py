@@ -141,18 +141,19 @@ def save_answer(
     places: Places,
     skeleton: Skeleton,
 ) -> dict[str, str]:
-    """Write the annotated picture and, of a segmentation, its maps; give where the maps are.
+    """Write the annotated picture and, of a segmentation, its maps; give where they are.
 
     Raises:
         OSError: a file cannot be written, or its format has no such sizes.
         cv2.error: OpenCV cannot encode it.
         ParameterError: a file that is read would be overwritten.
     """
-    _write(places(picture.name), _drawn(picture.image, found, spec, limits, skeleton))
-    return {
+    annotated = _write(places(picture.name), _drawn(picture.image, found, spec, limits, skeleton))
+    maps = {
         key: str(_write(places(picture.name, MAPS[key]), image))
         for key, image in _maps(found, spec, (picture.image.shape[0], picture.image.shape[1]))
     }
+    return {'annotated': str(annotated), **maps}
 
 
 def _maps(found: Found, spec: ModelSpec, size_hw: Size) -> list[tuple[str, np.ndarray]]:

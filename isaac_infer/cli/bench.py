@@ -46,7 +46,7 @@ from isaac_infer.core.errors import (
     TensorError,
 )
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.pipeline import Pipeline, StageTimes
+from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, TimedSession
@@ -454,11 +454,7 @@ def _measure_pipeline(pipeline: Pipeline | TopDownPipeline, frames: Sequence[Fra
         frame = frames[turn % len(frames)]
         turn += 1
         total_ms = _timed(lambda: pipeline(frame))
-        stages = {
-            stage.name.removesuffix('_ms'): getattr(pipeline.times, stage.name)
-            for stage in fields(StageTimes)
-        }
-        return {**stages, 'total': total_ms}
+        return {**pipeline.times.by_stage(), 'total': total_ms}
 
     return measure(answer, plan)
 

@@ -147,7 +147,7 @@ def _answer(variant: Variant, sample: Sample, measure: Measure) -> Any:
     found = pipeline(sample.frame)
     times = pipeline.times
     variant.run_ms.append(times.run_ms)
-    variant.picture_ms.append(times.prepare_ms + times.run_ms + times.decode_ms)
+    variant.picture_ms.append(sum(times.by_stage().values()))
     if sample.known is None or variant.scoring is None:
         return found
     if not measure.has_objects:

@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     if args.task == demo_robot.TASK:
         return demo_robot.run(args)
     take_model_argument(args)
-    check_task(args.task)
+    check_task(args.task, demo_robot.TASK)
     model = given_values(args, TaskParams)
     if not _names_model(model):
         model['model_file_path'] = NODES[args.task or FIRST_TASK][2]

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -129,8 +128,8 @@ def _evaluate(args: argparse.Namespace, params: DetectionParams) -> int:
         **(scoring.score() or dict.fromkeys(measure.scores)),
         'classes': [{'name': each.name, measure.things: each.count, **each.score} for each in classes],
         'p50': {
-            stage.name: percentile([getattr(time, stage.name) for time in times], 50)
-            for stage in fields(StageTimes)
+            f'{stage}_ms': percentile([time.by_stage()[stage] for time in times], 50)
+            for stage in StageTimes().by_stage()
         },
     }
     write_report(args.json, report)

@@ -85,10 +85,26 @@ class _Parser(argparse.ArgumentParser):
                 known[near] for word in words for near in get_close_matches(word, known, n=1, cutoff=SIMILAR)
             ]
             hint = f'; did you mean {", ".join(alike)}?' if alike else ''
+            if nodes := _nodes_with(words[0].replace('-', '_')):
+                hint = f'; {words[0]} is a parameter of {nodes}, and no option here'
             if not unknown[0].startswith('-') and any(not action.option_strings for action in self._actions):
                 hint = '; name models together, before the options'
             self.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
         return parsed, unknown
+
+
+def _nodes_with(parameter: str) -> str:
+    """Name the nodes that have a parameter; empty where none has it."""
+    from isaac_infer import params
+
+    nodes = {
+        'detector_node': params.DetectorParams,
+        'segmentation_node': params.SegmentationNodeParams,
+        'pose_node': params.PoseNodeParams,
+    }
+    return ', '.join(
+        node for node, kind in nodes.items() if parameter in {each.name for each in params.parameters(kind)}
+    )
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -126,14 +126,14 @@ def add_task_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_task(task: str | None) -> None:
-    """See that a task that was asked for is one.
+def check_task(task: str | None, *others: str) -> None:
+    """See that a task that was asked for is one of those of models, or of the others.
 
     Raises:
         ParameterError: it is none.
     """
-    if task not in (None, *TASKS):
-        raise ParameterError(f'task: expected one of {", ".join(TASKS)}, got {task}')
+    if task not in (None, *TASKS, *others):
+        raise ParameterError(f'task: expected one of {", ".join((*TASKS, *others))}, got {task}')
 
 
 def chosen_task(args: argparse.Namespace, params: TaskParams) -> tuple[str, str]:

@@ -6,8 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from isaac_infer.cli.report import (
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.pipeline import Pipeline, StageTimes
+from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, PICTURE_SUFFIXES, Source, open_sources
@@ -123,7 +122,7 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
     if not args.source:
         raise ParameterError('source: expected pictures, got none; give --source')
     out = unfolded(console_beside(args.json))
-    windows = {stage.name: Window(TIMED_PICTURES) for stage in fields(StageTimes)}
+    windows: dict[str, Window] = {}  # of the times of each stage
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_sources(args.source, seed=args.seed))
         check_report(args.json, params, source.paths)
@@ -160,9 +159,7 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
         saved: list[str] = []
         code = _detect(source, pipeline, args, places, skeleton, report['images'], saved, windows, out)
     report['times_ms'] = {
-        stage.removesuffix('_ms'): dict(zip(('p50', 'p95', 'p99'), window.percentiles()))
-        for stage, window in windows.items()
-        if len(window)
+        stage: dict(zip(('p50', 'p95', 'p99'), window.percentiles())) for stage, window in windows.items()
     }
     write_report(args.json, report)
     if report['images']:
@@ -200,7 +197,7 @@ def _detect(
     skeleton: Skeleton,
     answers: list[dict[str, Any]],
     saved: list[str],
-    windows: Mapping[str, Window],
+    windows: dict[str, Window],
     out: Console,
 ) -> int:
     """Answer picture after picture, into `answers`, files and on the screen; returns the exit code.
@@ -224,8 +221,8 @@ def _detect(
             except IsaacInferError as error:
                 code = _failed(f'{picture.name}: {error}')
                 continue
-            for stage, window in windows.items():
-                window.add(getattr(pipeline.times, stage))
+            for stage, took_ms in pipeline.times.by_stage().items():
+                windows.setdefault(stage, Window(TIMED_PICTURES)).add(took_ms)
             spec, limits = pipeline.spec, pipeline.limits
             answers.append(answer_of(picture, found, spec))
             if not args.json:
@@ -256,7 +253,7 @@ def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]]) -> Tab
     for heading in ('p50 ms', 'p95 ms', 'p99 ms'):
         table.add_column(heading, justify='right')
     for stage, window in windows.items():
-        table.add_row(stage.removesuffix('_ms'), *(f'{value:.2f}' for value in window.percentiles()))
+        table.add_row(stage, *(f'{value:.2f}' for value in window.percentiles()))
     return table
 
 

@@ -26,6 +26,12 @@ class StageTimes:
     prepare_ms: float = 0.0
     run_ms: float = 0.0
     decode_ms: float = 0.0
+    persons_ms: float | None = None  # of two networks: until the first one has found the persons
+
+    def by_stage(self) -> dict[str, float]:
+        """The times by the names of their stages, in their order."""
+        persons = {} if self.persons_ms is None else {'persons': self.persons_ms}
+        return {**persons, 'prepare': self.prepare_ms, 'run': self.run_ms, 'decode': self.decode_ms}
 
 
 class Pipeline:

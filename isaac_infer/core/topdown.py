@@ -126,6 +126,7 @@ class TopDown:
         self.batch = max(max_batch, 1) if image.shape[0] < 0 else image.shape[0]
         self._is_fixed = image.shape[0] > 0
         self._crop = Cropper(spec.image)
+        self.times = StageTimes()  # of the last frame
 
     def __call__(self, frame: Frame, persons: Detections) -> Poses:
         """Find the key points of persons, whose boxes are not empty; in a run for every batch.
@@ -134,6 +135,8 @@ class TopDown:
             SessionError: the network failed, or answered with something that is not finite.
             TensorError: the outputs do not have the shape that the decoder asks for.
         """
+        begun_ns = perf_counter_ns()
+        self.times = StageTimes()
         if not len(persons):
             return no_poses(self.spec)
         matrices = crop_matrices(persons.xyxy, self.spec.image.size_hw, padding=self.padding)
@@ -142,15 +145,25 @@ class TopDown:
             for first in range(0, len(matrices), self.batch)
         ]
         xy, score = (np.concatenate(arrays) for arrays in zip(*found))
-        return Poses(persons, crops_to_source(xy + PIXEL_CENTRE, matrices), score)
+        poses = Poses(persons, crops_to_source(xy + PIXEL_CENTRE, matrices), score)
+        others_ms = self.times.prepare_ms + self.times.run_ms
+        self.times = replace(self.times, decode_ms=(perf_counter_ns() - begun_ns) / 1e6 - others_ms)
+        return poses
 
     def _run(self, frame: Frame, matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points in the pixels of each crop, and their scores."""
         size = self.batch if self._is_fixed else len(matrices)
+        begun_ns = perf_counter_ns()
         buffer = self.session.input_buffer(self.spec.image.name, (size, *self.spec.image.shape[1:]))
         self._crop(frame, matrices, buffer)
         buffer[len(matrices) :] = 0  # what nobody asks about must be finite, too
-        xy, score = self._points(tensors_of(self.session.run(), self.spec), self.spec)
+        prepared_ns = perf_counter_ns()
+        outputs = self.session.run()
+        self.times = StageTimes(
+            self.times.prepare_ms + (prepared_ns - begun_ns) / 1e6,
+            self.times.run_ms + (perf_counter_ns() - prepared_ns) / 1e6,
+        )
+        xy, score = self._points(tensors_of(outputs, self.spec), self.spec)
         if len(xy) != size:
             raise SessionError(
                 f'{", ".join(self.spec.outputs)}: expected answers for {counted(size, "crop")}, '
@@ -227,12 +240,10 @@ class TopDownPipeline:
 
     def end(self) -> Poses:
         """Give the persons of the frame that was begun, and their key points."""
-        persons = self._persons.end()
-        persons_ns = perf_counter_ns()
-        found = self._top_down(self._frame, usable(persons, self._frame.size_hw, self.limits))
-        done_ns = perf_counter_ns()
-        # As if the persons were what is prepared for the network.
-        self.times = StageTimes((persons_ns - self._begun_ns) / 1e6, (done_ns - persons_ns) / 1e6, 0.0)
+        persons = usable(self._persons.end(), self._frame.size_hw, self.limits)
+        persons_ms = (perf_counter_ns() - self._begun_ns) / 1e6
+        found = self._top_down(self._frame, persons)
+        self.times = replace(self._top_down.times, persons_ms=persons_ms)
         return found
 
     def close(self) -> None:

@@ -373,7 +373,10 @@ def find_model(path: str | Path) -> Path:
         ModelError: it is nowhere; says where it was looked for.
     """
     if not str(path):
-        raise ModelError('no model given: --ros-args -p model_file_path:=FILE')
+        raise ModelError(
+            'no model given: --ros-args -p model_file_path:=FILE (after --params-file, which has it too: the '
+            'last one counts)'
+        )
     path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
     for place in places:

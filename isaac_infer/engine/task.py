@@ -86,8 +86,8 @@ def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: boo
             ((task, names),) = told.items()
             return task, f'its outputs are called {", ".join(names)}'
         raise ParameterError(
-            f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task, '
-            'in Python task'
+            f'task: {path.name} can be read for {" and ".join(others)}; say what it is for: --task, in '
+            f'Python task, or for good "task: {others[0]}" in {path.with_suffix(".yaml").name} beside it'
         )
     spec = specs[FIRST_TASK]
     if spec and not BOXES_ONLY.isdisjoint(spec.notes):

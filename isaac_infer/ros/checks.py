@@ -41,10 +41,10 @@ RELIABILITY = {
     'reliable': QoSReliabilityPolicy.RELIABLE,
 }
 LIFECYCLE = 'lifecycle_msgs/srv/GetState'
-# What nodes say in /diagnostics of each stage; several are added up.
+# What nodes say in /diagnostics of each stage; several are added up, of which the last one has to be there.
 STAGE_KEYS = {
     'prepare': ('convert_ms_p95', 'prepare_ms_p95'),
-    'inference': ('run_ms_p95',),
+    'inference': ('persons_ms_p95', 'run_ms_p95'),
     'decode': ('decode_ms_p95',),
     'publish': ('publish_ms_p95',),
     'planning': ('planning_ms_p95',),

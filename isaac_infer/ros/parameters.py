@@ -23,6 +23,7 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.parameter import parameter_value_to_python
 
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.text import printable
 from isaac_infer.params import INTEGER_BITS, Parameter, Params, parameters
 
 P = TypeVar('P', bound=Params)
@@ -76,8 +77,7 @@ class NodeParameters(Generic[P]):
             if not name.startswith(_OF_ROS)
         }
         for name in sorted(set(given) - set(self._known)):
-            alike = get_close_matches(name, self._known, n=1) or sorted(self._known)
-            raise ParameterError(f'unknown parameter {name}; expected {", ".join(alike)}')
+            raise ParameterError(self._unknown(name))
         self.value = kind(
             **{self._known[name].field: self._friendly(name, value) for name, value in given.items()}
         )
@@ -96,17 +96,32 @@ class NodeParameters(Generic[P]):
 
         rclpy would end the process for a type that it does not know, and refuse 1 for 1.0.
         """
-        types = {kind.value for kind in RosParameter.Type}
-        unknown = next((given for given in request.parameters if given.value.type not in types), None)
-        if unknown is None:
-            request.parameters = [self._typed(given) for given in request.parameters]
-            return set_all(request, response)
-        refused = SetParametersResult(reason=f'{unknown.name}: there is no type {unknown.value.type}')
-        if isinstance(request, SetParameters.Request):
-            response.results = [refused] * len(request.parameters)
-        else:
-            response.result = refused
+        refusals = [self._refusal_of(given) for given in request.parameters]
+        typed = [
+            given if refusal else self._typed(given) for given, refusal in zip(request.parameters, refusals)
+        ]
+        if isinstance(request, SetParametersAtomically.Request):
+            if any(refusals):
+                response.result = SetParametersResult(reason='; '.join(filter(None, refusals)))
+                return response
+            return set_all(SetParametersAtomically.Request(parameters=typed), response)
+        for given, refusal in zip(typed, refusals):
+            if refusal:
+                response.results.append(SetParametersResult(reason=refusal))
+            else:
+                set_all(SetParameters.Request(parameters=[given]), response)
         return response
+
+    def _refusal_of(self, given: ParameterMessage) -> str:
+        """Say why there is no such parameter; empty where there is."""
+        if given.value.type not in {kind.value for kind in RosParameter.Type}:
+            return f'{given.name}: there is no type {given.value.type}'
+        is_known = given.name in self._known or self._node.has_parameter(given.name)
+        return '' if is_known or given.name.startswith(_OF_ROS) else self._unknown(given.name)
+
+    def _unknown(self, name: str) -> str:
+        alike = get_close_matches(name, self._known, n=1) or sorted(self._known)
+        return f'unknown parameter {printable(name[:80])}; expected {", ".join(alike)}'
 
     def _typed(self, given: ParameterMessage) -> ParameterMessage:
         known = self._known.get(given.name)

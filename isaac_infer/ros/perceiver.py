@@ -236,9 +236,7 @@ class Perceiver:
             {
                 'wait': (begun_ns - picture.received_ns) / 1e6,
                 'convert': (converted_ns - begun_ns) / 1e6,
-                'prepare': pipeline.times.prepare_ms,
-                'run': pipeline.times.run_ms,
-                'decode': pipeline.times.decode_ms,
+                **pipeline.times.by_stage(),
                 'publish': (done_ns - found_ns) / 1e6,
                 'total': total_ms,
                 'age': age_ms,

@@ -563,9 +563,7 @@ class PerceptionNode(LifecycleNode):
         published_ns = perf_counter_ns()
         stages_ms = {
             'convert': (converted_ns - begun_ns) / 1e6,
-            'prepare': pipeline.times.prepare_ms,
-            'run': pipeline.times.run_ms,
-            'decode': pipeline.times.decode_ms,
+            **pipeline.times.by_stage(),
             'publish': (published_ns - found_ns) / 1e6,
         }
         total_ms = (published_ns - begun_ns) / 1e6

@@ -205,6 +205,11 @@ def test_a_model_of_which_the_task_is_not_clear_shows_its_tensors_and_asks(
     said = capsys.readouterr()
     assert 'float32[1, 16, 64, 64]' in said.out
     assert 'maps.onnx can be read for segmentation and pose; say what it is for: --task' in said.err
+    assert '"task: segmentation" in maps.yaml beside it' in said.err
+    (tmp_path / 'maps.yaml').write_text('task: segmentation')
+    assert main(['inspect', str(model)]) == 0
+    capsys.readouterr()
+    (tmp_path / 'maps.yaml').unlink()
     assert main(['inspect', str(model), '--task', 'segmentation']) == 0
     assert 'semantic' in capsys.readouterr().out
 

@@ -131,6 +131,7 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
         (['--wxyz'], 'unrecognized arguments: --wxyz\n'),
         (['--test'], 'unrecognized arguments: --test\n'),
         (['--iou', '0.5'], 'unrecognized arguments: --iou 0.5\n'),
+        (['--palette', 'red'], '; palette is a parameter of segmentation_node, and no option here\n'),
         (['--frames', '1', 'b.onnx'], 'arguments: b.onnx; name models together, before the options\n'),
     ],
 )

@@ -266,6 +266,7 @@ def test_a_picture_and_its_maps_have_one_number(tmp_path: Path) -> None:
     images = json.loads(out.read_text())['images']
     maps = [[Path(image[key]).name for key in ('label_map', 'instance_masks')] for image in images]
     stems = ['a.bmp', 'a.instances', 'a-2', 'a-3']
+    assert [Path(image['annotated']).stem for image in images] == stems
     assert maps == [[f'{stem}.labels.png', f'{stem}.instances.png'] for stem in stems]
     drawn = {'a.bmp.png', 'a.instances.png', 'a-2.jpg', 'a-3.png'}
     assert {path.name for path in folder.iterdir()} == drawn.union(*maps)

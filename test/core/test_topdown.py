@@ -157,7 +157,9 @@ def test_persons_of_one_network_get_key_points_of_another():
     assert pipeline.spec.class_names == ('person',)
     found = pipeline(dotted())
     np.testing.assert_allclose(found.xy, np.repeat(DOTS[:3, None], 2, axis=1), atol=3.5)
-    assert pipeline.times.run_ms > 0 and pipeline.fallbacks == ('persons: slow',)
+    assert list(pipeline.times.by_stage()) == ['persons', 'prepare', 'run', 'decode']
+    assert all(took_ms > 0 for took_ms in pipeline.times.by_stage().values())
+    assert pipeline.fallbacks == ('persons: slow',)
     pipeline.close()
     assert known.is_closed
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import SetParametersAtomically
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -31,6 +31,13 @@ class Example(Node):
         given = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
         request = SetParametersAtomically.Request(parameters=given)
         return service.callback(request, SetParametersAtomically.Response()).result
+
+    def change_one_by_one(self, **values):
+        """Set parameters as a client would, each for itself; give why each was refused, '' for none."""
+        service = next(each for each in self.services if each.srv_type is SetParameters)
+        given = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        response = service.callback(SetParameters.Request(parameters=given), SetParameters.Response())
+        return [result.reason for result in response.results]
 
 
 @pytest.fixture
@@ -179,3 +186,13 @@ def test_only_live_parameters_change_while_that_is_refused(example):
     assert node.change(decoder='').successful  # as it is: no change
     node.refusal = ''
     assert node.change(decoder='yolox').successful
+
+
+def test_of_several_parameters_each_unknown_one_is_refused_with_what_may_be_meant(example):
+    node = example()
+    refusals = node.change_one_by_one(confidence_treshold=0.5, nms_threshold=1, use_sim_time=False)
+    assert refusals == ['unknown parameter confidence_treshold; expected confidence_threshold', '', '']
+    assert node.ours.value.nms_threshold == 1.0
+    result = node.change(nms_threshold=0.5, confidence_treshold=0.5)
+    assert not result.successful and result.reason == refusals[0]
+    assert node.ours.value.nms_threshold == 1.0

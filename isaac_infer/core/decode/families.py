@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -86,6 +86,20 @@ def _plain(name: str) -> str:
     return name.split(':')[0].rsplit('/', 1)[-1].lower()
 
 
+class Assumption(NamedTuple):
+    """How pictures are prepared for want of a word about it, and the parameters that would be one."""
+
+    text: str
+    keys: tuple[str, ...]
+
+
+def note_assumed(assumed: Iterable[Assumption], said: Collection[str]) -> tuple[str, ...]:
+    """Name what is assumed still where some parameters are said; no note where all is."""
+    left = [each for each in assumed if not any(key in said for key in each.keys)]
+    keys = ', '.join(key for each in left for key in each.keys)
+    return (f'assumed: {", ".join(each.text for each in left)}; set {keys} if not',) if left else ()
+
+
 @dataclass(frozen=True)
 class Family:
     """How a decoder is recognised, and what those who trained such models fed them."""
@@ -94,6 +108,7 @@ class Family:
     image: dict[str, Any] = field(default_factory=dict)  # fields of ImageSpec that differ from its defaults
     box_unit: str = 'pixels'
     notes: tuple[str, ...] = ()
+    assumed: tuple[Assumption, ...] = ()  # of what such models differ in
     by_grid: bool = False  # whether the decoder makes pixels out of grid cells: then box_unit is certain
 
 
@@ -496,13 +511,15 @@ _SSD: dict[str, Any] = {**_BYTES, **_STRETCH, 'mean': (127.0,), 'std': (128.0,)}
 _BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
 _NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
 _FROM_ONE = 'class_id counts the classes from 0, without the background, unless the class names begin with it'
-_CHECK_COLOURS = (
-    'assumed: BGR minus the ImageNet mean, stretched; set channel_order, scale, mean, resize if not'
-)
-_CHECK_RANGE = 'assumed: RGB in 0..1, letterboxed; set scale, mean, std, channel_order if not'
-_CHECK_MEAN = (
-    'assumed: RGB in 0..1 without mean and std, as RT-DETR; Deformable DETR and its kin want those of '
-    'ImageNet: mean 0.485 0.456 0.406, std 0.229 0.224 0.225'
+NORMALISED_BY = ('scale', 'mean', 'std')
+STRETCHED = Assumption('stretched', ('resize',))
+_BGR_MEAN = Assumption('BGR minus the ImageNet mean', ('channel_order', *NORMALISED_BY))
+_UNIT_RANGE = Assumption('RGB in 0..1', (*NORMALISED_BY, 'channel_order'))
+_LETTERBOXED = Assumption('letterboxed', ('resize',))
+_WITHOUT_MEAN = Assumption(
+    'RGB in 0..1 without mean and std, as RT-DETR (Deformable DETR and its kin want those of ImageNet: '
+    'mean 0.485 0.456 0.406, std 0.229 0.224 0.225)',
+    ('mean', 'std'),
 )
 
 FAMILIES: dict[str, Family] = {
@@ -526,11 +543,11 @@ FAMILIES: dict[str, Family] = {
         _match_counted(('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')), notes=(_BAKED_IN,)
     ),
     'yolo_nas_flat': Family(_match_flat('flat'), notes=(_BAKED_IN,)),
-    'yolo_nas_raw': Family(_match_yolo_nas_raw, notes=(_CHECK_RANGE,)),
+    'yolo_nas_raw': Family(_match_yolo_nas_raw, assumed=(_UNIT_RANGE, _LETTERBOXED)),
     'rtdetr': Family(_match_labelled(('labels', 'boxes', 'scores'), sized=True), _STRETCH, notes=(_NO_NMS,)),
     'rfdetr': Family(_match_rfdetr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
     'detr': Family(_match_detr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
-    'detr_sigmoid': Family(_match_detr_sigmoid, _STRETCH, 'normalised', (_NO_NMS, _CHECK_MEAN)),
+    'detr_sigmoid': Family(_match_detr_sigmoid, _STRETCH, 'normalised', (_NO_NMS,), (_WITHOUT_MEAN,)),
     'efficient_nms': Family(
         _match_counted(
             ('num_dets', 'det_boxes', 'det_scores', 'det_classes'),
@@ -545,7 +562,8 @@ FAMILIES: dict[str, Family] = {
         _match_counted(('batchednms', 'batchednms_1', 'batchednms_2', 'batchednms_3')),
         _CAFFE,
         'normalised',
-        (_BAKED_IN, _CHECK_COLOURS),
+        (_BAKED_IN,),
+        (_BGR_MEAN, STRETCHED),
     ),
     'tf_ssd': Family(
         _from_one(

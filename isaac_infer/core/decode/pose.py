@@ -108,8 +108,9 @@ def _expect(array: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
 def _check_scores(score: np.ndarray, name: str, highest: float = HIGHEST_SCORE) -> None:
     if not ((score <= highest) & (score > -np.inf)).all():  # written so that NaN fails too
         raise SessionError(
-            f'{name}: expected scores of key points from 0 to 1, got {score.min()} to {score.max()}; export '
-            'the model so that it answers with probabilities, or set decoder if this is not its layout'
+            f'{name}: expected scores of key points from 0 to 1, got {score.min()} to {score.max()}; check '
+            'how pictures are prepared (scale, mean, std), export the model so that it answers with '
+            'probabilities, or set decoder if this is not its layout'
         )
 
 

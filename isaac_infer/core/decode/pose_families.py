@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from isaac_infer.core.decode import paf
-from isaac_infer.core.decode.families import Family, Match, Model
+from isaac_infer.core.decode.families import NORMALISED_BY, Assumption, Family, Match, Model
 from isaac_infer.core.decode.heatmaps import cell_of
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.tensor import TensorSpec
@@ -200,24 +200,24 @@ _OPENPOSE: dict[str, Any] = {
 _BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
 _NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
 ONE_PERSON = 'it finds the key points of one person, who should fill the picture'
-_CHECK_MEAN = 'assumed: RGB in 0..1 with mean and std of ImageNet; set scale, mean, std if not'
-_CHECK_OPENPOSE = 'assumed: BGR / 256 - 0.5, as OpenPose; set channel_order, scale, mean, std if not'
+_LIKE_IMAGENET = Assumption('RGB in 0..1 with mean and std of ImageNet', NORMALISED_BY)
+_LIKE_OPENPOSE = Assumption('BGR / 256 - 0.5, as OpenPose', ('channel_order', *NORMALISED_BY))
 
 FAMILIES: dict[str, Family] = {
     'ultralytics_pose': Family(_match_ultralytics),
     'ultralytics_pose_end2end': Family(_match_end2end),
     'movenet': Family(_match_movenet, _BYTES, 'normalised', (ONE_PERSON,)),
     'movenet_multi': Family(_match_movenet_multi, _BYTES, 'normalised', (_NO_NMS,)),
-    'heatmaps': Family(_match_heatmaps, _IMAGENET, notes=(_CHECK_MEAN,)),
-    'simcc': Family(_match_simcc, _IMAGENET, notes=(_CHECK_MEAN,)),
+    'heatmaps': Family(_match_heatmaps, _IMAGENET, assumed=(_LIKE_IMAGENET,)),
+    'simcc': Family(_match_simcc, _IMAGENET, assumed=(_LIKE_IMAGENET,)),
     'trt_pose': Family(
-        _match_fields(paf.TRT_POSE, 'coco17_neck', background=False), _IMAGENET, notes=(_CHECK_MEAN,)
+        _match_fields(paf.TRT_POSE, 'coco17_neck', background=False), _IMAGENET, assumed=(_LIKE_IMAGENET,)
     ),
     'openpose_coco': Family(
-        _match_fields(paf.OPENPOSE_COCO, 'coco18', background=True), _OPENPOSE, notes=(_CHECK_OPENPOSE,)
+        _match_fields(paf.OPENPOSE_COCO, 'coco18', background=True), _OPENPOSE, assumed=(_LIKE_OPENPOSE,)
     ),
     'openpose_body25': Family(
-        _match_fields(paf.OPENPOSE_BODY_25, 'body25', background=True), _OPENPOSE, notes=(_CHECK_OPENPOSE,)
+        _match_fields(paf.OPENPOSE_BODY_25, 'body25', background=True), _OPENPOSE, assumed=(_LIKE_OPENPOSE,)
     ),
 }
 

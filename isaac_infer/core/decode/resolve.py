@@ -15,6 +15,7 @@ from isaac_infer.core.decode.families import (
     Family,
     Match,
     Model,
+    note_assumed,
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
 from isaac_infer.core.decode.tasks import TASKS
@@ -88,7 +89,15 @@ def resolve_spec(
         'box_unit': not box_unit,
         'task': not (is_certain or says.purpose),
     }
-    notes = (how, *family.notes, *match.notes, *says.notes, *_note_names(model, match), *_left_out(model))
+    notes = (
+        how,
+        *family.notes,
+        *note_assumed(family.assumed, _said_of_pictures(model, overrides)),
+        *match.notes,
+        *says.notes,
+        *_note_names(model, match),
+        *_left_out(model),
+    )
     if image.shape[0] > 1:
         notes += (f'it always takes {image.shape[0]} pictures at once: those that nobody needs are wasted',)
     keypoints = _keypoints(match, says, file_name)
@@ -228,6 +237,21 @@ def _size(image: TensorSpec, layout: str, overrides: Overrides, says: Metadata, 
     return height, width
 
 
+PREPARED_BY = ('channel_order', 'resize', 'scale_up', 'pad_value', 'scale', 'mean', 'std')
+
+
+def _said_of_pictures(model: Model, overrides: Overrides) -> dict[str, Any]:
+    """How pictures are to be prepared, as far as the user or the model says it."""
+    values: dict[str, Any] = {}
+    if model.image.dtype.kind in 'iu':
+        values.update(scale=1.0, mean=(0.0,), std=(1.0,))  # such a model normalises inside
+    values.update({key: model.says.own[key] for key in PREPARED_BY if key in model.says.own})
+    for key in PREPARED_BY:
+        if (value := getattr(overrides, key)) not in (None, '', ()):
+            values[key] = value
+    return values
+
+
 def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: str) -> ImageSpec:
     """The family's preparation, under what the model says, under what the user says."""
     channels = model.image.shape[1 if model.layout == 'nchw' else 3]
@@ -236,13 +260,7 @@ def _image_spec(model: Model, family: Family, overrides: Overrides, file_name: s
         values['channel_order'] = 'gray'
         for key in {'mean', 'std'} & values.keys():
             values[key] = (sum(values[key]) / len(values[key]),)
-    if model.image.dtype.kind in 'iu':
-        values.update(scale=1.0, mean=(0.0,), std=(1.0,))  # such a model normalises inside
-    keys = ('channel_order', 'resize', 'scale_up', 'pad_value', 'scale', 'mean', 'std')
-    values.update({key: model.says.own[key] for key in keys if key in model.says.own})
-    values.update(
-        {key: getattr(overrides, key) for key in keys if getattr(overrides, key) not in (None, '', ())}
-    )
+    values.update(_said_of_pictures(model, overrides))
     spec = ImageSpec(
         name=model.image.name,
         size_hw=model.size_hw,

@@ -36,7 +36,10 @@ COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of
 FAINT = 0.5  # what key points score at most in a grey picture, where there are none
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
-BACKGROUND_NAMES = ('background', '__background__', 'bg', '_background_', 'unlabeled', 'void')
+BACKGROUND_NAMES = (
+    'background', '__background__', '_background_', 'bg', 'void', 'unlabeled', 'unlabelled', 'ignore',
+    'nothing', 'none',
+)  # fmt: skip
 PROBABILITY = (1 - detection.HIGHEST_SCORE, detection.HIGHEST_SCORE)  # 0..1, and what quantisation adds
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from isaac_infer.core.decode import families
-from isaac_infer.core.decode.families import Family, Match, Model
+from isaac_infer.core.decode.families import NORMALISED_BY, Assumption, Family, Match, Model
 from isaac_infer.core.tensor import TensorSpec
 
 MAX_SCORED = 1 << 12  # classes that a network can score: more channels are features, not classes
@@ -153,8 +153,8 @@ def _as_match(found: Pixels | None) -> Match | None:
     return Match((found.name,), found.num_classes) if found else None
 
 
-_ASSUMED = 'assumed: RGB minus the mean of ImageNet, stretched; set scale, mean, std, resize if not'
-_ASSUMED_SYMMETRIC = 'assumed: RGB from -1 to 1, stretched; set scale, mean, std, channel_order if not'
+_LIKE_IMAGENET = (Assumption('RGB minus the mean of ImageNet', NORMALISED_BY), families.STRETCHED)
+_LIKE_TENSORFLOW = (Assumption('RGB from -1 to 1', (*NORMALISED_BY, 'channel_order')), families.STRETCHED)
 _IMAGENET_STRETCHED = {**families._STRETCH, **families._IMAGENET}
 _SYMMETRIC = {**families._STRETCH, 'scale': 1 / 127.5, 'mean': (1.0,)}
 
@@ -169,10 +169,10 @@ FAMILIES: dict[str, Family] = {
     'yolov5_seg': _boxes_of('yolov5', _with_prototypes('yolov5')),
     'rfdetr_seg': _boxes_of('rfdetr', _match_rfdetr),
     'mask_rcnn': Family(_match_mask_rcnn, families._STRETCH, notes=(families._BAKED_IN, families._FROM_ONE)),
-    'semantic': Family(_match_pixels('scores'), _IMAGENET_STRETCHED, notes=(_ASSUMED,)),
-    'semantic_map': Family(_match_pixels('map'), _IMAGENET_STRETCHED, notes=(_ASSUMED,)),
-    'semantic_binary': Family(_match_pixels('binary'), _IMAGENET_STRETCHED, notes=(_ASSUMED,)),
-    'semantic_symmetric': Family(_match_symmetric, _SYMMETRIC, notes=(_ASSUMED_SYMMETRIC,)),
+    'semantic': Family(_match_pixels('scores'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),
+    'semantic_map': Family(_match_pixels('map'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),
+    'semantic_binary': Family(_match_pixels('binary'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),
+    'semantic_symmetric': Family(_match_symmetric, _SYMMETRIC, assumed=_LIKE_TENSORFLOW),
     'ultralytics_semantic': Family(_match_ultralytics),
 }
 

@@ -760,6 +760,7 @@ def test_the_background_is_a_region_only_where_it_is_asked_for():
     assert background_classes(()) == {0}
     assert background_classes(('road', 'Background', 'car')) == {1}
     assert background_classes(('road', 'car')) == frozenset()
+    assert background_classes(('unlabelled', 'ignore', 'nothing at all')) == {0, 1}
     found = decode_pixels(blobs(), semantic_spec(blobs()), limits=replace(REGIONS, class_ids=frozenset({0})))
     assert found.objects.class_id.tolist() == [0]
 

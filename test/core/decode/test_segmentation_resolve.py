@@ -134,6 +134,21 @@ def test_others_are_fed_as_those_who_train_on_imagenet_do_and_it_is_said():
     assert any('assumed: RGB minus the mean of ImageNet' in note for note in spec.notes)
 
 
+@pytest.mark.parametrize(
+    ('said', 'left'),
+    [
+        ({}, ['assumed: RGB minus the mean of ImageNet, stretched; set scale, mean, std, resize if not']),
+        ({'mean': (0.0,), 'std': (1.0,)}, ['assumed: stretched; set resize if not']),
+        ({'resize': 'stretch'}, ['assumed: RGB minus the mean of ImageNet; set scale, mean, std if not']),
+        ({'scale': 1.0, 'resize': 'letterbox'}, []),
+    ],
+)
+def test_nothing_is_called_assumed_that_was_said(said, left):
+    for way in ({'metadata': said}, said):
+        spec = resolve(tensor('logits', 1, 150, 128, 128), image=(1, 3, 512, 512), **way)
+        assert [note for note in spec.notes if 'assumed' in note] == left
+
+
 def test_what_the_user_says_wins():
     spec = resolve(
         tensor('logits', 1, 21, 257, 257),
