@@ -8,14 +8,22 @@ from isaac_infer.core.fit import Size
 from isaac_infer.core.results import Segmentation, mask_box
 
 
+def label_dtype(num_classes: int) -> type[np.unsignedinteger]:
+    """The type of a map of so many classes, 0: of any number; one number more is that of no class.
+
+    It must not change from picture to picture, so what a picture happens to hold does not count.
+    """
+    return np.uint8 if 0 < num_classes <= np.iinfo(np.uint8).max else np.uint16
+
+
 def class_map_of(found: Segmentation, size_hw: Size, num_classes: int) -> np.ndarray:
-    """The class of every pixel: (H, W) uint8, or uint16 where a byte does not suffice.
+    """The class of every pixel: (H, W) uint8, or uint16 where a byte may not suffice, see `label_dtype`.
 
     Where nothing was found, and what the network did not see, has the highest number of the type.
     """
     if found.class_map is not None:
         return found.class_map
-    dtype = np.uint8 if num_classes <= np.iinfo(np.uint8).max else np.uint16
+    dtype = label_dtype(num_classes)
     return _painted(found, size_hw, found.objects.class_id, np.full(size_hw, np.iinfo(dtype).max, dtype))
 
 

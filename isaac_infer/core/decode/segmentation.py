@@ -24,6 +24,7 @@ from isaac_infer.core.decode.masks import (
 from isaac_infer.core.decode.probe import probe as probe_boxes
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Fit, fit_picture
+from isaac_infer.core.maps import label_dtype
 from isaac_infer.core.results import Detections, Segmentation, mask_box, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.text import counted
@@ -31,7 +32,6 @@ from isaac_infer.core.text import counted
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
 MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
-MAX_CLASSES = 1 << 16  # a class map has two bytes at most
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
 FAINT = 0.5  # what key points score at most in a grey picture, where there are none
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
@@ -99,6 +99,12 @@ class InstanceDecoder:
         objects, further = detection.DECODERS[self.boxes].find(outputs, fit, boxes_spec, limits)
         if further is None:
             raise TensorError(f'decoder {spec.decoder}: expected mask values behind each box, got none')
+        none = np.iinfo(label_dtype(spec.num_classes)).max  # which no class has in the map of them
+        if objects.class_id.max(initial=0) >= none:
+            raise SessionError(
+                f'{", ".join(boxes_spec.outputs)}: expected class numbers below {none}, got '
+                f'{objects.class_id.max()}{_class_names_say(spec)}'
+            )
         grids = self.grids(further, outputs[name], spec)
         return Segmentation(objects, _masks(objects, grids, fit, limits, name))
 
@@ -298,7 +304,7 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     rows, columns = taps(fit, grid_hw)
     is_coarse = any(len(axis) > COARSE * (axis.high[-1] - axis.low[0] + 1) for axis in (rows, columns))
     read = interpolated_labels if limits.interpolate_scores and is_coarse else nearest_labels
-    class_map, best = read(scores, rows, columns, _label_dtype(len(scores) - 1))
+    class_map, best = read(scores, rows, columns, label_dtype(len(scores)))
     _refuse_infinite(best, spec)
 
     def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
@@ -336,18 +342,16 @@ def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limit
 
 def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
     """The number of the class of each pixel, of any type."""
+    dtype = _map_dtype(plane, spec)
     if plane.dtype.kind == 'b':
         plane = plane.view(np.uint8)
-    lowest, highest = plane.min(), plane.max()
-    if not (lowest >= 0 and highest < MAX_CLASSES):  # written so that NaN fails too
+    lowest, highest, most = plane.min(), plane.max(), np.iinfo(dtype).max
+    if not (lowest >= 0 and highest <= most):  # written so that NaN fails too
         raise SessionError(
-            f'{spec.outputs[0]}: expected class numbers from 0 to {MAX_CLASSES - 1}, '
-            f'got {lowest} to {highest}'
+            f'{spec.outputs[0]}: expected class numbers from 0 to {most}, got {lowest} to {highest}'
+            f'{_class_names_say(spec)}'
         )
-    # The highest number of a byte is that of no class, where the model has no more of them: the type must not
-    # change from picture to picture.
-    highest = highest if highest > np.iinfo(np.uint8).max else 0
-    label = plane.astype(_label_dtype(max(int(highest), spec.num_classes - 1)))
+    label = plane.astype(dtype)
     if plane.dtype.kind == 'f' and (label != plane).any():
         raise SessionError(
             f'{spec.outputs[0]}: expected whole numbers as classes, got numbers between them; '
@@ -355,6 +359,16 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
         )
     class_map = nearest(label, *taps(fit, label.shape))
     return Read(_hide_unseen(class_map, fit), label.shape, None)
+
+
+def _map_dtype(plane: np.ndarray, spec: ModelSpec) -> type[np.unsignedinteger]:
+    """A byte where the number of classes fits, or, where nobody says it, what the network writes is a byte."""
+    is_byte = not spec.num_classes and plane.dtype.itemsize == 1
+    return np.uint8 if is_byte else label_dtype(spec.num_classes)
+
+
+def _class_names_say(spec: ModelSpec) -> str:
+    return f'; class_names has {spec.num_classes}: name all of them' if spec.num_classes else ''
 
 
 def _are_probabilities(values: np.ndarray, spec: ModelSpec) -> bool:
@@ -370,11 +384,6 @@ def _refuse_infinite(values: np.ndarray, spec: ModelSpec) -> None:
             f'{spec.outputs[0]}: expected finite scores, got NaN or Inf; the model is broken, or its '
             'precision does not suffice'
         )
-
-
-def _label_dtype(highest: int) -> type[np.unsignedinteger]:
-    """A byte where that leaves a number for what has no class."""
-    return np.uint8 if highest < np.iinfo(np.uint8).max else np.uint16
 
 
 def _hides(fit: Fit) -> bool:
@@ -535,11 +544,12 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
     if isinstance(decoder, InstanceDecoder):
         spec = _probe_boxes(outputs, spec, decoder.boxes)
         decoder(outputs, whole, spec, Limits(confidence_threshold=0.0, max_detections=1))
-        return spec
+        return spec if spec.num_classes else replace(spec, notes=(*spec.notes, _WIDE))
     decoder(outputs, whole, spec, Limits())
     tensor = outputs[spec.outputs[0]]
     if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
-        return replace(spec, notes=(*spec.notes, _NO_SCORES))
+        is_wide = not spec.num_classes and _map_dtype(tensor, spec) == np.uint16
+        return replace(spec, notes=(*spec.notes, _NO_SCORES, *((_WIDE,) if is_wide else ())))
     if not spec.score_unit and not _are_probabilities(tensor, spec):
         spec = replace(spec, score_unit='logits')
     if axis := class_axis(tensor.shape, spec):
@@ -573,6 +583,7 @@ def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
     return replace(spec, warnings=(*spec.warnings, warning))
 
 
+_WIDE = 'how many classes there are is not known: class maps have 16 bits; set class_names for 8'
 _NO_SCORES = 'the network gives classes without probabilities: all regions score 1'
 
 

@@ -25,6 +25,7 @@ from isaac_infer.core.decode.segmentation import DECODERS, background_classes, c
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError, TensorError
 from isaac_infer.core.fit import RESIZE_MODES, Fit, fit_picture
 from isaac_infer.core.frame import Frame
+from isaac_infer.core.maps import class_map_of
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Segmentation, mask_box
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides
@@ -41,6 +42,7 @@ IMAGE = TensorSpec('images', (1, 3, *SIZE_HW), np.dtype(np.float32))
 SOURCE_HW = (201, 333)
 CELLS, CLASSES, COEFFICIENTS = 126, 3, 8
 USUAL = Limits()
+REGIONS = Limits(min_region_area=1)
 DATA = os.environ.get('ISAAC_INFER_TEST_DATA', '')
 
 
@@ -240,6 +242,31 @@ def test_many_objects_cost_no_more_memory_than_their_boxes():
     tracemalloc.stop()
     assert len(found) == len(boxes)
     assert peak < 3 * 1080 * 1920  # where whole masks would take 77 times the picture
+
+
+def objects_of_class(number: int, *names: str) -> tuple[ModelSpec, Segmentation]:
+    outputs = final((*CUP[:2], number))
+    spec = resolve_spec([IMAGE], tensor_specs(outputs), {}, Overrides(class_names=names), task='segmentation')
+    spec = probe(final(CUP), spec)
+    fit = fit_picture(SIZE_HW, SIZE_HW, resize='stretch')
+    return spec, DECODERS[spec.decoder](outputs, fit, spec, USUAL)
+
+
+@pytest.mark.parametrize('number', [3, 255, 256, 300, 1202])
+def test_objects_of_classes_without_names_keep_their_numbers_in_the_class_map(number):
+    spec, found = objects_of_class(number)
+    class_map = class_map_of(found, SIZE_HW, spec.num_classes)
+    assert class_map.dtype == np.uint16 and np.unique(class_map).tolist() == [number, 65535]
+    assert any('class maps have 16 bits; set class_names for 8' in note for note in spec.notes)
+
+
+def test_objects_of_classes_that_no_class_map_holds_are_refused():
+    with pytest.raises(SessionError, match='output0: expected class numbers below 65535, got 70000$'):
+        objects_of_class(70000)
+    with pytest.raises(SessionError, match='below 255, got 300; class_names has 2: name all of them'):
+        objects_of_class(300, 'cup', 'ball')
+    spec, found = objects_of_class(1, 'cup', 'ball')
+    assert class_map_of(found, SIZE_HW, spec.num_classes).dtype == np.uint8
 
 
 # ---- what every pixel is -------------------------------------------------------------------------
@@ -527,7 +554,7 @@ def test_class_maps_of_any_integer_type_keep_their_labels(dtype, shape):
     assert spec.decoder == 'semantic_map'
     fit = fit_picture((64, 96), SIZE_HW, resize='stretch')
     found = decode_pixels(output, spec, fit=fit)
-    assert found.class_map.dtype == np.uint8
+    assert found.class_map.dtype == (np.uint8 if labels.itemsize == 1 else np.uint16)
     assert (found.class_map == np.kron(labels, np.ones((4, 4), int))).all()
     assert not np.shares_memory(found.class_map, output)
     assert len(found) == 0
@@ -540,21 +567,46 @@ def test_labels_are_never_interpolated():
     assert np.unique(decode_pixels(labels, semantic_spec(labels), fit=fit).class_map).tolist() == [0, 200]
 
 
+@pytest.mark.parametrize('highest', [0, 100, 254, 255])
 @pytest.mark.parametrize(
-    ('highest', 'classes', 'dtype'),
+    ('written', 'classes', 'dtype'),
     [
-        (254, 0, np.uint8),
-        (255, 0, np.uint8),
-        (255, 256, np.uint16),
-        (256, 0, np.uint16),
-        (65535, 0, np.uint16),
+        (np.int32, 0, np.uint16),
+        (np.int64, 21, np.uint8),
+        (np.int64, 255, np.uint8),
+        (np.int32, 256, np.uint16),
+        (np.uint8, 0, np.uint8),
+        (np.uint8, 256, np.uint16),
     ],
 )
-def test_the_class_map_is_as_wide_as_its_numbers(highest, classes, dtype):
-    labels = np.zeros((1, *SIZE_HW), np.int32)
+def test_the_class_map_is_as_wide_whatever_is_in_the_picture(written, highest, classes, dtype):
+    labels = np.zeros((1, *SIZE_HW), written)
     labels[0, 0, 0] = highest
     found = decode_pixels(labels, replace(semantic_spec(labels), num_classes=classes)).class_map
     assert (found.dtype, found[0, 0]) == (dtype, highest)
+
+
+def test_class_255_is_a_class_where_the_number_of_classes_is_not_known():
+    labels = np.full((1, *SIZE_HW), 100, np.int64)
+    labels[0, :20] = 255
+    spec = semantic_spec(labels)
+    assert any('class maps have 16 bits; set class_names for 8' in note for note in spec.notes)
+    for numbers in ([100, 255], [100, 255, 289]):
+        labels[0, -20:] = numbers[-1]
+        found = decode_pixels(labels, spec, limits=REGIONS)
+        assert found.class_map.dtype == np.uint16
+        assert set(found.objects.class_id.tolist()) == set(numbers)
+
+
+def test_more_classes_than_have_names_do_not_widen_the_class_map():
+    labels = np.zeros((1, *SIZE_HW), np.int64)
+    spec = semantic_spec(labels, class_names=('road', 'car'))
+    assert not any('16 bits' in note for note in spec.notes)
+    labels[0, 3, 3] = 300
+    with pytest.raises(
+        SessionError, match='from 0 to 255, got 0 to 300; class_names has 2: name all of them'
+    ):
+        decode_pixels(labels, spec)
 
 
 def test_what_has_no_class_is_no_object():
@@ -681,9 +733,6 @@ def blobs() -> np.ndarray:
     scores[0, 2, 40:60, 50:80] = 4
     scores[0, 2, 2:6, 90:94] = 3
     return scores
-
-
-REGIONS = Limits(min_region_area=1)
 
 
 def test_regions_are_looked_for_only_where_they_are_asked_for():
