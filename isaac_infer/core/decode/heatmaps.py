@@ -88,11 +88,12 @@ def refine(maps: np.ndarray, peaks: Peaks, *, how: str, blur: int = BLUR) -> np.
     height, width = maps.shape[1:]
     margin = 1 if how == 'quarter' else REACH
     is_inner = np.minimum(xy, np.array((width - 1, height - 1)) - xy).min(axis=1) >= margin
-    if how == 'quarter':
-        around = _patches(maps, peaks, 1)
-        shift = 0.25 * np.sign(_slopes(around, 1))
-    else:
-        shift = _newton(maps, peaks, blur)
+    with np.errstate(invalid='ignore'):  # between two of minus infinity there is no slope
+        if how == 'quarter':
+            around = _patches(maps, peaks, 1)
+            shift = 0.25 * np.sign(np.nan_to_num(_slopes(around, 1)))
+        else:
+            shift = _newton(maps, peaks, blur)
     return np.asarray(xy + np.where(is_inner[:, None], shift, 0), np.float32)
 
 

@@ -233,12 +233,12 @@ def _simcc_points(tensors: Tensors, spec: ModelSpec) -> tuple[np.ndarray, np.nda
     for tensor, name in zip(tensors, spec.outputs):
         _expect(tensor, name, (len(tensors[0]), parts, -1))
     at = [tensor.argmax(axis=2) for tensor in tensors]
-    score = np.minimum(*(tensor.max(axis=2) for tensor in tensors)).astype(np.float32)
-    if not np.isfinite(score).all():
+    highest = np.stack([tensor.max(axis=2) for tensor in tensors]).astype(np.float32)
+    if not np.isfinite(highest).all():
         raise SessionError(f'{", ".join(spec.outputs)}: expected finite values, got NaN or Inf')
     bins = [tensor.shape[2] / side for tensor, side in zip(tensors, spec.image.size_hw[::-1])]
     xy = np.stack([best / each for best, each in zip(at, bins)], axis=2).astype(np.float32)
-    return xy, np.clip(score, 0, 1)
+    return xy, np.clip(highest.min(axis=0), 0, 1)
 
 
 def _cell(spec: ModelSpec, maps: np.ndarray) -> np.ndarray:

@@ -348,6 +348,13 @@ def test_a_quarter_of_a_cell_is_nearer_than_the_cell(x, y):
 
 
 @pytest.mark.parametrize('how', ['none', 'quarter', 'dark'])
+def test_a_peak_alone_among_what_is_ruled_out_stays_where_it_is(how):
+    maps = np.full((1, 48, 40), -np.inf, np.float32)
+    maps[0, 9, 7] = 0.9
+    assert heatmaps.refine(maps, heatmaps.highest(maps), how=how).tolist() == [[7, 9]]
+
+
+@pytest.mark.parametrize('how', ['none', 'quarter', 'dark'])
 @pytest.mark.parametrize('cell', [(0, 0), (39, 47), (0, 47), (1, 1), (38, 46)])
 def test_a_peak_at_the_border_stays_in_its_cell_or_beside_it(how, cell):
     maps = one_map(*cell, sigma=1.0)
@@ -592,6 +599,16 @@ def test_a_batch_of_pictures_gives_the_points_of_each(name):
     assert score.shape == (3, len(spec.keypoints))
     for row, person in enumerate(persons):
         np.testing.assert_allclose(xy[row] + 0.5, person.xy, atol=LAYOUTS[name].tolerance)
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_what_is_not_finite_along_one_axis_is_refused(axis, value):
+    spec = settled('simcc')
+    outputs = LAYOUTS['simcc'].encode([seen(some_person('simcc', TALL), spec)])
+    outputs[spec.outputs[axis]][0, 2, 7] = value
+    with pytest.raises(SessionError, match='expected finite values, got NaN or Inf'):
+        DECODERS[spec.decoder](outputs, fit_for(spec), spec, PLAIN)
 
 
 _LENGTHS = st.sampled_from([-1, 1, 2, 3, 4, 6, 16, 17, 18, 19, 24, 38, 42, 56, 57, 64, 78, 96, 300, 768, 512])
