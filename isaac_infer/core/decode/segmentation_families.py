@@ -84,7 +84,7 @@ class Pixels(NamedTuple):
 def _pixels(model: Model, *forms: str) -> Pixels | None:
     """The first output of one of these forms; heads that only training looks at are left out."""
     if model.prototype_channels and not model.asked:
-        if any(len(output.shape) == 3 and min(output.shape) > 0 for output in model.outputs):
+        if any(_can_be_boxes(model, output) for output in model.outputs):
             return None  # what looks like scores of pixels are prototypes, beside boxes
     for output in model.outputs:
         is_wanted = output.name in model.output_names[:1] if model.output_names else BESIDE not in output.name
@@ -92,6 +92,12 @@ def _pixels(model: Model, *forms: str) -> Pixels | None:
         if found and found.form in forms:
             return found
     return None
+
+
+def _can_be_boxes(model: Model, output: TensorSpec) -> bool:
+    shape = output.shape
+    is_rows = len(shape) == 3 and min(shape) > 0 and output.dtype.kind == 'f'
+    return is_rows and not _is_grid(model, *shape[1:])
 
 
 def _form(model: Model, output: TensorSpec) -> Pixels | None:
@@ -116,7 +122,8 @@ def _is_grid(model: Model, rows: int, columns: int) -> bool:
     height, width = model.size_hw
     if not (0 < rows <= height and 0 < columns <= width and rows * MAX_STRIDE >= height):
         return False
-    return abs(rows * width / height - columns) <= 1
+    # Sides are rounded up or down; on a grid of very few cells, one more would be another grid.
+    return abs(rows * width / height - columns) <= min(1, rows / 2, columns / 2)
 
 
 def _match_pixels(form: str) -> Callable[[Model], Match | None]:

@@ -55,6 +55,13 @@ def test_every_decoder_belongs_to_a_family_and_no_name_to_two_tasks():
         assert not isinstance(decoder, InstanceDecoder) or decoder.boxes in TASKS['detection'].decoders
 
 
+@pytest.mark.parametrize('shape', [(1, 2, 2, 1), (1, 1, 2, 2)])
+@pytest.mark.parametrize('image', [(1, 3, 64, 64), (1, 64, 64, 3)])
+def test_one_score_on_a_grid_of_two_by_two_is_no_pair_of_classes(shape, image):
+    spec = resolve(tensor('out', *shape), image=image)
+    assert (spec.decoder, spec.num_classes) == ('semantic_binary', 0)
+
+
 @pytest.mark.parametrize(
     ('decoder', 'classes', 'outputs'),
     [
@@ -72,6 +79,8 @@ def test_every_decoder_belongs_to_a_family_and_no_name_to_two_tasks():
         ('semantic', 19, [tensor('softmax', 1, 640, 640, 19)]),
         ('semantic', 2, [tensor('out', -1, 2, 640, 640, dtype=F16)]),
         ('semantic', 4, [tensor('out', 1, 4, 640, 640), tensor('map', 1, 640, 640, dtype=I64)]),
+        ('semantic', 5, [tensor('logits', 1, 5, 160, 160), tensor('argmax', 1, 640, 640, dtype=I64)]),
+        ('semantic', 5, [tensor('logits', 1, 5, 160, 160), tensor('best', 1, 640, 640)]),
         ('semantic_map', 0, [tensor('output', 1, 1, 640, 640, dtype=I64)]),
         ('semantic_map', 0, [tensor('output0', 1, 640, 640, dtype=U8)]),
         ('semantic_map', 0, [tensor('output', 640, 640, dtype=I32)]),
