@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -23,7 +24,7 @@ from isaac_infer.core.decode.masks import (
 )
 from isaac_infer.core.decode.probe import probe as probe_boxes
 from isaac_infer.core.errors import ModelError, SessionError, TensorError
-from isaac_infer.core.fit import Fit, fit_picture
+from isaac_infer.core.fit import Fit, Size, fit_picture
 from isaac_infer.core.maps import label_dtype
 from isaac_infer.core.results import Detections, Segmentation, mask_box, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
@@ -32,10 +33,15 @@ from isaac_infer.core.text import counted
 MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 MAX_REGION_PIXELS = 1 << 26  # of a picture in which regions are looked for, several bytes each
 MAX_REGION_WORK = 1 << 29  # pixels of the boxes around all classes of a picture: two seconds
+MARGIN = 1  # cells of zeros around the mask of a box
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
 FAINT = 0.5  # what key points score at most in a grey picture, where there are none
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
+FEW_SAMPLES = 4  # in a region, with which its score would be one of chance
+LOOKS = 16  # pixels of such a region that are looked at instead
+LOOKING = 1 << 12  # what these cost, in pixels of the box around it
+MAX_LOOKING = 1 << 23  # such cost in a picture; of regions beyond it the samples count, or all of their class
 BACKGROUND_NAMES = (
     'background', '__background__', '_background_', 'bg', 'void', 'unlabeled', 'unlabelled', 'ignore',
     'nothing', 'none',
@@ -70,7 +76,7 @@ class Grids(NamedTuple):
     values: Callable[[int, slice, slice], np.ndarray]  # object, rows, columns -> (h, w) of its mask
     size_hw: tuple[int, int]
     are_logits: bool = True
-    of_box: bool = False  # whether a grid spans the object's box, not the network input
+    of_box: bool = False  # whether a grid spans the object's box, and MARGIN around it, not the network input
 
 
 ReadGrids = Callable[[np.ndarray, np.ndarray, ModelSpec], Grids]
@@ -147,11 +153,12 @@ def _cut(mask: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 def _box_taps(
     xyxy: np.ndarray, box: tuple[int, int, int, int], grid_hw: tuple[int, int]
 ) -> tuple[Taps, Taps]:
-    """Where the pixels of an object lie on a grid that spans its box."""
+    """Where the pixels of an object lie on a grid that spans its box, but for the margin around it."""
     left, top, right, bottom = xyxy.astype(np.float64)
-    rows = (np.arange(box[1], box[3]) + 0.5 - top) * (grid_hw[0] / (bottom - top))
-    columns = (np.arange(box[0], box[2]) + 0.5 - left) * (grid_hw[1] / (right - left))
-    return taps_at(rows, grid_hw[0]), taps_at(columns, grid_hw[1])
+    height, width = grid_hw[0] - 2 * MARGIN, grid_hw[1] - 2 * MARGIN
+    rows = (np.arange(box[1], box[3]) + 0.5 - top) * (height / (bottom - top))
+    columns = (np.arange(box[0], box[2]) + 0.5 - left) * (width / (right - left))
+    return taps_at(rows + MARGIN, grid_hw[0]), taps_at(columns + MARGIN, grid_hw[1])
 
 
 def _refuse_too_large(count: int, pixels: int) -> None:
@@ -203,21 +210,42 @@ def _row_numbers(further: np.ndarray, count: int, spec: ModelSpec) -> np.ndarray
 
 
 def _grids_of_boxes(further: np.ndarray, masks: np.ndarray, spec: ModelSpec) -> Grids:
-    """A mask of each box, probabilities: a small one over its box, or one over the whole picture."""
+    """A mask of each box, probabilities: a small one over its box, or one over the whole picture.
+
+    Beyond the middle of its outermost cells a small one fades to zero, as those who train such networks paste
+    it: paste_masks_in_image of torchvision (padding 1), _do_paste_mask of Detectron2 (grid_sample, zeros).
+    """
     planes = masks
     if masks.ndim == 4 and 1 in masks.shape[:2]:  # [N, 1, h, w] or [1, N, h, w]
         planes = masks[:, 0] if masks.shape[1] == 1 else masks[0]
     _expect_grid(planes, spec, (-1, -1, -1))
     row = _row_numbers(further, len(planes), spec)
+    height, width = planes.shape[1:]
 
     def values(at: int, rows: slice, columns: slice) -> np.ndarray:
         return np.asarray(planes[row[at], rows, columns], np.float32)
 
-    of_box = planes.shape[1:] != spec.image.size_hw
-    return Grids(values, planes.shape[1:], are_logits=False, of_box=of_box)
+    def values_of_box(at: int, rows: slice, columns: slice) -> np.ndarray:
+        padded = np.zeros((height + 2 * MARGIN, width + 2 * MARGIN), np.float32)
+        padded[MARGIN:-MARGIN, MARGIN:-MARGIN] = planes[row[at]]
+        return padded[rows, columns]
+
+    if (height, width) == spec.image.size_hw:
+        return Grids(values, (height, width), are_logits=False)
+    size_hw = height + 2 * MARGIN, width + 2 * MARGIN
+    return Grids(values_of_box, size_hw, are_logits=False, of_box=True)
 
 
 # ---- what every pixel is -------------------------------------------------------------------------
+
+
+class Probability(Protocol):
+    """What a network gives for the class of some points of its grid."""
+
+    def __call__(
+        self, at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
+    ) -> np.ndarray:
+        """Those of rows and columns, or of n points; of a class, or else of the best at each of them."""
 
 
 class Read(NamedTuple):
@@ -225,7 +253,7 @@ class Read(NamedTuple):
 
     class_map: np.ndarray  # (H, W) uint8 or uint16, source size
     grid_hw: tuple[int, int]
-    probability: Callable[[slice, slice], np.ndarray] | None  # of some rows, columns of the grid
+    probability: Probability | None
 
 
 @dataclass(frozen=True)
@@ -307,12 +335,20 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
     class_map, best = read(scores, rows, columns, label_dtype(len(scores)))
     _refuse_infinite(best, spec)
 
-    def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
+    @cache
+    def are_probabilities() -> bool:
+        step = _step(grid_hw)
+        return _are_probabilities(scores[:, ::step, ::step], spec)
+
+    def probability(
+        at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
+    ) -> np.ndarray:
         values = scores[:, at_rows, at_columns].astype(np.float32)
         highest = values.max(axis=0)
-        if _are_probabilities(values, spec):
-            return np.asarray(np.clip(highest, 0, 1))
-        return np.asarray(1 / np.exp(values - highest).sum(axis=0))
+        of_class = highest if class_id is None else values[class_id]
+        if are_probabilities():
+            return np.asarray(np.clip(of_class, 0, 1))
+        return np.asarray(np.exp(of_class - highest) / np.exp(values - highest).sum(axis=0))
 
     return Read(_hide_unseen(class_map, fit), grid_hw, probability)
 
@@ -332,10 +368,12 @@ def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limit
     else:
         is_object = nearest(plane > threshold, rows, columns)
 
-    def probability(at_rows: slice, at_columns: slice) -> np.ndarray:
+    def probability(
+        at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
+    ) -> np.ndarray:
         values = plane[at_rows, at_columns].astype(np.float32)
         likely = np.clip(values, 0, 1) if is_probable else detection._sigmoid(values)
-        return np.where(values > threshold, likely, 1 - likely)
+        return np.where(values > threshold if class_id is None else class_id == 1, likely, 1 - likely)
 
     return Read(_hide_unseen(is_object.view(np.uint8), fit), plane.shape, probability)
 
@@ -362,7 +400,7 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
 
 
 def _map_dtype(plane: np.ndarray, spec: ModelSpec) -> type[np.unsignedinteger]:
-    """A byte where the number of classes fits, or, where nobody says it, what the network writes is a byte."""
+    """A byte where the classes fit, or, where nobody says how many, where the network writes bytes."""
     is_byte = not spec.num_classes and plane.dtype.itemsize == 1
     return np.uint8 if is_byte else label_dtype(spec.num_classes)
 
@@ -432,12 +470,18 @@ def background_classes(class_names: Sequence[str]) -> frozenset[int]:
     return frozenset(index for index, name in enumerate(names) if name in BACKGROUND_NAMES)
 
 
+def _step(grid_hw: Size) -> int:
+    """How many grid points there are to a sample along each axis."""
+    return max(int((grid_hw[0] * grid_hw[1] / SAMPLES) ** 0.5), 1)
+
+
 def regions(
     found: Read, fit: Fit, spec: ModelSpec, limits: Limits
 ) -> tuple[Detections, tuple[np.ndarray, ...]]:
     """The connected pixels of a class as objects, most probable first, with their masks.
 
-    The score is the mean probability of the class in the region, 1 where the network gives none. Those of
+    The score is the mean probability of the class in the region, 1 where the network gives none: over the
+    samples of the whole picture that lie in it; where these are few, over some of its own pixels. Those of
     the background count only where `limits.class_ids` asks for them.
 
     Raises:
@@ -449,9 +493,9 @@ def regions(
             f'regions: a picture of {class_map.size} pixels is above the limit of {MAX_REGION_PIXELS}; '
             'set min_region_area to 0, or send smaller pictures'
         )
-    step = max(int((found.grid_hw[0] * found.grid_hw[1] / SAMPLES) ** 0.5), 1)
-    (rows, sample_y), (columns, sample_x) = grid_in_source(fit, found.grid_hw, step)
+    (rows, sample_y), (columns, sample_x) = grid_in_source(fit, found.grid_hw, _step(found.grid_hw))
     probability = found.probability(rows, columns) if found.probability else None
+    along_y, along_x = taps(fit, found.grid_hw)
     numbers = np.iinfo(class_map.dtype).max + 1
     pixels = cv2.calcHist([class_map], [0], None, [numbers], [0, numbers]).reshape(-1)
     of_class = np.flatnonzero(pixels >= limits.min_region_area)
@@ -465,6 +509,7 @@ def regions(
     classes: list[int] = []
     masks: list[np.ndarray] = []
     work = mask_pixels = 0
+    left_to_look = MAX_LOOKING
     for class_id in of_class.tolist():
         if probability is None and len(scores) >= limits.max_detections:
             break  # all score the same: no further one is among the best
@@ -481,8 +526,17 @@ def regions(
         number = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= limits.min_region_area)
         number = number[number > 0]
         score = np.ones(count)
-        if probability is not None:
-            score = _means(labels, probability, sample_y - top, sample_x - left, count)
+        if found.probability and probability is not None:
+            score, hits = _means(labels, probability, sample_y - top, sample_x - left, count)
+            few = number[hits[number] < FEW_SAMPLES]
+            cost = stats[few, cv2.CC_STAT_WIDTH].astype(np.int64) * stats[few, cv2.CC_STAT_HEIGHT] + LOOKING
+            order = np.argsort(cost, kind='stable')
+            few = few[order][np.cumsum(cost[order]) <= left_to_look]
+            left_to_look -= int(cost[order][: len(few)].sum())
+            for at in few.tolist():
+                y, x = _some_pixels(labels, stats[at], at)
+                points = along_y.nearest[top + y], along_x.nearest[left + x]
+                score[at] = found.probability(*points, class_id).mean()
         number = number[score[number] >= limits.confidence_threshold]
         number = number[np.argsort(-score[number], kind='stable')[: limits.max_detections]]
         sides = stats[number][:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].astype(np.int64)
@@ -514,8 +568,11 @@ def _connected(is_class: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
 
 def _means(
     labels: np.ndarray, probability: np.ndarray, y: np.ndarray, x: np.ndarray, count: int
-) -> np.ndarray:
-    """Mean probability of each region over the samples in it; of one without any, over all of its class."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean probability of each region over the samples in it, and how many these are.
+
+    Of one without any it is the mean over all of its class.
+    """
     in_y = np.flatnonzero((y >= 0) & (y < labels.shape[0]))
     in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
     region = labels.take(y[in_y], axis=0).take(x[in_x], axis=1)
@@ -524,7 +581,15 @@ def _means(
     hits = np.bincount(region, minlength=count)
     sums = np.bincount(region, values, minlength=count)
     of_all = sums.sum() / hits.sum() if len(region) else 0.5
-    return np.where(hits > 0, sums / np.maximum(hits, 1), of_all)
+    return np.where(hits > 0, sums / np.maximum(hits, 1), of_all), hits
+
+
+def _some_pixels(labels: np.ndarray, statistics: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of LOOKS pixels of a region at most, evenly from its first to its last."""
+    x, y, wide, high, _ = statistics.tolist()
+    row, column = np.nonzero(labels[y : y + high, x : x + wide] == at)
+    some = np.linspace(0, len(row) - 1, min(len(row), LOOKS)).astype(np.intp)
+    return row[some] + y, column[some] + x
 
 
 # ---- a first run ---------------------------------------------------------------------------------

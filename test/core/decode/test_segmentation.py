@@ -195,6 +195,17 @@ def test_pixels_whose_middle_lies_outside_the_box_are_no_part_of_the_mask():
         assert mask[-1, 1:-1].tolist() == mask[1:-1, -1].tolist() == [edges[1]] * 31
 
 
+def test_masks_of_boxes_fade_to_zero_beyond_their_outermost_cells():
+    """As OpenCV resizes the mask with a zero cell around it, which is how torchvision pads it."""
+    plane = np.random.default_rng(3).uniform(0.3, 1, (28, 28)).astype(np.float32)
+    outputs = pasted(((16, 8, 72, 36), 0.875, 0), of_box=True) | {'masks': plane[None, None]}
+    spec = probe(outputs, resolve_spec([IMAGE], tensor_specs(outputs), {}, task='segmentation'))
+    fit = fit_picture((4 * SIZE_HW[0], 4 * SIZE_HW[1]), SIZE_HW, resize='stretch')
+    (mask,) = DECODERS[spec.decoder](outputs, fit, spec, USUAL).masks
+    padded = cv2.resize(np.pad(plane, 1), (30 * 8, 30 * 4))  # a cell is 8x4 pixels of the picture
+    np.testing.assert_array_equal(mask, padded[4:-4, 8:-8] > USUAL.mask_threshold)
+
+
 def test_half_precision_gives_the_same_masks():
     spec, fit = instance_spec('ultralytics_seg'), fit_picture(SOURCE_HW, SIZE_HW, resize='letterbox')
     half = {name: array.astype(np.float16) for name, array in raw(CUP, BALL).items()}
@@ -842,6 +853,28 @@ def test_probabilities_are_taken_in_the_middle_of_the_cells_that_the_picture_sho
     assert (rows, columns) == (slice(4, 12, 1), slice(0, 24, 1))
     assert y.tolist() == list(range(2, 32, 4)) and x.tolist() == list(range(2, 96, 4))
     assert masks.grid_in_source(fit, GRID_HW, 3)[0][1].tolist() == [2, 14, 26]
+
+
+def test_a_region_between_the_samples_scores_its_own_probability(monkeypatch):
+    monkeypatch.setattr(segmentation, 'SAMPLES', 64)  # every ninth row and column of the grid
+    scores = np.zeros((1, 3, *SIZE_HW), np.float32)
+    scores[0, 0] = 5
+    scores[0, 1, 30:60, 20:50] = 12
+    scores[0, 1, 5:60, 85:87] = 5.2
+    found = decode_pixels(scores, semantic_spec(scores), limits=REGIONS).objects
+    assert found.xyxy.tolist() == [[20, 30, 50, 60], [85, 5, 87, 60]]
+    likely = [np.exp(score) / (np.exp(score) + np.exp(5) + 1) for score in (12, 5.2)]
+    np.testing.assert_allclose(found.score, likely, atol=1e-5)
+
+
+def test_regions_that_nobody_has_time_to_look_at_score_as_all_of_their_class(monkeypatch):
+    monkeypatch.setattr(segmentation, 'SAMPLES', 64)
+    monkeypatch.setattr(segmentation, 'MAX_LOOKING', segmentation.LOOKING + 12)
+    output = np.full((1, 1, *SIZE_HW), 0.1, np.float32)
+    output[..., 30:60, 20:50], output[..., 5:60, 85:87], output[..., 10:14, 29:32] = 0.9, 0.6, 0.7
+    found = decode_pixels(output, semantic_spec(output), limits=REGIONS).objects
+    np.testing.assert_allclose(found.score, [0.9, 0.9, 0.7], atol=1e-6)
+    assert found.xyxy[2].tolist() == [29, 10, 32, 14]
 
 
 def test_regions_of_pictures_larger_than_memory_are_refused(monkeypatch):
