@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from isaac_infer.core.text import counted, printable
 Colour = tuple[int, int, int]  # blue, green, red
 
 MAX_KEYPOINTS = 1024  # a face has 468
+MAX_LINKS = 4096
+LONGEST_NAME = 200  # characters; names are published with every picture
 MAX_SHOWN = 8  # names in a message
 LEFT, RIGHT, MIDDLE = (60, 180, 255), (220, 90, 210), (120, 220, 120)  # the sides, where no colour is said
 
@@ -95,8 +98,8 @@ def choose_skeleton(wanted: str, keypoints: Sequence[str]) -> Skeleton:
     """
     if not wanted:
         return skeleton_for(keypoints)
-    file = Path(wanted).expanduser()
-    if wanted not in SKELETONS and not file.exists():
+    file = Path(os.path.expanduser(wanted))  # which leaves a user as it is who is not there
+    if wanted not in SKELETONS and not os.path.exists(file):  # False for a name that is too long
         raise ParameterError(f'skeleton: expected a file, or one of {", ".join(SKELETONS)}, got {wanted!r}')
     return fit_skeleton(SKELETONS.get(wanted) or read_skeleton(file), keypoints)
 
@@ -167,11 +170,17 @@ def skeleton_from(mapping: Mapping[str, Any], *, name: str = 'own') -> Skeleton:
     if not _is_list(keypoints) or not 1 <= len(keypoints) <= MAX_KEYPOINTS:
         raise ParameterError(f'skeleton {name}: expected keypoints as a list of 1 to {MAX_KEYPOINTS} names')
     names = tuple(str(keypoint) for keypoint in keypoints)
+    if max(map(len, (name, *names))) > LONGEST_NAME:
+        raise ParameterError(
+            f'skeleton {printable(name[:LONGEST_NAME])}: expected names of at most {LONGEST_NAME} characters'
+        )
     if not all(text.isprintable() for text in (name, *names)):  # half a character is not, either
         raise ParameterError(f'skeleton {printable(name)}: expected names of printable characters')
     pairs = mapping.get('links') or []
     if not _is_list(pairs) or not all(_is_list(pair) and len(pair) == 2 for pair in pairs):
         raise ParameterError(f'skeleton {name}: expected links as a list of pairs of names or indices')
+    if len(pairs) > MAX_LINKS:
+        raise ParameterError(f'skeleton {name}: expected {MAX_LINKS} links at most, got {len(pairs)}')
     links = tuple((_index(pair[0], names, name), _index(pair[1], names, name)) for pair in pairs)
     sided = _with_sides(name, names, links)
     sides = []

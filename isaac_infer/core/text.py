@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 
 # Control characters command terminals, and halves of surrogate pairs are no text for those who draw or send.
 _UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]')
@@ -33,6 +34,12 @@ def counted(number: int, noun: str) -> str:
     """Say how many there are of something: `1 picture`, `2 pictures`, `3 classes`."""
     ending = 'es' if noun.endswith('s') else 's'
     return f'{number} {noun}' if number == 1 else f'{number} {noun}{ending}'
+
+
+def listed(names: Sequence[str], *, most: int = 20) -> str:
+    """Join names for people, the first of them where there are many."""
+    more = f', and {len(names) - most} more' if len(names) > most else ''
+    return f'{", ".join(names[:most])}{more}' if names else 'none'
 
 
 def beside(value: float, limit: float, decimals: int) -> str:

@@ -59,7 +59,7 @@ def judge_control(doing: Doing) -> tuple[bytes, str]:
     if doing.pace.overruns:
         return WARN, f'{counted(doing.pace.overruns, "period")} missed lately; {text}'
     if doing.notes:
-        return WARN, '; '.join(doing.notes)
+        return WARN, '; '.join((*doing.notes, text))
     return (WARN if doing.state.latched else OK), text
 
 

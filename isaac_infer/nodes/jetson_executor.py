@@ -38,7 +38,7 @@ from isaac_infer.core.control.variants import VariantState, choose_variant
 from isaac_infer.core.errors import IsaacInferError, ParameterError
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.stats import Window
-from isaac_infer.core.text import loggable, printable
+from isaac_infer.core.text import listed, loggable, printable
 from isaac_infer.jetson.board import ROOT
 from isaac_infer.jetson.sysfs import Tree
 from isaac_infer.nodes._driving import (
@@ -380,7 +380,7 @@ class JetsonExecutor(Node):
 
     def _choose_variant(self) -> None:
         """Look at pictures with the variant that is to be used from now on."""
-        perceiver, ready = self._perceiver, self._perceiver.ready
+        perceiver, ready = self._perceiver, self._perceiver.choices
         if not ready:
             return
         state = self._variant
@@ -475,7 +475,8 @@ class JetsonExecutor(Node):
         names = publishers_of(self, topic)
         if len(names) < 2:
             return ''
-        return f'{len(names)} publishers on {topic}: {", ".join(sorted(names))}; the newest message counts'
+        shown = listed(sorted(set(names)), most=5)
+        return f'{len(names)} publishers on {topic}: {shown}; the newest message counts'
 
     def _doing(self) -> Doing:
         with self._lock:

@@ -48,7 +48,7 @@ class Parameter:
             if type(entry) is int and entry.bit_length() > INTEGER_BITS:
                 got = f'a number of {entry.bit_length()} bits'  # it may even be too long to be printed
                 raise ParameterError(f'{self.name}: expected {self.expected}, got {got}')
-        typed = self._typed(value)
+        typed = self.typed(value)
         for number in typed if isinstance(typed, list) else [typed]:
             if isinstance(number, str):
                 continue
@@ -73,7 +73,8 @@ class Parameter:
             return f'{text} of at least {self.low:g}'
         return text
 
-    def _typed(self, value: Any) -> Value:
+    def typed(self, value: Any) -> Value:
+        """Return the value in the declared type where that loses nothing, or raise ParameterError."""
         if self.type in (bool, int, str):
             if type(value) is self.type:
                 return cast(Value, value)

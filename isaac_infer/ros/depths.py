@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from sensor_msgs.msg import CameraInfo
 
@@ -15,6 +18,16 @@ ASPECT = 0.02  # how far width / height may differ, since sizes are rounded
 KEPT = 10  # depth images, as large as pictures
 
 
+@contextmanager
+def _said_of_depth() -> Iterator[None]:
+    """Name the topic in an error: it is not that of the pictures."""
+    try:
+        yield
+    except FrameError as error:
+        said = str(error).removeprefix('image: ').removeprefix('depth: ')
+        raise FrameError(f'depth: {said}') from error
+
+
 class Depths:
     """The newest depth images, and what the camera says of itself."""
 
@@ -25,10 +38,11 @@ class Depths:
 
     def take_depth(self, cdr: bytes) -> None:
         """Keep a depth image as it came: most are never looked at."""
-        view = view_from_cdr(cdr)
-        if view is None:
-            raise FrameError('depth: expected a serialised sensor_msgs/Image in plain CDR')
-        self._images.add(view.stamp_ns, cdr)
+        with _said_of_depth():
+            view = view_from_cdr(cdr)
+            if view is None:
+                raise FrameError('expected a serialised sensor_msgs/Image in plain CDR')
+            self._images.add(view.stamp_ns, cdr)
 
     def take_camera_info(self, message: CameraInfo) -> None:
         """Keep what the camera says of the part of its sensor that is in its pictures.
@@ -70,7 +84,8 @@ class Depths:
                 f'markers: no depth image within {tolerance_ms:g} ms of the picture; raise '
                 'depth_tolerance_ms, or set use_depth to false'
             )
-        depth = depth_from_view(view)
+        with _said_of_depth():
+            depth = depth_from_view(view)
         shapes = [depth.shape, frame.size_hw, self._picture_hw]
         aspects = [width / height for height, width in shapes]
         rounding = 1 / min(min(shape) for shape in shapes)  # small ones are rounded by more

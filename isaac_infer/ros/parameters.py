@@ -14,6 +14,7 @@ from rcl_interfaces.msg import (
     FloatingPointRange,
     IntegerRange,
     ParameterDescriptor,
+    ParameterType,
     SetParametersResult,
 )
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -113,9 +114,11 @@ class NodeParameters(Generic[P]):
         return response
 
     def _refusal_of(self, given: ParameterMessage) -> str:
-        """Say why there is no such parameter; empty where there is."""
+        """Say why it cannot be, of a parameter that we have or of one that nobody has; else empty."""
         if given.value.type not in {kind.value for kind in RosParameter.Type}:
             return f'{given.name}: there is no type {given.value.type}'
+        if given.name in self._known and given.value.type == ParameterType.PARAMETER_NOT_SET:
+            return f'{given.name}: expected {self._known[given.name].expected}, got nothing'
         is_known = given.name in self._known or self._node.has_parameter(given.name)
         return '' if is_known or given.name.startswith(_OF_ROS) else self._unknown(given.name)
 
@@ -128,7 +131,7 @@ class NodeParameters(Generic[P]):
         if known is None:
             return given
         try:
-            value = known.check(self._friendly(given.name, parameter_value_to_python(given.value)))
+            value = known.typed(self._friendly(given.name, parameter_value_to_python(given.value)))
         except ParameterError:
             return given  # refused, with the reason, where all checks are made
         return RosParameter(given.name, _ROS_TYPES[known.type], value).to_parameter_msg()

@@ -17,7 +17,7 @@ import numpy as np
 from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayout
 
 from isaac_infer.core.control.safety import age_of
-from isaac_infer.core.control.variants import VariantReadings
+from isaac_infer.core.control.variants import LEAST_ANSWERS, VariantReadings
 from isaac_infer.core.errors import FrameError, IsaacInferError
 from isaac_infer.core.results import Detections, Poses, Segmentation
 from isaac_infer.core.text import loggable
@@ -118,6 +118,13 @@ class Perceiver:
         return tuple(number for number, each in enumerate(self.variants) if each.is_ready)
 
     @property
+    def choices(self) -> Collection[int]:
+        """Those of them that can answer: not one left with a picture that holds it up, maybe for ever."""
+        return tuple(
+            number for number in self.ready if number == self.index or self.variants[number].begun_s is None
+        )
+
+    @property
     def is_opening(self) -> bool:
         return any(not (each.opened or each.problem) for each in self.variants)
 
@@ -181,7 +188,7 @@ class Perceiver:
             variant, now_s = self.variants[self.index], monotonic()
             mean_ms, begun_s = fmean(variant.times_ms or [0.0]), variant.begun_s
             if begun_s is not None and (now_s - begun_s) * 1e3 > mean_ms:  # it may never come to its end
-                mean_ms = fmean([*variant.times_ms, (now_s - begun_s) * 1e3])
+                mean_ms = fmean([*variant.times_ms[1 - LEAST_ANSWERS :], (now_s - begun_s) * 1e3])
             return VariantReadings(now_s, variant.answers, mean_ms, *rates_hz, celsius, load_level)
 
     def close(self, timeout_s: float) -> None:

@@ -14,6 +14,7 @@ from isaac_infer.core.errors import IsaacInferError, ModelError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.core.text import listed
 
 # Depth 1 for pictures: an old one is worth nothing. Results are small, and none of them should be missing.
 RESULT_QOS = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.RELIABLE)
@@ -126,14 +127,9 @@ def check_alike(first: Loaded, lighter: Loaded, kind: Callable[[ModelSpec], str]
             alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs))))
             raise ModelError(
                 f'model_variants: {name}: expected the {what} of {named}, which are, from number {alike} on, '
-                f'{_listed(ours[alike:])}; got {_listed(theirs[alike:])}'
+                f'{listed(ours[alike:])}; got {listed(theirs[alike:])}'
             )
 
 
 def _classes(spec: ModelSpec) -> tuple[str, ...]:
     return spec.class_names or tuple(map(str, range(spec.num_classes)))
-
-
-def _listed(names: tuple[str, ...], most: int = 20) -> str:
-    more = f', and {len(names) - most} more' if len(names) > most else ''
-    return f'{", ".join(names[:most])}{more}' if names else 'none'

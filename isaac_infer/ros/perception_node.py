@@ -443,9 +443,15 @@ class PerceptionNode(LifecycleNode):
             except Exception as error:  # no message may end the node
                 self._note_error(error)
 
-        return self.create_subscription(
-            companion.message, companion.topic, take, COMPANION_QOS, raw=companion.is_raw
-        )
+        kind, topic = companion.message, companion.topic
+        try:
+            return self.create_subscription(kind, topic, take, COMPANION_QOS, raw=companion.is_raw)
+        except RCLError as error:  # of all things "invalid allocator", for a topic of another type in here
+            name = f'{kind.__module__.split(".")[0]}/msg/{kind.__name__}'
+            raise ParameterError(
+                f'{topic}: expected a topic of {name}, cannot be subscribed to as one: '
+                f'{str(error).splitlines()[0]}'
+            ) from error
 
     def _on_image(self, cdr: bytes) -> None:
         self._last_image_s, self._picture_bytes = monotonic(), len(cdr)

@@ -7,7 +7,14 @@ import re
 import pytest
 
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.core.skeleton import SKELETONS, fit_skeleton, read_skeleton, skeleton_for, skeleton_from
+from isaac_infer.core.skeleton import (
+    SKELETONS,
+    choose_skeleton,
+    fit_skeleton,
+    read_skeleton,
+    skeleton_for,
+    skeleton_from,
+)
 
 ARM = {'keypoints': ['shoulder', 'left_hand', 'right_hand'], 'links': [['shoulder', 'left_hand'], ['0', 2]]}
 
@@ -77,6 +84,8 @@ def test_a_skeleton_is_made_of_names_or_numbers():
         ({'colours': {'shoulder': [1, 2]}}, 'red, green, blue'),
         ({'colours': {'shoulder': [1, 2, 300]}}, 'red, green, blue'),
         ({'colors': {}}, 'unknown colors'),
+        ({'name': 'x' * 900_000}, 'names of at most 200 characters'),
+        ({'links': [['shoulder', 'left_hand']] * 5000}, '4096 links at most, got 5000'),
     ],
 )
 def test_what_is_no_skeleton_is_an_error_that_says_why(change, words):
@@ -108,6 +117,12 @@ def test_a_skeleton_is_put_into_the_order_of_the_model():
 def test_a_skeleton_that_names_what_the_model_does_not_have_is_an_error():
     with pytest.raises(ParameterError, match='has no key point left_hand, right_hand; it has shoulder, nose'):
         fit_skeleton(skeleton_from(ARM), ('shoulder', 'nose'))
+
+
+@pytest.mark.parametrize('name', ['~nosuchuser/x', 'x' * 300, 'coco16', '\0'])
+def test_what_is_neither_a_skeleton_nor_a_file_is_said_to_be_none(name):
+    with pytest.raises(ParameterError, match='expected a file, or one of coco17'):
+        choose_skeleton(name, ('nose',))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from isaac_infer.core.text import beside, counted, loggable, without_commands
+from isaac_infer.core.text import beside, counted, listed, loggable, without_commands
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from isaac_infer.core.text import beside, counted, loggable, without_commands
 )
 def test_one_thing_is_in_the_singular(number, noun, said):
     assert counted(number, noun) == said
+
+
+def test_of_many_names_the_first_are_listed():
+    assert listed(()) == 'none'
+    assert listed(['a', 'b'], most=2) == 'a, b'
+    assert listed(['a', 'b', 'c', 'd'], most=2) == 'a, b, and 2 more'
 
 
 def test_halves_of_characters_go_from_what_a_node_logs_and_stay_in_what_a_command_escapes():

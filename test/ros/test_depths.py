@@ -85,3 +85,17 @@ def test_what_is_no_calibration_is_told(camera) -> None:
     depths = Depths()
     with pytest.raises(FrameError, match='calibrated camera, got fx'):
         depths.take_camera_info(CameraInfo(**camera))
+
+
+def test_errors_of_depth_do_not_blame_the_picture() -> None:
+    depths = Depths()
+    image = bytes(image_to_cdr(np.ones((48, 64), np.uint16), stamp_ns=1, frame_id='', encoding='16UC1'))
+    for broken in (image[:30], b'\xff' + image[1:]):
+        with pytest.raises(FrameError, match='^depth: '):
+            depths.take_depth(broken)
+    depths.take_camera_info(CameraInfo(**OWN))
+    strange = image_to_cdr(np.zeros((48, 64, 3), np.uint8), stamp_ns=1, frame_id='', encoding='bgr8')
+    depths.take_depth(bytes(strange))
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=1)
+    with pytest.raises(FrameError, match='^depth: expected one of the encodings'):
+        depths.positions(np.zeros((1, 2)), frame, 1.0)

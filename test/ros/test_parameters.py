@@ -196,3 +196,17 @@ def test_of_several_parameters_each_unknown_one_is_refused_with_what_may_be_mean
     result = node.change(nms_threshold=0.5, confidence_treshold=0.5)
     assert not result.successful and result.reason == refusals[0]
     assert node.ours.value.nms_threshold == 1.0
+
+
+@pytest.mark.parametrize(('given', 'said'), [(2, 'out of range'), (2.0, 'out of range'), ('2', 'type')])
+def test_a_number_out_of_range_is_refused_for_that_whatever_its_type(example, given, said):
+    (refusal,) = example().change_one_by_one(confidence_threshold=given)
+    assert said in refusal
+
+
+@pytest.mark.parametrize('name', ['class_filter', 'confidence_threshold'])
+def test_a_parameter_is_not_removed(example, name):
+    node = example()
+    (refusal,) = node.change_one_by_one(**{name: None})
+    assert refusal.startswith(f'{name}: expected ') and refusal.endswith(', got nothing')
+    assert node.ours.value == DetectorParams()

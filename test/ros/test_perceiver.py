@@ -145,10 +145,13 @@ def test_a_change_waits_for_nobody_and_late_answers_are_not_given(make):
     scene.pipelines['heavy'].go.clear()
     scene.perceiver.offer(PICTURE)
     assert wait_until(lambda: scene.pipelines['heavy'].seen == 1)
+    assert list(scene.perceiver.choices) == [0, 1]
     scene.perceiver.use(1)
+    assert list(scene.perceiver.choices) == [1]  # as long as the other one is held up
     scene.look('light')
     scene.pipelines['heavy'].go.set()
     time.sleep(0.1)
+    assert list(scene.perceiver.choices) == [0, 1]
     assert scene.given == ['light']
     report = scene.perceiver.health.report()
     assert (report.total.received, report.total.answered, report.total.dropped['busy']) == (2, 1, 1)

@@ -278,6 +278,17 @@ def test_a_node_that_would_wait_for_itself_is_not_configured(make, topic):
     assert f"{topic}: expected a topic of another node, got this node's own {topic}" in node._failure
 
 
+def test_a_topic_that_has_another_type_in_this_process_is_said(make):
+    def load(params, say, is_cancelled):
+        companion = Companion('/diagnostics', Empty, lambda message: None)
+        return Loaded(PretendedPipeline(), {'model': 'pretended'}, companions=(companion,))
+
+    node, _ = make(load)
+    node._start()
+    assert state(node) == 'inactive'
+    assert '/diagnostics: expected a topic of std_msgs/msg/Empty, cannot be subscribed to' in node._failure
+
+
 def test_a_fallback_that_shows_only_while_the_node_runs_is_in_the_log_too(make, monkeypatch):
     node, opened = make()
     said = []

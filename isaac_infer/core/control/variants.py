@@ -60,7 +60,7 @@ def choose_variant(
     long.
 
     Args:
-        ready: the indices of the variants that are loaded; the one in use is not changed to any other.
+        ready: the indices of the variants that can answer; the one in use is not changed to any other.
     """
     lightest = max(ready, default=state.index)
     level = readings.load_level
@@ -76,7 +76,8 @@ def choose_variant(
     if why:
         state = replace(state, calm_since_s=None)
         if lighter and age_s >= limits.settle_s:
-            was_tried = state.reason.startswith(_BACK) and age_s < limits.hold_s * state.patience
+            # One that hangs is known to only after hold_s.
+            was_tried = state.reason.startswith(_BACK) and age_s < limits.hold_s * (state.patience + 1)
             patience = min(2 * state.patience, MOST_PATIENCE) if was_tried else state.patience
             return replace(_changed(state, lighter[0], readings, why), patience=patience)
         return state

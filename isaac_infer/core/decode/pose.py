@@ -278,8 +278,8 @@ def _read_fields(
     if not (np.isfinite(heat).all() and np.abs(fields).max() < FAR):  # written so that NaN fails too
         raise SessionError(f'{", ".join(spec.outputs)}: expected finite maps, got NaN or Inf')
     _check_scores(heat.max(axis=(1, 2)), spec.outputs[0], HIGHEST_PEAK)
-    most = min(MOST_PEAKS, limits.max_detections)
-    peaks = heatmaps.find_peaks(heat, threshold=PEAK_THRESHOLD, window=window, most=most)
+    # Of all persons: of the fewest that are wanted, each part may be of another one.
+    peaks = heatmaps.find_peaks(heat, threshold=PEAK_THRESHOLD, window=window, most=MOST_PEAKS)
     rows = paf.find_persons(peaks, fields, topology, parts=parts)
     cells = heatmaps.refine(heat, peaks, how='dark', blur=1)
     # These networks count cells by their centres.

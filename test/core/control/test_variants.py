@@ -128,6 +128,19 @@ def test_a_heavier_one_that_cannot_be_kept_is_tried_less_and_less_often():
     assert pauses_s[-1] <= 16 * LIMITS.hold_s + 5
 
 
+@pytest.mark.parametrize('hung', [{'mean_ms': 5000}, {'rate_hz': 0}])
+def test_one_that_hangs_is_tried_less_and_less_often_too(hung):
+    course, trials_s = Course(1), []
+    for _ in range(2000):
+        before = course.state.index
+        course.run(1, **({**hung, 'answers': 0} if course.state.index == 0 else {}))
+        if course.state.index < before:
+            trials_s.append(course.now_s)
+    pauses_s = [b - a for a, b in pairwise(trials_s)]
+    assert pauses_s[0] >= 30 and pauses_s[-1] >= 16 * LIMITS.hold_s
+    assert all(b >= a for a, b in pairwise(pauses_s))
+
+
 def test_a_heavier_one_is_never_taken_against_the_load_level():
     course = Course(2)
     assert set(course.run(60, load_level='reduced')[11:]) == {1}

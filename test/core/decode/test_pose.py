@@ -110,6 +110,20 @@ def test_two_persons_are_told_apart_and_the_better_comes_first(name):
     np.testing.assert_allclose(found.xy, np.stack((second.xy, first.xy)), atol=source_tolerance(name))
 
 
+@pytest.mark.parametrize('name', ['trt_pose', 'openpose_coco', 'openpose_body25'])
+def test_where_fewer_persons_are_wanted_than_there_are_the_best_one_is_whole(name):
+    persons = some_person(name, TALL), some_person(name, WIDE)
+    is_even = np.arange(len(persons[0].xy)) % 2 == 0  # each is the better one in every other part
+    persons = [
+        replace(person, score=np.where(is_even == is_first, 0.95, 0.75))
+        for person, is_first in zip(persons, (True, False))
+    ]
+    found = decode(name, *persons, limits=replace(PLAIN, max_detections=1))
+    assert len(found) == 1
+    off = min(np.abs(found.xy[0] - person.xy).max() for person in persons)
+    assert off <= source_tolerance(name)
+
+
 ULTRALYTICS = [name for name in NAMES if name.startswith('ultralytics_pose') and 'end2end' not in name]
 
 
