@@ -81,6 +81,7 @@ from isaac_infer.ros.reminders import Reminders
 
 NAME = 'jetson_executor'
 HEARTBEAT_S = 0.1
+GONE_AFTER_S = 25.0  # DDS forgets a process that was killed after 20 s
 CLOSE_TIMEOUT_S = 2.0  # for a model that is busy at Ctrl-C; the robot stands before that
 
 
@@ -127,6 +128,7 @@ class JetsonExecutor(Node):
         self._misses = 0
         self._others = ''  # who else publishes commands
         self._mixed: tuple[str, ...] = ()  # inputs that come from several nodes
+        self._mixed_since_s: dict[str, float] = {}  # by topic
         self._level, self._variant = '', VariantState(index=-1)  # none yet
         self._report: Report | None = None
         self._board = Tree(ROOT)
@@ -474,7 +476,11 @@ class JetsonExecutor(Node):
         """Say that the messages of several nodes are taken for those of one, which nobody wants."""
         names = publishers_of(self, topic)
         if len(names) < 2:
+            self._mixed_since_s.pop(topic, None)
             return ''
+        since_s = self._mixed_since_s.setdefault(topic, monotonic())
+        if len(set(names)) < 2 and monotonic() - since_s < GONE_AFTER_S:
+            return ''  # one that was killed and is started again is there twice for a while
         shown = listed(sorted(set(names)), most=5)
         return f'{len(names)} publishers on {topic}: {shown}; the newest message counts'
 
