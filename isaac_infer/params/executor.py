@@ -9,6 +9,7 @@ from isaac_infer.core.control.obstacle import AvoidanceRule
 from isaac_infer.core.control.safety import SafetyLimits
 from isaac_infer.core.control.variants import VariantLimits
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.text import printable
 from isaac_infer.params.declare import Params, param
 
 INPUTS = ('image', 'scan', 'imu', 'command', 'perception')  # that can be required to be fresh
@@ -209,7 +210,8 @@ class ExecutorParams(Params):
         unknown = sorted(set(self.required_inputs) - set(INPUTS))
         if unknown:
             raise ParameterError(
-                f'required_inputs: expected some of {", ".join(INPUTS)}, got {", ".join(unknown)}'
+                f'required_inputs: expected some of {", ".join(INPUTS)}, got '
+                f'{printable(", ".join(unknown)[:200])}'
             )
         if 'perception' in self.required_inputs and not self.perception_model_path:
             raise ParameterError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import traceback
 from array import array
 from collections.abc import Callable
@@ -40,7 +41,7 @@ _ROS_TYPES = {
 }
 _INT64 = (1 << INTEGER_BITS) - 1
 # What rclpy itself and its neighbours declare on any node.
-_OF_ROS = ('use_sim_time', 'start_type_description_service', 'qos_overrides.', 'diagnostic_updater.')
+_OF_ROS = re.compile(r'use_sim_time|start_type_description_service|(qos_overrides|diagnostic_updater)\..*')
 
 
 class NodeParameters(Generic[P]):
@@ -75,7 +76,7 @@ class NodeParameters(Generic[P]):
         given = {
             name: ros_parameter.value
             for name, ros_parameter in node._parameter_overrides.items()
-            if not name.startswith(_OF_ROS)
+            if not _OF_ROS.fullmatch(name)
         }
         for name in sorted(set(given) - set(self._known)):
             raise ParameterError(self._unknown(name))
@@ -116,11 +117,11 @@ class NodeParameters(Generic[P]):
     def _refusal_of(self, given: ParameterMessage) -> str:
         """Say why it cannot be, of a parameter that we have or of one that nobody has; else empty."""
         if given.value.type not in {kind.value for kind in RosParameter.Type}:
-            return f'{given.name}: there is no type {given.value.type}'
+            return f'{printable(given.name[:80])}: there is no type {given.value.type}'
         if given.name in self._known and given.value.type == ParameterType.PARAMETER_NOT_SET:
             return f'{given.name}: expected {self._known[given.name].expected}, got nothing'
         is_known = given.name in self._known or self._node.has_parameter(given.name)
-        return '' if is_known or given.name.startswith(_OF_ROS) else self._unknown(given.name)
+        return '' if is_known or _OF_ROS.fullmatch(given.name) else self._unknown(given.name)
 
     def _unknown(self, name: str) -> str:
         alike = get_close_matches(name, self._known, n=1) or sorted(self._known)

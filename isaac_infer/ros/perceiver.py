@@ -187,9 +187,10 @@ class Perceiver:
         with self._lock:
             variant, now_s = self.variants[self.index], monotonic()
             mean_ms, begun_s = fmean(variant.times_ms or [0.0]), variant.begun_s
-            if begun_s is not None and (now_s - begun_s) * 1e3 > mean_ms:  # it may never come to its end
-                mean_ms = fmean([*variant.times_ms[1 - LEAST_ANSWERS :], (now_s - begun_s) * 1e3])
-            return VariantReadings(now_s, variant.answers, mean_ms, *rates_hz, celsius, load_level)
+            held_up_s = 0.0 if begun_s is None else now_s - begun_s
+            if held_up_s * 1e3 > mean_ms:  # it may never come to its end
+                mean_ms = fmean([*variant.times_ms[1 - LEAST_ANSWERS :], held_up_s * 1e3])
+            return VariantReadings(now_s, variant.answers, mean_ms, *rates_hz, celsius, load_level, held_up_s)
 
     def close(self, timeout_s: float) -> None:
         """Close all models; safe to call twice.

@@ -36,6 +36,7 @@ class VariantReadings:
     input_rate_hz: float = 0.0
     celsius: float | None = None  # None: unknown
     load_level: str = ''
+    held_up_s: float = 0.0  # how long the picture is under way that the variant in use looks at
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ def choose_variant(
             was_tried = state.reason.startswith(_BACK) and age_s < limits.hold_s * (state.patience + 1)
             patience = min(2 * state.patience, MOST_PATIENCE) if was_tried else state.patience
             return replace(_changed(state, lighter[0], readings, why), patience=patience)
+        others = [index for index in ready if index < state.index]
+        if others and not lighter and readings.held_up_s >= limits.hold_s:  # better a heavier one than none
+            return _changed(state, max(others), readings, why)
         return state
     if not (is_calm and heavier):
         return replace(state, calm_since_s=None)
@@ -115,6 +119,8 @@ def _judge(readings: VariantReadings, limits: VariantLimits, age_s: float) -> tu
     if limits.mean_ms and is_known and readings.mean_ms > limits.mean_ms:
         mean = beside(readings.mean_ms, limits.mean_ms, 1)
         return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
+    if readings.held_up_s >= limits.hold_s:
+        return f'no answer for {readings.held_up_s:.0f} s', False
     if not has_answered:
         return '', is_calm and not (limits.mean_ms or limits.least_hz)
     if limits.mean_ms:

@@ -94,9 +94,12 @@ class Assumption(NamedTuple):
 
 
 def note_assumed(assumed: Iterable[Assumption], said: Collection[str]) -> tuple[str, ...]:
-    """Name what is assumed still where some parameters are said; no note where all is."""
-    left = [each for each in assumed if not any(key in said for key in each.keys)]
-    keys = ', '.join(key for each in left for key in each.keys)
+    """Name what is assumed still where some parameters are said; no note where all is.
+
+    Whoever says mean and std has a scale in mind.
+    """
+    left = [each for each in assumed if any(key not in said for key in each.keys if key != 'scale')]
+    keys = ', '.join(key for each in left for key in each.keys if key not in said)
     return (f'assumed: {", ".join(each.text for each in left)}; set {keys} if not',) if left else ()
 
 

@@ -39,7 +39,8 @@ FAINT = 0.5  # what key points score at most in a grey picture, where there are 
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
 SAMPLES = 1 << 16  # points at which probabilities are worked out for the scores of regions
 FEW_SAMPLES = 4  # in a region, with which its score would be one of chance
-LOOKS = 16  # pixels of such a region that are looked at instead
+LOOKS = 64  # pixels of such a region that are looked at instead
+GOLDEN = 0.6180339887498949  # ratio, multiples of which fill 0..1 evenly
 LOOKING = 1 << 12  # what these cost, in pixels of the box around it
 MAX_LOOKING = 1 << 23  # such cost in a picture; of regions beyond it the samples count, or all of their class
 BACKGROUND_NAMES = (
@@ -516,7 +517,7 @@ def regions(
         is_class = (class_map == class_id).view(np.uint8)
         left, top, width, height = cv2.boundingRect(is_class)
         part = is_class[top : top + height, left : left + width]
-        work += part.size
+        work += part.size + class_map.size // 8  # where it is looked for
         if work > MAX_REGION_WORK:
             raise SessionError(
                 f'regions: {len(of_class)} classes have {limits.min_region_area} pixels or more, and are too '
@@ -529,11 +530,12 @@ def regions(
         if found.probability and probability is not None:
             score, hits = _means(labels, probability, sample_y - top, sample_x - left, count)
             few = number[hits[number] < FEW_SAMPLES]
-            cost = stats[few, cv2.CC_STAT_WIDTH].astype(np.int64) * stats[few, cv2.CC_STAT_HEIGHT] + LOOKING
-            order = np.argsort(cost, kind='stable')
-            few = few[order][np.cumsum(cost[order]) <= left_to_look]
-            left_to_look -= int(cost[order][: len(few)].sum())
-            for at in few.tolist():
+            # The largest first: specks do not matter as much.
+            for at in few[np.argsort(-stats[few, cv2.CC_STAT_AREA], kind='stable')].tolist():
+                cost = int(stats[at, cv2.CC_STAT_WIDTH]) * int(stats[at, cv2.CC_STAT_HEIGHT]) + LOOKING
+                if cost > left_to_look:
+                    continue
+                left_to_look -= cost
                 y, x = _some_pixels(labels, stats[at], at)
                 points = along_y.nearest[top + y], along_x.nearest[left + x]
                 score[at] = found.probability(*points, class_id).mean()
@@ -561,9 +563,12 @@ def _connected(is_class: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Number the connected pixels: how many numbers, (h, w) of them, and the statistics of each."""
     count, _ = cv2.connectedComponents(is_class, connectivity=8, ltype=cv2.CV_32S)
     # Counted first, in a sixth of the time: statistics of short numbers take half as long as of long ones.
-    ltype = cv2.CV_16U if count <= np.iinfo(np.uint16).max else cv2.CV_32S
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=ltype)
-    return count, labels, stats
+    if count <= np.iinfo(np.uint16).max:
+        try:
+            return cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=cv2.CV_16U)[:3]
+        except cv2.error:  # of noise: there are more numbers before those of neighbours are made one
+            pass
+    return cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=cv2.CV_32S)[:3]
 
 
 def _means(
@@ -585,10 +590,12 @@ def _means(
 
 
 def _some_pixels(labels: np.ndarray, statistics: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of LOOKS pixels of a region at most, evenly from its first to its last."""
+    """Rows and columns of LOOKS pixels of a region at most, all over it."""
     x, y, wide, high, _ = statistics.tolist()
     row, column = np.nonzero(labels[y : y + high, x : x + wide] == at)
-    some = np.linspace(0, len(row) - 1, min(len(row), LOOKS)).astype(np.intp)
+    some = np.arange(len(row))
+    if len(row) > LOOKS:  # not every n-th: where rows have a multiple of n pixels, all would be of one column
+        some = (np.arange(LOOKS) * GOLDEN % 1 * len(row)).astype(np.intp)
     return row[some] + y, column[some] + x
 
 

@@ -1027,3 +1027,33 @@ def test_two_threads_find_what_one_finds(monkeypatch, grain, size):
     (labels, best), (other_labels, other_best) = found
     assert np.array_equal(labels, other_labels) and np.array_equal(best, other_best)
     assert np.array_equal(best, scores.max(axis=0)[rows.within[0], columns.within[0]])
+
+
+def test_regions_of_noise_are_found_where_short_numbers_do_not_suffice():
+    noise = (np.random.default_rng(0).uniform(size=(1440, 2560)) < 0.5).view(np.uint8)
+    count, labels, stats = segmentation._connected(noise)
+    assert count == len(stats) == labels.max() + 1
+    assert stats[1:, cv2.CC_STAT_AREA].sum() == noise.sum()
+
+
+def test_a_thin_region_keeps_its_score_among_thousands_of_specks():
+    size_hw, rng = (1080, 1920), np.random.default_rng(0)
+    scores = np.full(size_hw, 0.02, np.float32)
+    y, x = rng.integers(0, 95, 6000) * 5 + 1, rng.integers(0, 380, 6000) * 5 + 1
+    scores[y, x] = scores[y, x + 1] = scores[y + 1, x] = 0.55
+    scores[504, 300:1500] = 0.97  # between the samples
+    image = ImageSpec('images', size_hw, resize='stretch')
+    spec = ModelSpec('segmentation', 'semantic_binary', image, ('output',), (), 2)
+    fit = fit_picture(size_hw, size_hw, resize='stretch')
+    limits = Limits(min_region_area=1, confidence_threshold=0.0, max_detections=10_000)
+    found = DECODERS['semantic_binary']({'output': scores[None, None]}, fit, spec, limits)
+    widest = max(range(len(found)), key=lambda row: found.masks[row].shape[1])
+    assert found.objects.score[widest] == pytest.approx(0.97)
+
+
+def test_the_pixels_of_a_region_that_are_looked_at_are_all_over_it():
+    for high, wide in ((7, 15), (3, 46), (40, 64), (64, 64), (1, 500)):
+        labels = np.ones((high, wide), np.int32)
+        _, x = segmentation._some_pixels(labels, np.array((0, 0, wide, high, high * wide)), 1)
+        shares = np.bincount(x * 4 // wide, minlength=4) / len(x)
+        assert shares == pytest.approx(0.25, abs=0.1)

@@ -149,7 +149,11 @@ def test_others_are_fed_as_those_who_train_on_imagenet_do_and_it_is_said():
         ({}, ['assumed: RGB minus the mean of ImageNet, stretched; set scale, mean, std, resize if not']),
         ({'mean': (0.0,), 'std': (1.0,)}, ['assumed: stretched; set resize if not']),
         ({'resize': 'stretch'}, ['assumed: RGB minus the mean of ImageNet; set scale, mean, std if not']),
-        ({'scale': 1.0, 'resize': 'letterbox'}, []),
+        ({'mean': (0.0,), 'std': (1.0,), 'resize': 'letterbox'}, []),
+        (
+            {'scale': 1.0},
+            ['assumed: RGB minus the mean of ImageNet, stretched; set mean, std, resize if not'],
+        ),
     ],
 )
 def test_nothing_is_called_assumed_that_was_said(said, left):
