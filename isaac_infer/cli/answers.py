@@ -14,11 +14,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from isaac_infer.core.decode.segmentation import background_classes
 from isaac_infer.core.draw import draw_detections, draw_poses, draw_segmentation
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import Size
-from isaac_infer.core.maps import class_map_of, instance_map_of
+from isaac_infer.core.maps import background_classes, class_map_of, instance_map_of
 from isaac_infer.core.results import Detections, Poses, Segmentation
 from isaac_infer.core.skeleton import Skeleton
 from isaac_infer.core.source import Picture

@@ -12,8 +12,8 @@ import numpy as np
 from isaac_infer.cli.precision import average_precision, coco_entries
 from isaac_infer.cli.truth import BACKGROUND, NOT_KNOWN, Known, Object, Truth, rle_of
 from isaac_infer.core.agreeing import AGREEING, Agreeing, kind_of
-from isaac_infer.core.decode.segmentation import background_classes
 from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.maps import background_classes
 from isaac_infer.core.metrics import ClassCounts, is_seen
 from isaac_infer.core.oks import sigmas_of
 from isaac_infer.core.pipeline import Pipeline

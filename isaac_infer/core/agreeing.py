@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from isaac_infer.core.decode.segmentation import SemanticDecoder
+from isaac_infer.core.decode.semantic import SemanticDecoder
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.matching import Agreement, Tally, box_overlap, match

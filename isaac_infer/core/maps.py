@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from isaac_infer.core.fit import Size
 from isaac_infer.core.results import Segmentation, mask_box
+
+BACKGROUND_NAMES = (
+    'background', '__background__', '_background_', 'bg', 'void', 'unlabeled', 'unlabelled', 'ignore',
+    'nothing', 'none',
+)  # fmt: skip
 
 
 def label_dtype(num_classes: int) -> type[np.unsignedinteger]:
@@ -14,6 +21,19 @@ def label_dtype(num_classes: int) -> type[np.unsignedinteger]:
     It must not change from picture to picture, so what a picture happens to hold does not count.
     """
     return np.uint8 if 0 < num_classes <= np.iinfo(np.uint8).max else np.uint16
+
+
+def names_wanted(num_classes: int) -> str:
+    """What to add to an error about a class number that is too high."""
+    return f'; class_names has {num_classes}: name all of them' if num_classes else ''
+
+
+def background_classes(class_names: Sequence[str]) -> frozenset[int]:
+    """The classes that are no objects: those named so; where no class has a name, the first."""
+    if not class_names:
+        return frozenset((0,))
+    names = (name.strip().lower() for name in class_names)
+    return frozenset(index for index, name in enumerate(names) if name in BACKGROUND_NAMES)
 
 
 def class_map_of(found: Segmentation, size_hw: Size, num_classes: int) -> np.ndarray:

@@ -14,9 +14,9 @@ import numpy as np
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from isaac_infer.core.decode.segmentation import background_classes, kind_of_masks
+from isaac_infer.core.decode.segmentation import kind_of_masks
 from isaac_infer.core.draw import colour_segmentation, draw_segmentation
-from isaac_infer.core.maps import class_map_of, class_shares, instance_map_of
+from isaac_infer.core.maps import background_classes, class_map_of, class_shares, instance_map_of
 from isaac_infer.nodes._opening import limits_of, open_model
 from isaac_infer.params import SegmentationNodeParams
 from isaac_infer.ros.cdr import write_entries

@@ -9,7 +9,9 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
+from isaac_infer.core.errors import SessionError
 from isaac_infer.core.fit import Fit, Size
+from isaac_infer.core.text import counted
 from isaac_infer.core.two_threads import share
 
 BLOCK = 1 << 17  # values worked on at once: they stay in the processor's cache
@@ -20,6 +22,7 @@ SHARED = 1 << 22  # scores of a map from which on two threads are faster than on
 LONGEST_RUN = 32  # pixels of a tile along an axis: few, so that also those of a coarse grid fit into a block
 MANY_CLASSES = 32  # side by side in memory, from which on argmax is faster than comparing them one by one
 CORNERS = 4
+MAX_MASK_PIXELS = 1 << 29  # of all masks of a picture together, a byte each
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 
 
@@ -374,3 +377,11 @@ def _corners(scores: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
 
 
 FAR = 1e30  # of a score: differences of such are still finite
+
+
+def refuse_large_masks(count: int, pixels: int) -> None:
+    if pixels > MAX_MASK_PIXELS:
+        raise SessionError(
+            f'masks: {counted(count, "object")} of {pixels} pixels together are more than the limit of '
+            f'{MAX_MASK_PIXELS}; raise confidence_threshold, lower max_detections, or send smaller pictures'
+        )

@@ -19,13 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spoiling import spoil
 
-from isaac_infer.core.decode import masks, segmentation
+from isaac_infer.core.decode import masks, regions, semantic
 from isaac_infer.core.decode.resolve import resolve_spec
-from isaac_infer.core.decode.segmentation import DECODERS, background_classes, class_axis, probe
+from isaac_infer.core.decode.segmentation import DECODERS, probe
+from isaac_infer.core.decode.semantic import class_axis
 from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError, TensorError
 from isaac_infer.core.fit import RESIZE_MODES, Fit, fit_picture
 from isaac_infer.core.frame import Frame
-from isaac_infer.core.maps import class_map_of
+from isaac_infer.core.maps import background_classes, class_map_of
 from isaac_infer.core.prepare import Preparer
 from isaac_infer.core.results import Segmentation, mask_box
 from isaac_infer.core.spec import ImageSpec, Limits, ModelSpec, Overrides
@@ -465,7 +466,7 @@ def test_labels_are_those_of_the_highest_interpolated_scores(
     spec = ModelSpec('segmentation', 'semantic', image, ('out',), (), classes)
     fit = fit_picture(source_hw, network_hw, resize=resize)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, 'COARSE', 0)
+        patch.setattr(semantic, 'COARSE', 0)
         patch.setattr(masks, 'BLOCK', block)
         patch.setattr(masks, 'TILES', tile_values)
         patch.setattr(masks, 'LEAST_TILES', 8)
@@ -856,7 +857,7 @@ def test_probabilities_are_taken_in_the_middle_of_the_cells_that_the_picture_sho
 
 
 def test_a_region_between_the_samples_scores_its_own_probability(monkeypatch):
-    monkeypatch.setattr(segmentation, 'SAMPLES', 64)  # every ninth row and column of the grid
+    monkeypatch.setattr(regions, 'SAMPLES', 64)  # every ninth row and column of the grid
     scores = np.zeros((1, 3, *SIZE_HW), np.float32)
     scores[0, 0] = 5
     scores[0, 1, 30:60, 20:50] = 12
@@ -868,8 +869,8 @@ def test_a_region_between_the_samples_scores_its_own_probability(monkeypatch):
 
 
 def test_regions_that_nobody_has_time_to_look_at_score_as_all_of_their_class(monkeypatch):
-    monkeypatch.setattr(segmentation, 'SAMPLES', 64)
-    monkeypatch.setattr(segmentation, 'MAX_LOOKING', segmentation.LOOKING + 12)
+    monkeypatch.setattr(regions, 'SAMPLES', 64)
+    monkeypatch.setattr(regions, 'MAX_LOOKING', regions.LOOKING + 12)
     output = np.full((1, 1, *SIZE_HW), 0.1, np.float32)
     output[..., 30:60, 20:50], output[..., 5:60, 85:87], output[..., 10:14, 29:32] = 0.9, 0.6, 0.7
     found = decode_pixels(output, semantic_spec(output), limits=REGIONS).objects
@@ -878,7 +879,7 @@ def test_regions_that_nobody_has_time_to_look_at_score_as_all_of_their_class(mon
 
 
 def test_regions_of_pictures_larger_than_memory_are_refused(monkeypatch):
-    monkeypatch.setattr(segmentation, 'MAX_REGION_PIXELS', 1000)
+    monkeypatch.setattr(regions, 'MAX_REGION_PIXELS', 1000)
     with pytest.raises(SessionError, match='6144 pixels is above the limit of 1000'):
         decode_pixels(blobs(), semantic_spec(blobs()), limits=REGIONS)
 
@@ -895,8 +896,8 @@ def test_where_all_regions_score_the_same_no_more_are_looked_for_than_are_wanted
     limits = replace(REGIONS, max_detections=3)
     expected = decode_pixels(labels, semantic_spec(labels), limits=REGIONS).objects[:3]
     looked = []
-    connected = segmentation._connected
-    monkeypatch.setattr(segmentation, '_connected', lambda part: looked.append(part) or connected(part))
+    connected = regions._connected
+    monkeypatch.setattr(regions, '_connected', lambda part: looked.append(part) or connected(part))
     found = decode_pixels(labels, semantic_spec(labels), limits=limits).objects
     assert found.xyxy.tolist() == expected.xyxy.tolist()
     assert found.class_id.tolist() == expected.class_id.tolist()
@@ -906,7 +907,7 @@ def test_where_all_regions_score_the_same_no_more_are_looked_for_than_are_wanted
 def test_more_scattered_classes_than_there_is_time_for_are_refused(monkeypatch):
     labels = scattered(500)
     spec = semantic_spec(labels)
-    monkeypatch.setattr(segmentation, 'MAX_REGION_WORK', 100_000)
+    monkeypatch.setattr(regions, 'MAX_REGION_WORK', 100_000)
     with pytest.raises(SessionError, match='499 classes have 1 pixels or more, .*; raise min_region_area'):
         decode_pixels(labels, spec, limits=replace(REGIONS, max_detections=10_000))
     decode_pixels(labels, spec, limits=replace(REGIONS, min_region_area=100))
@@ -1031,7 +1032,7 @@ def test_two_threads_find_what_one_finds(monkeypatch, grain, size):
 
 def test_regions_of_noise_are_found_where_short_numbers_do_not_suffice():
     noise = (np.random.default_rng(0).uniform(size=(1440, 2560)) < 0.5).view(np.uint8)
-    count, labels, stats = segmentation._connected(noise)
+    count, labels, stats = regions._connected(noise)
     assert count == len(stats) == labels.max() + 1
     assert stats[1:, cv2.CC_STAT_AREA].sum() == noise.sum()
 
@@ -1054,6 +1055,6 @@ def test_a_thin_region_keeps_its_score_among_thousands_of_specks():
 def test_the_pixels_of_a_region_that_are_looked_at_are_all_over_it():
     for high, wide in ((7, 15), (3, 46), (40, 64), (64, 64), (1, 500)):
         labels = np.ones((high, wide), np.int32)
-        _, x = segmentation._some_pixels(labels, np.array((0, 0, wide, high, high * wide)), 1)
+        _, x = regions._some_pixels(labels, np.array((0, 0, wide, high, high * wide)), 1)
         shares = np.bincount(x * 4 // wide, minlength=4) / len(x)
         assert shares == pytest.approx(0.25, abs=0.1)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from isaac_infer.core.decode.instances import InstanceDecoder
 from isaac_infer.core.decode.resolve import resolve_spec
-from isaac_infer.core.decode.segmentation import DECODERS, InstanceDecoder, probe
+from isaac_infer.core.decode.segmentation import DECODERS, probe
 from isaac_infer.core.decode.segmentation_families import FAMILIES, NAMED
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import IsaacInferError, ModelError
