@@ -309,7 +309,7 @@ def test_where_no_pictures_come_those_of_cameras_are_named_and_none_of_nodes_tha
     camera = ros.create_node('camera')
     camera.create_publisher(Image, 'front/image', 1)
     why = 'nobody publishes /image; remap it to one of /front/image'
-    assert wait_until(lambda: node._why_no_image() == why, timeout_s=5)
+    assert wait_until(lambda: node._why_no_image() == why)
     camera.destroy_node()
 
 
@@ -324,7 +324,7 @@ def test_what_helps_against_losses_is_no_profile_where_it_is_there_or_not_needed
     node._start()
     other = ros.create_node(sender)
     other.create_publisher(Image, 'image', 1)
-    assert wait_until(lambda: node.count_publishers('image') == 1, timeout_s=5)
+    assert wait_until(lambda: node.count_publishers('image') == 1)
     image = np.zeros((480, 640, 3) if is_large else (4, 4, 3), np.uint8)
     node._on_image(image_to_cdr(image, stamp_ns=1, frame_id='camera'))
     opened[-1].proceed.release()
