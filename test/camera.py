@@ -57,7 +57,7 @@ class Camera:
         assert wait_until(came), f'{topic}: no message with the stamp of the answer'
         return found[0]
 
-    def status(self, condition, timeout_s=10):
+    def status(self, condition, timeout_s=20):
         """Wait for a status that meets a condition, and give it."""
         found = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -130,6 +131,13 @@ def answer_table(answer: dict[str, Any], limits: Limits) -> Table:
     if not answer['detections']:
         table.add_row('nothing found')
     return table
+
+
+def answer_line(answer: dict[str, Any]) -> str:
+    """How many objects of which class were found, for people."""
+    found = Counter(one['class_name'] for one in answer['detections'])
+    said = ', '.join(f'{number} {name}' for name, number in found.most_common()) or 'nothing found'
+    return f'{without_commands(answer["source"])}: {without_commands(said)}'
 
 
 def save_answer(

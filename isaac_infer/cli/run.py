@@ -16,7 +16,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from isaac_infer.cli.answers import MAPS, WRITTEN_SUFFIXES, Places, answer_of, answer_table, save_answer
+from isaac_infer.cli.answers import (
+    MAPS,
+    WRITTEN_SUFFIXES,
+    Places,
+    answer_line,
+    answer_of,
+    answer_table,
+    save_answer,
+)
 from isaac_infer.cli.build import add_build_only_option, build_only, with_finder
 from isaac_infer.cli.console import PLAIN, show_note, unfolded
 from isaac_infer.cli.models import (
@@ -47,7 +55,7 @@ from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.skeleton import Skeleton, choose_skeleton
 from isaac_infer.core.source import DRAWN, PICTURE_SUFFIXES, Source, open_sources
-from isaac_infer.core.spec import ModelSpec
+from isaac_infer.core.spec import Limits, ModelSpec
 from isaac_infer.core.stats import Window
 from isaac_infer.core.text import counted, without_commands
 from isaac_infer.core.topdown import TopDownPipeline
@@ -55,6 +63,9 @@ from isaac_infer.engine.load import unused_precision
 from isaac_infer.params import TaskParams
 
 SYNTHETIC_PICTURES = 10  # drawn scenes never end; so many are enough unless --frames says otherwise
+MOST_TABLES = (
+    20  # pictures that are told with every object; of further ones, as of a video, there is a line each
+)
 TIMED_PICTURES = 100_000  # the last so many enter the table of times
 
 
@@ -226,7 +237,7 @@ def _detect(
             spec, limits = pipeline.spec, pipeline.limits
             answers.append(answer_of(picture, found, spec))
             if not args.json:
-                out.print(answer_table(answers[-1], limits))
+                _show(answers, limits, out)
             if places:
                 try:
                     answers[-1] |= save_answer(picture, found, spec, limits, places, skeleton)
@@ -237,6 +248,13 @@ def _detect(
     except KeyboardInterrupt:
         code = 130
     return code
+
+
+def _show(answers: Sequence[dict[str, Any]], limits: Limits, out: Console) -> None:
+    if len(answers) <= MOST_TABLES:
+        out.print(answer_table(answers[-1], limits))
+    else:
+        out.print(answer_line(answers[-1]), **PLAIN)
 
 
 def _failed(message: str) -> int:

@@ -13,6 +13,7 @@ from full_disk import full_disk
 from onnx import TensorProto, helper
 
 from isaac_infer.cli.main import main
+from isaac_infer.cli.run import MOST_TABLES
 from models import (
     save_colour_detector,
     save_constant_detector,
@@ -656,3 +657,14 @@ def test_a_person_detector_that_is_none_is_named(
     said = capsys.readouterr().err
     assert 'person_model_file_path: expected the detector that finds the persons' in said
     assert 'maps.onnx: no decoder fits' in said
+
+
+def test_of_many_pictures_the_later_ones_are_told_in_a_line_each(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(MOST_TABLES + 2):
+        assert cv2.imwrite(str(tmp_path / f'{number:02}.png'), np.full((16, 32, 3), (255, 0, 0), np.uint8))
+    assert run('--model', model, '--source', tmp_path, '--json', '') == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if '.png' in line]
+    assert lines[MOST_TABLES - 1].endswith(f'{MOST_TABLES - 1:02}.png  32x16')
+    assert lines[MOST_TABLES:] == [f'{tmp_path}/{number}.png: 1 blue' for number in (20, 21)]

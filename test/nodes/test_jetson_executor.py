@@ -311,13 +311,16 @@ def test_a_killed_node_sends_nothing_more_and_its_successor_stands(start, robot)
     assert not any(moves(twist) for _, twist in found.commands[count:])
 
 
+@pytest.mark.parametrize(
+    ('name', 'said'), [('max_linear_mps', 'max_linear_mps'), ('\x1b[2J\n', '\ufffd[2J\ufffd')]
+)
 @pytest.mark.parametrize('kind', [SetParameters, SetParametersAtomically])
-def test_a_parameter_of_a_type_that_nobody_knows_is_refused(driving, kind):
-    given = ParameterMessage(name='max_linear_mps', value=ParameterValue(type=99))
+def test_a_parameter_of_a_type_that_nobody_knows_is_refused(driving, kind, name, said):
+    given = ParameterMessage(name=name, value=ParameterValue(type=99))
     service = {SetParameters: 'set_parameters', SetParametersAtomically: 'set_parameters_atomically'}[kind]
     answer = driving.peer.call(kind, f'jetson_executor/{service}', kind.Request(parameters=[given]))
     (result,) = answer.results if kind is SetParameters else [answer.result]
-    assert not result.successful and result.reason == 'max_linear_mps: there is no type 99'
+    assert not result.successful and result.reason == f'{said}: there is no type 99'
     for value in (1, 0.5):  # a whole number means as much
         (result,) = driving.peer.set('jetson_executor', max_linear_mps=value)
         assert result.successful, result.reason

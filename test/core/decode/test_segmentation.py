@@ -913,6 +913,16 @@ def test_more_scattered_classes_than_there_is_time_for_are_refused(monkeypatch):
     decode_pixels(labels, spec, limits=replace(REGIONS, min_region_area=100))
 
 
+def test_that_each_class_is_looked_for_in_the_whole_picture_counts_too(monkeypatch):
+    labels = np.zeros((1, *SIZE_HW), np.int64)
+    labels[0, 8, :90] = np.arange(90)  # a pixel each
+    spec = semantic_spec(labels)
+    assert len(decode_pixels(labels, spec, limits=replace(REGIONS, max_detections=100)).objects) == 89
+    monkeypatch.setattr(regions, 'MAX_REGION_WORK', 80 * labels.size // 8)
+    with pytest.raises(SessionError, match='89 classes have 1 pixels or more'):
+        decode_pixels(labels, spec, limits=replace(REGIONS, max_detections=100))
+
+
 # ---- whatever a network answers ------------------------------------------------------------------
 
 PIXELS: dict[str, Outputs] = {
