@@ -453,15 +453,15 @@ def test_a_topic_that_only_begins_at_the_end_has_too_low_a_rate(make_peer, valid
     peer = make_peer()
     scans = peer.node.create_publisher(LaserScan, 'scan', qos_profile_sensor_data)
 
-    def send():  # from 2 s on, so that none of it is silence at the end
+    def send():  # from 2.5 s on, so that none of it is silence at the end
         if scans.get_subscription_count():
             timer.cancel()
-            time.sleep(2)
+            time.sleep(2.5)
             peer.node.create_timer(0.02, lambda: scans.publish(LaserScan(header=header(now(peer)))))
 
     timer = peer.node.create_timer(0.01, send)
     _, _, checks = validate({'listen_s': 4, **topic('scan', 'sensor_msgs/msg/LaserScan', min_rate_hz=35)})
-    assert checks['scan: topic']['values']['messages'] > 20
+    assert checks['scan: topic']['values']['messages'] > 5
     assert 'expected at least 35 Hz, got' in checks['scan: topic']['reason']
 
 
