@@ -1,5 +1,9 @@
 """Errors: one tree; a message says what, what was expected, what came, and the way out."""
 
+import traceback
+
+from isaac_infer.core.text import loggable
+
 
 class IsaacInferError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -47,3 +51,15 @@ class PowerModeError(IsaacInferError):
 
 class RebootError(PowerModeError):
     """A power mode takes a reboot, which is for people to decide."""
+
+
+def describe(error: BaseException) -> str:
+    """What to tell people, fit for logs and messages: ours say it themselves, others with their type."""
+    return loggable(str(error) if isinstance(error, IsaacInferError) else f'{type(error).__name__}: {error}')
+
+
+def traced(error: BaseException) -> str:
+    """The same for a log: of an error that nobody raised on purpose, also where it came from."""
+    if isinstance(error, IsaacInferError):
+        return describe(error)
+    return loggable(''.join(traceback.format_exception(error)))

@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.errors import IsaacInferError, ParameterError, describe
 
 THREAD = 'checks'
 PASSED, FAILED, NOT_RUN = OUTCOMES = ('passed', 'failed', 'not run')
@@ -240,8 +240,6 @@ def _run(check: Check, passed: set[str]) -> Result:
         outcome, reason, values = FAILED, str(error), error.values
         if isinstance(error, NotRunError):
             outcome = NOT_RUN
-    except IsaacInferError as error:
-        outcome, reason = FAILED, str(error)
     except Exception as error:  # whatever it is: a check that raises has failed
-        outcome, reason = FAILED, f'{type(error).__name__}: {error}'
+        outcome, reason = FAILED, describe(error)
     return Result(check.name, check.is_required, outcome, reason, values, monotonic() - begun_s)

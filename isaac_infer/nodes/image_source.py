@@ -19,7 +19,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from isaac_infer.core.errors import ParameterError, SourceError
+from isaac_infer.core.errors import ParameterError, SourceError, describe
 from isaac_infer.core.source import DRAWN, Source, open_source
 from isaac_infer.core.text import counted
 from isaac_infer.params import ImageSourceParams
@@ -187,8 +187,7 @@ class ImageSource(Node):
 
     def _fail(self, error: Exception) -> None:
         self.exit_code = 1
-        said = str(error) if isinstance(error, SourceError) else f'{type(error).__name__}: {error}'
-        text = self._last_error = said
+        text = self._last_error = describe(error)
         if text in self._said:
             return
         if len(self._said) < MOST_SAID:

@@ -7,7 +7,6 @@ import isaac_infer.engine.wake  # noqa: F401 - it works while the rest is import
 # isort: split
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from functools import partial
 from time import monotonic, sleep
@@ -35,10 +34,10 @@ from isaac_infer.core.control.safety import (
     stop,
 )
 from isaac_infer.core.control.variants import VariantState, choose_variant
-from isaac_infer.core.errors import IsaacInferError, ParameterError
+from isaac_infer.core.errors import ParameterError, describe, traced
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.stats import Window
-from isaac_infer.core.text import listed, loggable, printable
+from isaac_infer.core.text import listed, printable
 from isaac_infer.jetson.board import ROOT
 from isaac_infer.jetson.sysfs import Tree
 from isaac_infer.nodes._driving import (
@@ -226,11 +225,10 @@ class JetsonExecutor(Node):
         try:
             self._command()
         except Exception as error:  # whatever it was: the robot stops, and the next period begins
-            is_ours = isinstance(error, IsaacInferError)
-            text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
+            text = describe(error)
             # Where not even that can be sent, silence stops the robot until it can.
             self._try(lambda: self._send(lambda: self._stand(text)))
-            self._note_failure(error)
+            self._note_error(traced(error))
 
     def _stand(self, error: str) -> Verdict:
         return govern_without_sensors(error, self._is_enabled, self._limits, self._state)
@@ -361,7 +359,7 @@ class JetsonExecutor(Node):
         try:
             work()
         except Exception as error:  # whatever it was: the next time comes
-            self._note_failure(error)
+            self._note_error(traced(error))
 
     def _on_heartbeat(self) -> None:
         others = publishers_of(self, self._commands.topic_name)
@@ -433,12 +431,7 @@ class JetsonExecutor(Node):
     def _apply(self, params: ExecutorParams) -> None:
         params.safety_limits(self._required(params))  # it can be done; the next period does
 
-    def _note_failure(self, error: Exception) -> None:
-        is_ours = isinstance(error, IsaacInferError)
-        self._note_error(str(error) if is_ours else ''.join(traceback.format_exception(error)))
-
     def _note_error(self, text: str) -> None:
-        text = loggable(text)
         if self._reminders.is_due(text):
             self.get_logger().error(text)
 

@@ -22,7 +22,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from isaac_infer.core import missed
-from isaac_infer.core.errors import IsaacInferError, ParameterError, PowerModeError, RebootError
+from isaac_infer.core.errors import ParameterError, PowerModeError, RebootError, describe
 from isaac_infer.core.load_level import NORMAL
 from isaac_infer.core.missed import MissedDeadlines
 from isaac_infer.jetson.board import Board, BoardReader
@@ -213,11 +213,8 @@ class PowerManager(Node):
                 self._look()
                 self._failure = ''
             except Exception as error:  # a board that cannot be read now may be in a moment
-                said = (
-                    str(error) if isinstance(error, IsaacInferError) else f'{type(error).__name__}: {error}'
-                )
-                self._failure = said
-                self._say(ERROR, said)
+                self._failure = describe(error)
+                self._say(ERROR, self._failure)
 
     def _look(self) -> None:
         params, now_s = self._declared.value, monotonic()

@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from isaac_infer.core.draw import contact_sheet, draw_detections
-from isaac_infer.core.errors import FrameError, ParameterError
+from isaac_infer.core.errors import ParameterError, describe
 from isaac_infer.core.record import Record
 from isaac_infer.core.signed import SUFFIXES, is_signed, signed
 from isaac_infer.core.text import counted
@@ -115,9 +115,9 @@ class Recorder(Node):
         try:
             callback(message)
         except Exception as error:
-            said = str(error) if isinstance(error, FrameError) else f'{type(error).__name__}: {error}'
-            if self._reminders.is_due(f'{topic}: {said}'):
-                self.get_logger().error(f'{topic}: {said}')
+            text = f'{topic}: {describe(error)}'
+            if self._reminders.is_due(text):
+                self.get_logger().error(text)
 
     def _on_image(self, cdr: bytes) -> None:
         frame = frame_from_image_cdr(cdr)
@@ -180,7 +180,7 @@ class Recorder(Node):
                 self.get_logger().error(f'{path}: cannot be written: {error.strerror}')
             self.exit_code = 1
         except Exception as error:  # the other file may still be written
-            self.get_logger().error(f'{path}: cannot be made: {type(error).__name__}: {error}')
+            self.get_logger().error(f'{path}: cannot be made: {describe(error)}')
             self.exit_code = 1
         else:
             return True

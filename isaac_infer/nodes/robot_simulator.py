@@ -23,7 +23,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, Imu, LaserScan
 
-from isaac_infer.core.errors import ParameterError
+from isaac_infer.core.errors import ParameterError, describe
 from isaac_infer.core.signed import SUFFIXES, is_signed, signed
 from isaac_infer.core.text import counted
 from isaac_infer.core.world import Robot, Wanted, cast_rays, draw_goal, felt_mps2, make_arena, move, towards
@@ -158,7 +158,7 @@ class RobotSimulator(Node):
                     self._late += 1
         except Exception as error:
             if not self._closing.is_set():
-                self.get_logger().fatal(f'{type(error).__name__}: {error}')
+                self.get_logger().fatal(describe(error))
                 self.exit_code = 1
                 self._stop()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -18,9 +17,8 @@ from std_msgs.msg import Float32MultiArray, MultiArrayDimension, MultiArrayLayou
 
 from isaac_infer.core.control.safety import age_of
 from isaac_infer.core.control.variants import LEAST_ANSWERS, VariantReadings
-from isaac_infer.core.errors import FrameError, IsaacInferError
+from isaac_infer.core.errors import FrameError, describe, traced
 from isaac_infer.core.results import Detections, Poses, Segmentation
-from isaac_infer.core.text import loggable
 from isaac_infer.ros.diagnostics import BAD_IMAGE, BUSY, FAILED, Health
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.perception import Answer, Loaded, Perception
@@ -252,10 +250,8 @@ class Perceiver:
         )
 
     def _said(self, error: BaseException) -> str:
-        is_ours = isinstance(error, IsaacInferError)
-        text = str(error) if is_ours else f'{type(error).__name__}: {error}'
-        self.last_error = loggable(text)
-        self._note_error(self.last_error if is_ours else ''.join(traceback.format_exception(error)))
+        self.last_error = describe(error)
+        self._note_error(traced(error))
         return self.last_error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -31,7 +30,14 @@ from std_msgs.msg import String
 from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.encodings import stamp_ns_from_cdr
-from isaac_infer.core.errors import FrameError, IsaacInferError, ParameterError, SessionError
+from isaac_infer.core.errors import (
+    FrameError,
+    IsaacInferError,
+    ParameterError,
+    SessionError,
+    describe,
+    traced,
+)
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.load_level import LEVELS, MINIMAL, NORMAL, REDUCED
 from isaac_infer.core.pipeline import Pipeline
@@ -114,10 +120,10 @@ def _transition(function: Callable[[Any], None]) -> Callable[[Any, LifecycleStat
         try:
             function(node)
         except IsaacInferError as error:
-            node.note_failure(str(error))
+            node.note_failure(describe(error))
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            node.note_failure(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
+            node.note_failure(f'{describe(error)}\n{traced(error)}')
             return TransitionCallbackReturn.ERROR
         if function.__name__ != 'on_error':
             node.note_failure('')
@@ -401,7 +407,7 @@ class PerceptionNode(LifecycleNode):
     def _note_closing(self, closing: Future[None]) -> None:
         error = closing.exception()
         if error is not None:
-            self.note_failure(f'closing the model: {type(error).__name__}: {error}')
+            self.note_failure(f'closing the model: {describe(error)}')
 
     # --- pictures ------------------------------------------------------------------------------------------
 
@@ -620,9 +626,8 @@ class PerceptionNode(LifecycleNode):
 
     def _note_error(self, error: Exception) -> None:
         """Put what went wrong with a picture into log and diagnostics."""
-        said = str(error) if isinstance(error, IsaacInferError) else ''
-        self._health.error(said or f'{type(error).__name__}: {error}')
-        text = said or ''.join(traceback.format_exception(error))
+        self._health.error(describe(error))
+        text = traced(error)
         if self._reminders.is_due(text):
             self.get_logger().error(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -12,8 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from isaac_infer.core.control.command import STOP, Command
-from isaac_infer.core.errors import IsaacInferError
-from isaac_infer.core.text import loggable
+from isaac_infer.core.errors import describe, traced
 from isaac_infer.ros.control_loop import prefer_this_thread
 from isaac_infer.ros.worker import Worker
 
@@ -140,7 +138,5 @@ class Pilot:
             self._changed.notify_all()
 
     def _said(self, error: BaseException) -> str:
-        is_ours = isinstance(error, IsaacInferError)
-        text = loggable(str(error) if is_ours else f'{type(error).__name__}: {error}')
-        self._note_error(text if is_ours else ''.join(traceback.format_exception(error)))
-        return text
+        self._note_error(traced(error))
+        return describe(error)

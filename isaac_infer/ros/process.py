@@ -21,7 +21,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from isaac_infer.core.errors import IsaacInferError
+from isaac_infer.core.errors import IsaacInferError, describe, traced
 from isaac_infer.params import Params, parameters
 from isaac_infer.ros import transport
 
@@ -144,7 +144,7 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
     try:
         node = make_node(lambda: stop.put(None))
     except IsaacInferError as error:
-        get_logger(name).fatal(str(error))
+        get_logger(name).fatal(describe(error))
         return 1
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -178,7 +178,7 @@ def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], sto
             get_logger(name).warning(str(error))
             is_stuck = True
     if failures:
-        get_logger(name).fatal(''.join(traceback.format_exception(failures[0])))
+        get_logger(name).fatal(traced(failures[0]))
     code = 1 if failures else node.exit_code
     if is_stuck:
         # A thread is still inside a library that is about to be unloaded: leave without unloading it.

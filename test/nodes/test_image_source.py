@@ -154,9 +154,11 @@ def test_pictures_are_published_in_the_encoding_that_was_asked_for(start, peer, 
     assert image.step == 4 * len(expected)
 
 
-def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_path):
+@pytest.mark.parametrize('name', [b'1.png', b'1\xff\x1b[2J.png'])  # of any bytes, as Linux takes them
+def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_path, name):
     save_pictures(tmp_path, (10, 20))
-    (tmp_path / '1.png').write_bytes(b'no picture')
+    (tmp_path / '1.png').rename(tmp_path / os.fsdecode(name))
+    (tmp_path / os.fsdecode(name)).write_bytes(b'no picture')
     peer.listen(DiagnosticArray, '/diagnostics')
     source = start(
         'image_source', *parameters(source=tmp_path, loop='false', rate=30, wait_for_subscribers=1)
@@ -165,7 +167,8 @@ def test_an_unreadable_picture_is_reported_once_and_left_out(start, peer, tmp_pa
     values = {pair.key: pair.value for pair in peer.got['/diagnostics'][-1].status[0].values}
     assert (values['sent'], values['unreadable']) == ('1', '1')
     assert [image.data[0] for image in peer.got['image']] == [10]
-    assert source.log.count('[ERROR]') == 1 and '1.png' in source.log
+    said = os.fsdecode(name).replace('\udcff', '\ufffd').replace('\x1b', '\ufffd')
+    assert source.log.count('[ERROR]') == 1 and said in source.log
 
 
 def test_an_error_of_a_source_that_is_repeated_is_said_once(start, peer, tmp_path):
