@@ -12,7 +12,10 @@ pytest.importorskip('rclpy', reason='the demo runs ROS 2 nodes')
 
 
 def test_the_robot_drives_into_nothing_and_its_deployment_passes(environment, tmp_path):
-    done = demo(environment, '--task', 'robot', '--frames', 150, '--out', tmp_path)
+    for _ in range(2):  # a machine that is busy with other things may miss the rates that are validated, once
+        done = demo(environment, '--task', 'robot', '--frames', 150, '--out', tmp_path)
+        if done.returncode == 0:
+            break
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads((tmp_path / 'report.json').read_text())
     robot = report['statuses']['robot_simulator: robot']['values']
