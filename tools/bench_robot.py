@@ -1,6 +1,7 @@
 """Bench of the robot's nodes.
 
-How steadily jetson_executor commands with a control model of 5 ms; how much of a core power_manager takes.
+How steadily jetson_executor commands with a control model of 5 ms, also while it changes from one perception
+model to another; how much of a core power_manager takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +24,25 @@ import rclpy
 from geometry_msgs.msg import Twist
 from onnx import TensorProto, helper, numpy_helper
 from rclpy.executors import SingleThreadedExecutor
-from std_msgs.msg import Float64MultiArray
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64MultiArray, String
+from vision_msgs.msg import LabelInfo
 
 from isaac_infer.core.stats import percentile
 from isaac_infer.engine.load import open_session
 from isaac_infer.ros.figures import figures_of
+from isaac_infer.ros.images import image_to_cdr
+from isaac_infer.ros.perception import LATCHED_QOS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'test'))
 from boards import agx_orin
+from policies import save_moody_detector
 
 MODEL_MS = 5.0
+PICTURES_HZ = 20.0
+CHANGE_S = 1.0  # from one perception model to the other
 SETTLED_S = 6.0  # until a node has started and been discovered
 SIDE = 128  # of the matrices that take the time
 BINDINGS = """
@@ -95,7 +106,42 @@ def save_model_of(path: Path, wanted_ms: float) -> float:
     return ms
 
 
-def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) -> dict[str, float]:
+class Changes:
+    """Sends pictures, and load levels that change the perception model again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        heavy, light = (save_moody_detector(folder / f'{name}.onnx', name) for name in ('heavy', 'light'))
+        self.values = {
+            'perception_model_path': heavy,
+            'perception_variants': f'[{light}]',
+            'obey_load_level': True,
+            'variant_hold_s': 0.2,
+            'load_variants': 'start',
+        }
+        self.count = 0
+        self._levels = cycle(('minimal', 'normal'))
+        self._picture = np.full((480, 640, 3), 110, np.uint8)
+
+    def join(self, node: Node) -> None:
+        """Begin, by the timers of a node."""
+        images = node.create_publisher(Image, 'camera/image_raw', qos_profile_sensor_data)
+        levels = node.create_publisher(String, 'load_level', LATCHED_QOS)
+        node.create_subscription(LabelInfo, 'label_info', self._note, LATCHED_QOS)  # of the model in use
+
+        def send() -> None:
+            stamp_ns = node.get_clock().now().nanoseconds
+            images.publish(bytes(image_to_cdr(self._picture, stamp_ns=stamp_ns, frame_id='camera')))
+
+        node.create_timer(1 / PICTURES_HZ, send)
+        node.create_timer(CHANGE_S, lambda: levels.publish(String(data=next(self._levels))))
+
+    def _note(self, _: LabelInfo) -> None:
+        self.count += 1
+
+
+def measure(
+    folder: Path, rate_hz: float, seconds: float, options: list[str], changes: Changes | None = None
+) -> dict[str, float]:
     """Run the executor and say how steadily its commands come, here and as it says itself."""
     values = {
         'control_model_path': folder / 'policy.onnx',
@@ -104,8 +150,10 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
         'stop_distance_m': 0.0,
         'enabled_at_start': True,
         'backend': 'onnxruntime',
+        **(changes.values if changes else {}),
     }
-    command = [sys.executable, '-m', 'isaac_infer.nodes.jetson_executor', '--ros-args']
+    command = [sys.executable, '-m', 'isaac_infer.nodes.jetson_executor']
+    command += ['--ros-args', '--log-level', 'error']
     for name, value in values.items():
         command += ['-p', f'{name}:={value}']
     node = rclpy.create_node('bench_robot')
@@ -121,6 +169,8 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
     wishes, wish = node.create_publisher(Twist, 'ai_commands', 1), Twist()
     wish.linear.x = 0.2
     node.create_timer(0.05, lambda: wishes.publish(wish))
+    if changes:
+        changes.join(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)
@@ -131,7 +181,7 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
             time.sleep(0.1)
             if process.poll() is not None:
                 raise SystemExit(f'bench: jetson_executor ended with {process.returncode}')
-        before = figures_of(stats[-1])
+        before, changes_before = figures_of(stats[-1]), changes.count if changes else 0
         begin = len(arrivals_s)
         time.sleep(seconds)
         periods_ms = np.diff(arrivals_s[begin:]) * 1e3
@@ -153,6 +203,7 @@ def measure(folder: Path, rate_hz: float, seconds: float, options: list[str]) ->
         'deadline_missed': after['control_deadline_missed'] - before['control_deadline_missed'],
         'model_ms_p50': after['planning_p50_ms'],
         'model_ms_p99': after['planning_p99_ms'],
+        **({'changes': float(changes.count - changes_before)} if changes else {}),
     }
 
 
@@ -176,7 +227,7 @@ def cpu_share(root: Path, rate_hz: float, seconds: float) -> float:
 
 
 def main() -> int:
-    """Measure the executor at 30 and at 100 Hz, and the power manager at 5 Hz."""
+    """Measure the executor at 30 and at 100 Hz and while models change, and the power manager at 5 Hz."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seconds', type=float, default=20.0, help='how long each rate is measured')
     parser.add_argument('--out', type=Path, default=Path('out/bench_robot.json'), help='where it is written')
@@ -194,6 +245,8 @@ def main() -> int:
             options = ['-p', f'thread_priority:={args.thread_priority}']
             found[f'{rate_hz:g} Hz'] = figures = measure(folder, rate_hz, args.seconds, options)
             print(f'{rate_hz:g} Hz: ' + ', '.join(f'{key} {value:.2f}' for key, value in figures.items()))
+        found['30 Hz, models change'] = figures = measure(folder, 30.0, args.seconds, [], Changes(folder))
+        print('30 Hz, models change: ' + ', '.join(f'{key} {value:.2f}' for key, value in figures.items()))
         for what, root in (('this machine', Path('/')), ('files of an AGX Orin', agx_orin(folder / 'orin'))):
             found[f'power_manager, {what}'] = {'cpu_percent': cpu_share(root, 5.0, args.seconds)}
             percent = found[f'power_manager, {what}']['cpu_percent']

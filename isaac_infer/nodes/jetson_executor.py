@@ -37,7 +37,7 @@ from isaac_infer.core.control.variants import VariantState, choose_variant
 from isaac_infer.core.errors import ParameterError, describe, traced
 from isaac_infer.core.load_level import LEVELS
 from isaac_infer.core.stats import Window
-from isaac_infer.core.text import listed, printable
+from isaac_infer.core.text import printable
 from isaac_infer.jetson.board import ROOT
 from isaac_infer.jetson.sysfs import Tree
 from isaac_infer.nodes._driving import (
@@ -67,7 +67,7 @@ from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
 from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
-from isaac_infer.ros.graph import publishers_of
+from isaac_infer.ros.graph import MixedInputs, publishers_of
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
@@ -80,7 +80,6 @@ from isaac_infer.ros.reminders import Reminders
 
 NAME = 'jetson_executor'
 HEARTBEAT_S = 0.1
-GONE_AFTER_S = 25.0  # DDS forgets a process that was killed after 20 s
 CLOSE_TIMEOUT_S = 2.0  # for a model that is busy at Ctrl-C; the robot stands before that
 
 
@@ -126,8 +125,7 @@ class JetsonExecutor(Node):
         self._names: tuple[str, ...] | None = None  # of the reasons that were published last
         self._misses = 0
         self._others = ''  # who else publishes commands
-        self._mixed: tuple[str, ...] = ()  # inputs that come from several nodes
-        self._mixed_since_s: dict[str, float] = {}  # by topic
+        self._mixed: tuple[str, ...] = ()  # what is said of inputs that come from several nodes
         self._level, self._variant = '', VariantState(index=-1)  # none yet
         self._report: Report | None = None
         self._board = Tree(ROOT)
@@ -154,10 +152,11 @@ class JetsonExecutor(Node):
             'imu': self._imu.newest,
             'command': self._wanted.newest,
         }
-        self._topics = [self._scan.topic, self._imu.topic, self._wanted.topic]
+        topics = [self._scan.topic, self._imu.topic, self._wanted.topic]
         if params.perception_model_path or params.control_model_path or 'image' in params.required_inputs:
             images = self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
-            self._topics.append(images.topic_name)
+            topics.append(images.topic_name)
+        self._mixed_inputs = MixedInputs(self, topics)
         if params.obey_load_level:
             self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -441,7 +440,7 @@ class JetsonExecutor(Node):
         self._report = report = self._perceiver.health.report()
         if self.params.performance_thresholds__max_temperature_c:
             self._celsius = hottest_celsius(self._board)
-        self._mixed = tuple(filter(None, map(self._mixed_on, self._topics)))
+        self._mixed = self._mixed_inputs.told()
         self._publish_status()
         self._warn()
         doing = self._doing()
@@ -464,18 +463,6 @@ class JetsonExecutor(Node):
         if self.params.enable_benchmarking and monotonic() - self._benchmark_s > pause_s:
             self._benchmark_s = monotonic()
             self.get_logger().info(benchmark_text(doing, report))
-
-    def _mixed_on(self, topic: str) -> str:
-        """Say that the messages of several nodes are taken for those of one, which nobody wants."""
-        names = publishers_of(self, topic)
-        if len(names) < 2:
-            self._mixed_since_s.pop(topic, None)
-            return ''
-        since_s = self._mixed_since_s.setdefault(topic, monotonic())
-        if len(set(names)) < 2 and monotonic() - since_s < GONE_AFTER_S:
-            return ''  # one that was killed and is started again is there twice for a while
-        shown = listed(sorted(set(names)), most=5)
-        return f'{len(names)} publishers on {topic}: {shown}; the newest message counts'
 
     def _doing(self) -> Doing:
         with self._lock:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
+from isaac_infer.core.text import listed
+
 LABELS = 'vision_msgs/msg/LabelInfo'  # what all our nodes that answer pictures publish, and no camera
+GONE_AFTER_S = 25.0  # DDS forgets a process that was killed after 20 s
 PICTURES = {'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'}
 
 Topics = Mapping[str, Sequence[str]]  # their types by their full names
@@ -42,6 +46,29 @@ def publishers_of(node: Node, topic: str) -> list[str]:
         f'{info.node_namespace.rstrip("/")}/{info.node_name}'
         for info in node.get_publishers_info_by_topic(topic)
     ]
+
+
+class MixedInputs:
+    """Topics on which the messages of several nodes are taken for those of one, which nobody wants."""
+
+    def __init__(self, node: Node, topics: Sequence[str]) -> None:
+        self._node, self._topics = node, topics
+        self._since_s: dict[str, float] = {}  # by topic
+
+    def told(self) -> tuple[str, ...]:
+        """A sentence about each of them."""
+        return tuple(filter(None, map(self._told_of, self._topics)))
+
+    def _told_of(self, topic: str) -> str:
+        names = publishers_of(self._node, topic)
+        if len(names) < 2:
+            self._since_s.pop(topic, None)
+            return ''
+        since_s = self._since_s.setdefault(topic, monotonic())
+        if len(set(names)) < 2 and monotonic() - since_s < GONE_AFTER_S:
+            return ''  # one that was killed and is started again is there twice for a while
+        shown = listed(sorted(set(names)), most=5)
+        return f'{len(names)} publishers on {topic}: {shown}; the newest message counts'
 
 
 def _of_kinds(kinds: set[str], found: Iterable[Topics]) -> list[str]:

@@ -181,7 +181,7 @@ def test_an_id_that_two_modes_have_may_be_either_of_them():
 def test_rubbish_of_the_tool_is_read_at_once():
     begun_s = monotonic()
     assert parse_query('NV Power Mode: A\n' * 10_000) is None
-    assert monotonic() - begun_s < 1
+    assert monotonic() - begun_s < 5  # where every line is tried from every other: minutes
 
 
 def test_a_name_that_two_modes_have_is_refused():
@@ -192,7 +192,7 @@ def test_a_name_that_two_modes_have_is_refused():
 def test_a_line_of_many_begins_is_read_at_once():
     begun_s = monotonic()
     assert parse_conf('<PARAM ' * 100_000).modes == {}
-    assert monotonic() - begun_s < 2
+    assert monotonic() - begun_s < 5
 
 
 def test_a_tool_that_leaves_a_child_behind_has_answered(tmp_path):

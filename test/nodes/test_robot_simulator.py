@@ -80,7 +80,7 @@ def test_sensors_come_at_their_rates(start, peer):
     start('robot_simulator', *parameters(**EMPTY, **SMALL, camera_rate=20.0, scan_rate=10.0, imu_rate=50.0))
     for topic, rate in (('camera/image_raw', 20), ('scan', 10), ('imu', 50)):
         stamps = [stamp_s(message) for message in peer.wait_for(topic, 3 * rate)]
-        assert (len(stamps) - 1) / (stamps[-1] - stamps[0]) == pytest.approx(rate, rel=0.15)
+        assert (len(stamps) - 1) / (stamps[-1] - stamps[0]) == pytest.approx(rate, rel=0.3)
 
 
 def test_it_drives_as_it_is_told_and_stops_by_itself_when_nobody_tells_it_any_more(start, peer, drive):
@@ -93,7 +93,7 @@ def test_it_drives_as_it_is_told_and_stops_by_itself_when_nobody_tells_it_any_mo
     assert peer.got['imu'][-1].linear_acceleration.y == pytest.approx(0.5, abs=0.01)  # v times the turn
     time.sleep(1.0)  # silence: 0.3 s at 0.5 m/s, and the way that it takes to stop
     # 0.25 s to gain its speed and as much to lose it, both at 2 m/s2; a loaded machine adds
-    assert said(peer, 'distance_m') == pytest.approx(0.5 * (2.5 + 0.3), abs=0.2)
+    assert said(peer, 'distance_m') == pytest.approx(0.5 * (2.5 + 0.3), abs=0.3)
     values = peer.diagnostics()
     assert values['speed_mps'] == '0.000' and values['stops'] == '1' and values['timeouts'] == '1'
     status = peer.got['/diagnostics'][-1].status[0]

@@ -102,4 +102,4 @@ def test_the_newest_message_is_taken_when_it_is_asked_for_and_never_by_the_execu
     assert taken.newest.value() == 49.0
     assert taken.newest.count <= 4
     # It arrived before it was taken, and that counts.
-    assert 0.2 < taken.newest.age_s(now_s, 0) < 0.6
+    assert 0.2 < taken.newest.age_s(now_s, 0) < 2

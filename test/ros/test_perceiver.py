@@ -240,7 +240,7 @@ def test_what_a_model_took_counts_although_the_clock_of_the_stamps_stands_still(
     scene.pipelines['heavy'].go.set()
     assert wait_until(lambda: scene.perceiver.age_s(0.0, 0) is not None)
     now_s = time.monotonic()
-    assert scene.perceiver.age_s(now_s, 5 * 10**9) == pytest.approx(now_s - offered_s, abs=0.1)
+    assert scene.perceiver.age_s(now_s, 5 * 10**9) == pytest.approx(now_s - offered_s, abs=0.25)
 
 
 def test_all_are_closed_and_one_that_is_busy_is_told():
