@@ -9,31 +9,18 @@ import textwrap
 from pathlib import Path
 
 from isaac_infer.params import (
+    NODES,
     DetectorParams,
-    ExecutorParams,
-    ImageSourceParams,
     Parameter,
     Params,
     PoseNodeParams,
-    PowerManagerParams,
-    RecorderParams,
-    RobotSimulatorParams,
     SegmentationNodeParams,
-    ValidatorParams,
     parameters,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-NODES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file
-    'detector_node': (DetectorParams, ROOT / 'config' / 'detector.yaml'),
-    'segmentation_node': (SegmentationNodeParams, ROOT / 'config' / 'segmentation.yaml'),
-    'pose_node': (PoseNodeParams, ROOT / 'config' / 'pose.yaml'),
-    'jetson_executor': (ExecutorParams, ROOT / 'config' / 'jetson_executor.yaml'),
-    'image_source': (ImageSourceParams, ROOT / 'config' / 'image_source.yaml'),
-    'power_manager': (PowerManagerParams, ROOT / 'config' / 'power_manager.yaml'),
-    'recorder': (RecorderParams, ROOT / 'config' / 'recorder.yaml'),
-    'robot_simulator': (RobotSimulatorParams, ROOT / 'config' / 'robot_simulator.yaml'),
-    'deployment_validator': (ValidatorParams, ROOT / 'config' / 'deployment_validator.yaml'),
+FILES: dict[str, tuple[type[Params], Path]] = {  # node -> its parameters and its file
+    node: (kind, ROOT / 'config' / f'{node.removesuffix("_node")}.yaml') for node, kind in NODES.items()
 }
 README, DOCS = ROOT / 'README.md', ROOT / 'docs' / 'parameters.md'
 IN_DOCS = ('jetson_executor', 'power_manager', 'deployment_validator', 'robot_simulator')  # of a robot
@@ -97,7 +84,7 @@ def document_text(path: Path) -> str:
     """
     text = path.read_text('utf-8')
     for node in TABLES[path]:
-        kind, _ = NODES[node]
+        kind, _ = FILES[node]
         begin, end = f'<!-- parameters of {node} -->\n', f'<!-- end of parameters of {node} -->'
         head, found, rest = text.partition(begin)
         _, found_end, tail = rest.partition(end)
@@ -109,7 +96,7 @@ def document_text(path: Path) -> str:
 
 def wanted() -> dict[Path, str]:
     """What every written file should hold."""
-    files = {path: yaml_text(node, kind) for node, (kind, path) in NODES.items()}
+    files = {path: yaml_text(node, kind) for node, (kind, path) in FILES.items()}
     return files | {path: document_text(path) for path in TABLES if path.is_file()}
 
 

@@ -32,6 +32,7 @@ class Doing:
     pace: Pace
     state: State
     reasons: tuple[Reason, ...]  # why it stands; empty: it drives
+    hints: Mapping[str, str]  # by input: why it does not come
     is_enabled: bool
     misses: int  # deadlines, of the control policy
     # How long the stages of a period took: planning, until what is wanted is known, and control, from when
@@ -43,16 +44,24 @@ class Doing:
     notes: tuple[str, ...]  # what is not as it should be, and no reason to stand
 
 
-def status_text(params: ExecutorParams, reasons: Sequence[Reason]) -> str:
-    """Say what it does, and why."""
+def status_text(params: ExecutorParams, reasons: Sequence[Reason], hints: Mapping[str, str]) -> str:
+    """Say what it does, and why.
+
+    Args:
+        hints: by the names of inputs: why they do not come.
+    """
     if reasons:
-        return 'standing: ' + '; '.join(reason.text for reason in reasons)
+        told = (
+            f'{reason.text} ({hint})' if (hint := hints.get(reason.source)) else reason.text
+            for reason in reasons
+        )
+        return 'standing: ' + '; '.join(told)
     return f'driving by {params.control_model_path or "the obstacle rule"}'
 
 
 def judge_control(doing: Doing) -> tuple[bytes, str]:
     """Give the level of the control's health, and why."""
-    text = status_text(doing.params, doing.reasons)
+    text = status_text(doing.params, doing.reasons, doing.hints)
     if any(reason.kind not in ORDERS for reason in doing.reasons):
         # Before it is enabled it is to stand anyway, and what it needs may be yet to come.
         return (ERROR if doing.is_enabled else WARN), text

@@ -19,7 +19,7 @@ from std_msgs.msg import String
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.finite import finite
-from isaac_infer.core.text import without_commands
+from isaac_infer.core.text import loggable
 from isaac_infer.deploy.checks import (
     FAILED,
     OUTCOMES,
@@ -155,7 +155,7 @@ class DeploymentValidator(Node):
 
     def _say(self, line: str, *, is_bad: bool = False) -> None:
         """Publish a line, and put it into the log."""
-        line = without_commands(line)
+        line = loggable(line)
         self._status.publish(String(data=line))
         # Not one function by name: rclpy tells callers apart by their line.
         if is_bad:

@@ -67,7 +67,7 @@ from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
 from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
-from isaac_infer.ros.graph import MixedInputs, publishers_of
+from isaac_infer.ros.graph import MixedInputs, published, publishers_of
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
@@ -80,6 +80,11 @@ from isaac_infer.ros.reminders import Reminders
 
 NAME = 'jetson_executor'
 HEARTBEAT_S = 0.1
+TYPES = {
+    'image': 'sensor_msgs/msg/Image',
+    'scan': 'sensor_msgs/msg/LaserScan',
+    'imu': 'sensor_msgs/msg/Imu',
+}
 CLOSE_TIMEOUT_S = 2.0  # for a model that is busy at Ctrl-C; the robot stands before that
 
 
@@ -125,7 +130,8 @@ class JetsonExecutor(Node):
         self._names: tuple[str, ...] | None = None  # of the reasons that were published last
         self._misses = 0
         self._others = ''  # who else publishes commands
-        self._mixed: tuple[str, ...] = ()  # what is said of inputs that come from several nodes
+        self._hints: dict[str, str] = {}  # by input: why it does not come
+        self._notes: tuple[str, ...] = ()  # what is not as it should be with topics, and no reason to stand
         self._level, self._variant = '', VariantState(index=-1)  # none yet
         self._report: Report | None = None
         self._board = Tree(ROOT)
@@ -152,11 +158,11 @@ class JetsonExecutor(Node):
             'imu': self._imu.newest,
             'command': self._wanted.newest,
         }
-        topics = [self._scan.topic, self._imu.topic, self._wanted.topic]
+        self._topics = {each.newest.name: each.topic for each in (self._scan, self._imu, self._wanted)}
         if params.perception_model_path or params.control_model_path or 'image' in params.required_inputs:
             images = self.create_subscription(Image, 'camera/image_raw', self._on_image, NEWEST_QOS, raw=True)
-            topics.append(images.topic_name)
-        self._mixed_inputs = MixedInputs(self, topics)
+            self._topics['image'] = images.topic_name
+        self._mixed_inputs = MixedInputs(self, tuple(self._topics.values()))
         if params.obey_load_level:
             self.create_subscription(String, 'load_level', self._on_load_level, LATCHED_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -440,7 +446,8 @@ class JetsonExecutor(Node):
         self._report = report = self._perceiver.health.report()
         if self.params.performance_thresholds__max_temperature_c:
             self._celsius = hottest_celsius(self._board)
-        self._mixed = self._mixed_inputs.told()
+        self._notes = (*self._mixed_inputs.told(), *self._unheard())
+        self._hints = {reason.source: self._hint_at(reason.source) for reason in self._reasons}
         self._publish_status()
         self._warn()
         doing = self._doing()
@@ -464,6 +471,22 @@ class JetsonExecutor(Node):
             self._benchmark_s = monotonic()
             self.get_logger().info(benchmark_text(doing, report))
 
+    def _unheard(self) -> tuple[str, ...]:
+        if not self._is_enabled or self._commands.get_subscription_count():
+            return ()
+        return (f'nobody subscribes to {self._commands.topic_name}',)
+
+    def _hint_at(self, name: str) -> str:
+        """Say that nobody publishes an input, where that is so, and the way out."""
+        topic = self._topics.get(name, '')
+        if not topic or self.count_publishers(topic):
+            return ''
+        if name == 'command':  # other topics of its type are for wheels
+            rule = '' if self._pilot else ', or set cruise_speed_mps to drive without'
+            return f'nobody publishes {topic}: publish there{rule}'
+        others = published(self, TYPES[name])
+        return f'nobody publishes {topic}' + (f'; remap it to one of {", ".join(others)}' if others else '')
+
     def _doing(self) -> Doing:
         with self._lock:
             times_ms = {stage: window.percentiles() for stage, window in self._times.items()}
@@ -472,28 +495,29 @@ class JetsonExecutor(Node):
             pace=self._loop.pace(),
             state=self._state,
             reasons=self._reasons,
+            hints=self._hints,
             is_enabled=self._is_enabled,
             misses=self._misses,
             times_ms=times_ms,
             variant=self._variant,
             load_level=self._level,
             celsius=self._celsius,
-            notes=tuple(filter(None, (self._loop.note, *self._mixed))),
+            notes=tuple(filter(None, (self._loop.note, *self._notes))),
         )
 
     def _warn(self) -> None:
         """Say in the log what is in diagnostics, too: why it stands, and what is not as it was asked for."""
         faults = [reason for reason in self._reasons if reason.kind not in ORDERS]
-        texts = [status_text(self.params, self._reasons)] if faults and self._is_enabled else []
-        for text in (*texts, self._loop.note, *self._mixed):
+        texts = [status_text(self.params, self._reasons, self._hints)] if faults and self._is_enabled else []
+        for text in (*texts, self._loop.note, *self._notes):
             if text and self._reminders.is_due(text):
                 self.get_logger().warning(text)
         if not self._reasons and self._has_stood:
-            self.get_logger().info(status_text(self.params, ()))
+            self.get_logger().info(status_text(self.params, (), {}))
         self._has_stood = bool(texts)
 
     def _publish_status(self) -> None:
-        self._status.publish(String(data=status_text(self.params, self._reasons)))
+        self._status.publish(String(data=status_text(self.params, self._reasons, self._hints)))
 
     def _input_values(self) -> dict[str, str]:
         now_s, now_ns, values = monotonic(), self.get_clock().now().nanoseconds, {}

@@ -90,10 +90,14 @@ class PowerManager(Node):
             self._declared = NodeParameters(
                 self, PowerManagerParams, refusal=lambda: 'while it runs; start it again', apply=self._apply
             )
+            params = self._declared.value
+            if not Path(params.root).is_dir():
+                raise ParameterError(
+                    f'root: expected the folder that has the files of a board, got {params.root}'
+                )
         except ParameterError:
             self.destroy_node()
             raise
-        params = self._declared.value
         self._root = Path(params.root)
         self._reader = BoardReader(self._root, asks_tool=False, slow_s=SLOW_S)
         self._missed = MissedDeadlines()
@@ -249,6 +253,8 @@ class PowerManager(Node):
             self._loads.clear()
             wanted = replace(demand, cpu_percent=cpu_percent, gpu_percent=gpu_percent)
             self._reason, self._problem = self._decide(board, mode, wanted, now_s)
+        if self._seen is None and not board.power_modes:
+            self.get_logger().info('this board has no power modes: there is nothing to switch')
         figures = dict(board_figures(board, mode, demand))
         self._seen = Seen(
             now_s,

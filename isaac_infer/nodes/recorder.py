@@ -14,8 +14,10 @@ from typing import Any
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2DArray, LabelInfo
@@ -24,7 +26,7 @@ from isaac_infer.core.draw import contact_sheet, draw_detections
 from isaac_infer.core.errors import ParameterError, describe
 from isaac_infer.core.record import Record
 from isaac_infer.core.signed import SUFFIXES, is_signed, signed
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import class_number, counted, loggable
 from isaac_infer.engine.files import check_place, is_report, write_whole
 from isaac_infer.params import RecorderParams
 from isaac_infer.ros.diagnostics import LEVEL_NAMES, clock_problem
@@ -38,6 +40,7 @@ from isaac_infer.ros.reminders import Reminders, kind_of
 NAME = 'recorder'
 PERIOD_S = 0.5  # of the report
 MOST_TEXTS = 1000  # of one topic
+MOST_NAMES = 1000  # that answers tell
 PATIENCE_S = 5.0  # without an answer, before that is said
 LATCHED_QOS = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -52,11 +55,13 @@ class Recorder(Node):
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
         ).value
         _check_writable(self._params)
+        _check_topics(self._params)
         if not (self._params.report or self._params.contact_sheet):
             self.get_logger().warning('writes nothing: neither report nor contact_sheet names a file')
         self._record = Record(samples=self._params.samples)
         self._reminders = Reminders()
         self._class_names: list[str] = []
+        self._told_names: dict[str, None] = {}  # by answers, in their order
         self._nodes: dict[str, dict[str, Any]] = {}
         self._statuses: dict[str, dict[str, Any]] = {}  # where a node has several
         self._texts: dict[str, Counter[str]] = {topic: Counter() for topic in self._params.text_topics}
@@ -89,9 +94,9 @@ class Recorder(Node):
                 why = 'no answer came with its picture'
             log.warning(f'no contact sheet: {why}')
         elif params.contact_sheet and self._write(Path(params.contact_sheet), self._contact_sheet):
-            log.info(f'written: {params.contact_sheet}')
+            log.info(loggable(f'written: {params.contact_sheet}'))
         if params.report and self._write_report():
-            log.info(f'written: {params.report}')
+            log.info(loggable(f'written: {params.report}'))
 
     def _why_no_answers(self) -> str:
         """Name the topic where nobody publishes it, and those that it may be meant for."""
@@ -133,8 +138,11 @@ class Recorder(Node):
             if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
-        found, names = detections_from_msg(message, self._class_names)
-        self._record.add_answer(stamp_ns, found, names, latency_ms)
+        _, names = detections_from_msg(message, [])
+        for name in names:  # as far as `label_info` has not come, or does not have it
+            if class_number(name) is None and len(self._told_names) < MOST_NAMES:
+                self._told_names.setdefault(name)
+        self._record.add_answer(stamp_ns, message, names, latency_ms)
 
     def _on_labels(self, message: LabelInfo) -> None:
         self._class_names = [entry.class_name for entry in message.class_map]
@@ -176,11 +184,12 @@ class Recorder(Node):
         try:
             write_whole(path, make(), sync=False)  # which would hold up what comes in
         except OSError as error:
-            if self._reminders.is_due(f'{path}: {error.strerror}'):
-                self.get_logger().error(f'{path}: cannot be written: {error.strerror}')
+            text = loggable(f'{path}: cannot be written: {error.strerror}')
+            if self._reminders.is_due(text):
+                self.get_logger().error(text)
             self.exit_code = 1
         except Exception as error:  # the other file may still be written
-            self.get_logger().error(f'{path}: cannot be made: {describe(error)}')
+            self.get_logger().error(loggable(f'{path}: cannot be made: {describe(error)}'))
             self.exit_code = 1
         else:
             return True
@@ -189,17 +198,26 @@ class Recorder(Node):
     def _contact_sheet(self) -> bytes:
         """The samples with what was said of them, as a file."""
         samples = self._record.samples()
+        names = list(dict.fromkeys((*self._class_names, *self._told_names)))
+        answers = [detections_from_msg(sample.answer, names)[0] for sample in samples]
         images = [
-            sample.image
-            if sample.is_drawn
-            else draw_detections(sample.image.copy(), sample.answer, self._class_names)
-            for sample in samples
+            sample.image if sample.is_drawn else draw_detections(sample.image.copy(), found, names)
+            for sample, found in zip(samples, answers)
         ]
         captions = [
-            f'{len(sample.answer)} found, {sample.latency_ms:.1f} ms after the picture' for sample in samples
+            f'{len(found)} found, {sample.latency_ms:.1f} ms after the picture'
+            for sample, found in zip(samples, answers)
         ]
         sheet = contact_sheet(images, captions=captions)
         return signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]), by=NAME)
+
+
+def _check_topics(params: RecorderParams) -> None:
+    for topic in params.text_topics:
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            raise ParameterError(f'text_topics: {error}') from error
 
 
 def _check_writable(params: RecorderParams) -> None:

@@ -25,7 +25,7 @@ from sensor_msgs.msg import Image, Imu, LaserScan
 
 from isaac_infer.core.errors import ParameterError, describe
 from isaac_infer.core.signed import SUFFIXES, is_signed, signed
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import counted, loggable
 from isaac_infer.core.world import Robot, Wanted, cast_rays, draw_goal, felt_mps2, make_arena, move, towards
 from isaac_infer.core.world_map import draw_map
 from isaac_infer.core.world_view import WorldView
@@ -139,10 +139,10 @@ class RobotSimulator(Node):
             try:
                 write_whole(Path(path), self._map(Path(path).suffix))
             except OSError as error:
-                self.get_logger().error(f'{path}: cannot be written: {error.strerror}')
+                self.get_logger().error(loggable(f'{path}: cannot be written: {error.strerror}'))
                 self.exit_code = 1
             else:
-                self.get_logger().info(f'written: {path}')
+                self.get_logger().info(loggable(f'written: {path}'))
 
     # --- threads -------------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class RobotSimulator(Node):
         robot = self._robot
         return (
             f'{robot.distance_m:.1f} m driven, {counted(robot.collisions, "collision")}, '
-            f'{counted(robot.stops, "stop")}, nearest obstacle ever at {robot.nearest_m:.2f} m'
+            f'{counted(robot.stops, "stop")}, nearest obstacle ever, ahead or beside: {robot.nearest_m:.2f} m'
         )
 
     def _publish_diagnostics(self) -> None:

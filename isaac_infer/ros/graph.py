@@ -71,6 +71,27 @@ class MixedInputs:
         return f'{len(names)} publishers on {topic}: {shown}; the newest message counts'
 
 
+class Namesakes:
+    """Nodes of one name, of which parameters and services reach one alone."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._since_s: float | None = None
+
+    def told(self) -> str:
+        """A sentence about them; empty where there are none."""
+        own = self._node.get_name(), self._node.get_namespace()
+        count = self._node.get_node_names_and_namespaces().count(own)
+        if count < 2:
+            self._since_s = None
+            return ''
+        self._since_s = self._since_s or monotonic()
+        if monotonic() - self._since_s < GONE_AFTER_S:
+            return ''  # as in MixedInputs
+        name = self._node.get_fully_qualified_name()
+        return f'{count} nodes are called {name}: give each a name or a namespace of its own'
+
+
 def _of_kinds(kinds: set[str], found: Iterable[Topics]) -> list[str]:
     return sorted({name for topics in found for name, types in topics.items() if kinds.intersection(types)})
 

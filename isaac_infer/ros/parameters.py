@@ -26,7 +26,7 @@ from rclpy.parameter import parameter_value_to_python
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.text import printable
-from isaac_infer.params import INTEGER_BITS, Parameter, Params, parameters
+from isaac_infer.params import INTEGER_BITS, Parameter, Params, nodes_with, parameters
 
 P = TypeVar('P', bound=Params)
 
@@ -124,8 +124,12 @@ class NodeParameters(Generic[P]):
         return '' if is_known or _OF_ROS.fullmatch(given.name) else self._unknown(given.name)
 
     def _unknown(self, name: str) -> str:
-        alike = get_close_matches(name, self._known, n=1) or sorted(self._known)
-        return f'unknown parameter {printable(name[:80])}; expected {", ".join(alike)}'
+        text = f'unknown parameter {printable(name[:80])}'
+        if alike := get_close_matches(name, self._known, n=1):
+            return f'{text}; expected {alike[0]}'
+        if nodes := nodes_with(name):
+            return f'{text}: it is one of {", ".join(nodes)}; is the parameter file that of another node?'
+        return f'{text}; expected {", ".join(sorted(self._known))}'
 
     def _typed(self, given: ParameterMessage) -> ParameterMessage:
         known = self._known.get(given.name)

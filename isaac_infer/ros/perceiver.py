@@ -26,6 +26,7 @@ from isaac_infer.ros.worker import Worker
 
 FIELDS = 'x,y,width,height,score,class'  # of perception_output: the centre first, all in source pixels
 RECENT = 30  # answers whose time is averaged
+RETRY_S = 30.0  # until a model that failed is a choice again
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Variant:
     answers: int = 0  # since it is in use
     times_ms: list[float] = field(default_factory=list)  # of the last ones
     begun_s: float | None = None  # monotonic; of the picture that is being looked at
+    failed_s: tuple[float, float] | None = (
+        None  # monotonic; the first and the last time since its last answer
+    )
 
 
 class Perceiver:
@@ -117,10 +121,13 @@ class Perceiver:
 
     @property
     def choices(self) -> Collection[int]:
-        """Those of them that can answer: not one left with a picture that holds it up, maybe for ever."""
-        return tuple(
-            number for number in self.ready if number == self.index or self.variants[number].begun_s is None
-        )
+        """Those of them that can answer: not one left with a picture that holds it up, or failing."""
+        return tuple(number for number in self.ready if number == self.index or self._can_answer(number))
+
+    def _can_answer(self, number: int) -> bool:
+        variant = self.variants[number]
+        has_failed = variant.failed_s is not None and monotonic() - variant.failed_s[1] < RETRY_S
+        return variant.begun_s is None and not has_failed
 
     @property
     def is_opening(self) -> bool:
@@ -162,7 +169,7 @@ class Perceiver:
         """Look at pictures with another variant, from the next one on."""
         with self._lock:
             variant = self.variants[index]
-            variant.answers, variant.times_ms = 0, []
+            variant.answers, variant.times_ms, variant.failed_s = 0, [], None
             forgotten = self.variants[self.index].worker.forget() if index != self.index else False
             self.index = index
         self.health.dropped(BUSY, count=int(forgotten))
@@ -188,6 +195,8 @@ class Perceiver:
             held_up_s = 0.0 if begun_s is None else now_s - begun_s
             if held_up_s * 1e3 > mean_ms:  # it may never come to its end
                 mean_ms = fmean([*variant.times_ms[1 - LEAST_ANSWERS :], held_up_s * 1e3])
+            if variant.failed_s:
+                held_up_s = max(held_up_s, variant.failed_s[1] - variant.failed_s[0])
             return VariantReadings(now_s, variant.answers, mean_ms, *rates_hz, celsius, load_level, held_up_s)
 
     def close(self, timeout_s: float) -> None:
@@ -214,6 +223,9 @@ class Perceiver:
         try:
             self._answer(variant, opened, picture)
         except Exception as error:  # of the picture, the model, the messages: the next one is looked at
+            if not isinstance(error, FrameError):  # for which no model can do anything
+                now_s = monotonic()
+                variant.failed_s = (variant.failed_s or (now_s, now_s))[0], now_s
             self.health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
             self.health.error(self._said(error))
         finally:
@@ -237,6 +249,7 @@ class Perceiver:
             self._answered = frame.stamp_ns, picture.received_s
             if variant is self.variants[self.index]:
                 variant.answers += 1
+                variant.failed_s = None
                 variant.times_ms = [*variant.times_ms[1 - RECENT :], total_ms]
         self.health.answered(
             {

@@ -61,7 +61,7 @@ from isaac_infer.ros.diagnostics import (
     report_values,
     wait_until_heard,
 )
-from isaac_infer.ros.graph import published, published_by_others
+from isaac_infer.ros.graph import Namesakes, published, published_by_others
 from isaac_infer.ros.images import (
     frame_from_compressed_cdr,
     frame_from_image_cdr,
@@ -147,6 +147,7 @@ class PerceptionNode(LifecycleNode):
         self.exit_code = 0
         self._perception, self._stop = perception, stop
         self._health, self._reminders = Health(), Reminders()
+        self._namesakes = Namesakes(self)
         self._models: tuple[Loaded, ...] = ()  # the lightest last; while configured
         self._refine = as_it_is
         self._companions: tuple[Companion, ...] = ()
@@ -761,6 +762,10 @@ class PerceptionNode(LifecycleNode):
             if self._reminders.is_due(problem):
                 self.get_logger().warning(problem)
             return WARN, problem
+        if twins := self._namesakes.told():
+            if self._reminders.is_due(twins):
+                self.get_logger().warning(twins)
+            return WARN, twins
         if self._problem:
             return WARN, self._problem
         if recent.dropped[LOST]:

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -22,10 +23,12 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
 from isaac_infer.core.errors import IsaacInferError, describe, traced
+from isaac_infer.core.text import loggable
 from isaac_infer.params import Params, parameters
 from isaac_infer.ros import transport
 
 CLOCK_REMINDER_S = 10.0  # between two lines about a clock that lies
+FORMS = {'-p': 'NAME:=VALUE', '--param': 'NAME:=VALUE', '-r': 'FROM:=TO', '--remap': 'FROM:=TO'}
 STOP_TIMEOUT_S = 10.0  # for the callback that is under way, such as the opening of a model
 
 
@@ -76,13 +79,13 @@ def run_node(
     except SystemExit as end:  # --help, or an unknown option
         return int(end.code or 0)
     except Exception as error:  # of rclpy, for malformed --ros-args
-        return _refused(name, error)
+        return _refused(name, error, args)
     # Between two pictures OpenCV's threads fall asleep; waking them takes longer than they save.
     cv2.setNumThreads(1)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except Exception as error:  # of several kinds, for unknown arguments and unreadable parameter files
-        return _refused(name, error)
+        return _refused(name, error, args)
     if warning:
         get_logger(name).warning(warning)
     try:
@@ -91,13 +94,26 @@ def run_node(
         rclpy.try_shutdown()
 
 
-def _refused(name: str, error: Exception) -> int:
-    print(f'{name}: error: {error}', file=sys.stderr)
+def _refused(name: str, error: Exception, args: list[str] | None) -> int:
+    why = _slip(sys.argv[1:] if args is None else args) or str(error)
+    print(f'{name}: error: {loggable(why)}', file=sys.stderr)
     return 1
+
+
+def _slip(args: list[str]) -> str:
+    """What is plainly wrong with arguments that rclpy refused: its own words are about its parser."""
+    for option, given in pairwise(args):
+        if option in FORMS and ':=' not in given:
+            return f'{option} {given}: expected {option} {FORMS[option]}'
+        if option == '--params-file' and not os.path.isfile(given):
+            return f'{option} {given}: there is no such file'
+    return ''
 
 
 def _as_parameter(unknown: list[str], params: type[Params]) -> str:
     """Say how ROS takes what was given like an option of a command; empty where no parameter is like it."""
+    if unknown[0] in (*FORMS, '--params-file'):
+        return f'; did you mean --ros-args {" ".join(unknown)}?'
     option, _, value = unknown[0].partition('=')
     wanted = option.removeprefix('--').replace('-', '_')
     names = [parameter.name for parameter in parameters(params)]

@@ -407,7 +407,20 @@ def test_a_signal_while_the_model_runs_ends_the_node_cleanly(start, tmp_path, ca
             parameters(confidence_threshold='high'),
             "confidence_threshold: expected float from 0 to 1, got 'high'",
         ),
-        (['--ros-args', '--params-file', '/nowhere.yaml'], '/nowhere.yaml'),
+        (
+            ['--ros-args', '--params-file', '/nowhere.yaml'],
+            '--params-file /nowhere.yaml: there is no such file',
+        ),
+        (
+            ['--ros-args', '-p', 'model_file_path=a.onnx'],
+            '-p model_file_path=a.onnx: expected -p NAME:=VALUE',
+        ),
+        (['--ros-args', '-r', 'image=front'], '-r image=front: expected -r FROM:=TO'),
+        (['-p', 'class_ids:=index'], 'did you mean --ros-args -p class_ids:=index?'),
+        (
+            parameters(depth_tolerance_ms=1.0),
+            'unknown parameter depth_tolerance_ms: it is one of pose_node; is ',
+        ),
     ],
 )
 def test_wrong_parameters_end_the_process_with_one_error(start, arguments, says):

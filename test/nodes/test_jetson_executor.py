@@ -273,6 +273,19 @@ def test_it_stands_while_another_node_commands_the_robot_too(driving, make_peer)
     driving.starts()
 
 
+def test_inputs_that_nobody_publishes_are_said_with_the_way_out(start, robot):
+    remaps = ['-r', 'scan:=front/scan', '-r', 'ai_commands:=front/commands']
+    start('jetson_executor', *parameters(**QUICK, enabled_at_start=True), *remaps)
+    found = robot()
+    found.says('scan: none came yet (nobody publishes /front/scan; remap it to one of /scan)')
+    found.says('(nobody publishes /front/commands: publish there, or set cruise_speed_mps to drive without)')
+
+
+def test_commands_that_nobody_takes_are_said(start, make_peer):
+    executor = start_executor(start, enabled_at_start=True)
+    executor.wait_for('nobody subscribes to /control_output')
+
+
 def test_an_input_that_several_nodes_publish_is_said(driving, make_peer):
     other = make_peer('joystick', '/rule')
     publisher = other.node.create_publisher(Twist, 'ai_commands', 1)

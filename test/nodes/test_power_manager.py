@@ -325,6 +325,13 @@ def test_files_that_vanish_one_after_the_other_and_come_back_end_nothing(manage)
 def test_a_pc_has_no_power_modes_and_that_is_no_error(manage):
     manager = manage(lambda root: plant(root, {'proc/meminfo': 'MemTotal: 100 kB'}))
     manager.wait_for('the power mode of the board is unknown', OK)
+    assert 'this board has no power modes: there is nothing to switch' in manager.process.log
+
+
+def test_a_root_that_is_not_there_is_refused(start, tmp_path):
+    process = start('power_manager', '--ros-args', '-p', f'root:={tmp_path}/nowhere')
+    assert process.wait() == 1
+    assert f'root: expected the folder that has the files of a board, got {tmp_path}/nowhere' in process.log
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -12,11 +12,14 @@ import pytest
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from processes import parameters, wait_until
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header, String
-from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+from vision_msgs.msg import Detection2D, Detection2DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
 from isaac_infer.ros.images import image_to_cdr
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def answer(stamp, *class_ids, size_x=20.0):
@@ -60,6 +63,26 @@ def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp
     assert cv2.imread(str(sheet)).shape[2] == 3
     assert 'Traceback' not in recorder.log
     assert f'written: {report}' in recorder.log and f'written: {sheet}' in recorder.log
+
+
+def test_names_that_come_with_answers_alone_are_drawn_as_those_of_label_info(start, make_peer, tmp_path):
+    sheets = []
+    for names in ([], ['cup']):
+        report, sheet = tmp_path / f'{len(names)}.json', tmp_path / f'{len(names)}.png'
+        recorder = start('recorder', *parameters(report=report, contact_sheet=sheet))
+        peer = make_peer(f'camera_{len(names)}')
+        images, answers = publishers(peer)
+        labels = peer.node.create_publisher(LabelInfo, 'label_info', LATCHED)
+        if names:
+            labels.publish(LabelInfo(class_map=[VisionClass(class_id=0, class_name='cup')]))
+        picture = np.full((240, 320, 3), 40, np.uint8)
+        images.publish(bytes(image_to_cdr(picture, stamp_ns=10**9, frame_id='camera')))
+        assert wait_until(lambda: read(report).get('pictures') == 1)  # noqa: B023
+        answers.publish(answer(Time(sec=1), 'cup', size_x=100.0))
+        assert wait_until(lambda: read(report).get('answered') == 1)  # noqa: B023
+        assert recorder.stop() == 0
+        sheets.append(cv2.imread(str(sheet))[:370])  # without the caption, which has times
+    assert np.array_equal(*sheets)
 
 
 def test_a_sheet_that_nothing_can_be_shown_on_is_told(start, tmp_path):

@@ -11,6 +11,7 @@ from isaac_infer.core.errors import FrameError, ModelError, SessionError
 from isaac_infer.core.pipeline import StageTimes
 from isaac_infer.core.results import Detections, Poses, Segmentation, no_detections
 from isaac_infer.params import DetectorParams
+from isaac_infer.ros import perceiver as perceiving
 from isaac_infer.ros.images import image_to_cdr
 from isaac_infer.ros.perceiver import FIELDS, Opened, Perceiver, objects_msg
 from isaac_infer.ros.perception import Loaded
@@ -241,6 +242,30 @@ def test_what_a_model_took_counts_although_the_clock_of_the_stamps_stands_still(
     assert wait_until(lambda: scene.perceiver.age_s(0.0, 0) is not None)
     now_s = time.monotonic()
     assert scene.perceiver.age_s(now_s, 5 * 10**9) == pytest.approx(now_s - offered_s, abs=0.25)
+
+
+def test_a_variant_that_only_fails_is_no_choice_for_a_while_and_counts_as_held_up(make, monkeypatch):
+    scene = make()
+    scene.open('heavy', 'light')
+    perceiver = scene.perceiver
+    perceiver.use(1)
+    scene.pipelines['light'].error = SessionError('broken')
+    for count in (1, 2):
+        perceiver.offer(PICTURE)
+        assert wait_until(lambda: len(scene.errors) == count)  # noqa: B023
+        time.sleep(0.1)
+    perceiver.offer(PICTURE)
+    assert wait_until(lambda: len(scene.errors) == 3)
+    assert perceiver.readings((0.0, 0.0)).held_up_s >= 0.2
+    assert list(perceiver.choices) == [0, 1]  # the one in use always is
+    perceiver.use(0)
+    assert list(perceiver.choices) == [0]
+    monkeypatch.setattr(perceiving, 'RETRY_S', 0.0)
+    assert list(perceiver.choices) == [0, 1]
+    scene.pipelines['light'].error = None
+    perceiver.use(1)
+    scene.look('light')
+    assert perceiver.readings((0.0, 0.0)).held_up_s == 0
 
 
 def test_all_are_closed_and_one_that_is_busy_is_told():

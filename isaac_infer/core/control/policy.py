@@ -51,9 +51,14 @@ def read_bindings(path: Path) -> Any:
         ParameterError: it cannot be read.
     """
     try:
-        return read_document(path)
+        document = read_document(path)
     except ValueError as error:
         raise ParameterError(f'{path}: the bindings of a policy cannot be read: {error}') from error
+    if isinstance(document, dict) and any('ros__parameters' in part for part in document.values() if part):
+        raise ParameterError(
+            f'{path}: expected the bindings of a policy (inputs, outputs), got a parameter file of nodes'
+        )
+    return document
 
 
 class Policy:

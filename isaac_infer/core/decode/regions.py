@@ -25,12 +25,10 @@ MAX_LOOKING = 1 << 23  # such cost in a picture; of regions beyond it the sample
 
 
 class Probability(Protocol):
-    """What a network gives for the class of some points of its grid."""
+    """What a network gives for a class at some points of its grid."""
 
-    def __call__(
-        self, at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
-    ) -> np.ndarray:
-        """Those of rows and columns, or of n points; of a class, or else of the best at each of them."""
+    def __call__(self, at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
+        """The probabilities (n,) at n points."""
 
 
 class Read(NamedTuple):
@@ -122,7 +120,8 @@ class _Rating:
 
     def __init__(self, probability: Probability, fit: Fit, grid_hw: Size) -> None:
         (rows, self._y), (columns, self._x) = grid_in_source(fit, grid_hw, sample_step(grid_hw))
-        self._probability, self._samples = probability, probability(rows, columns)
+        self._rows, self._columns = np.arange(grid_hw[0])[rows], np.arange(grid_hw[1])[columns]
+        self._probability = probability
         self._along_y, self._along_x = taps(fit, grid_hw)
         self._left_to_look = MAX_LOOKING
 
@@ -136,7 +135,7 @@ class _Rating:
     ) -> np.ndarray:
         """Score each number of a part of the picture; where samples are few, the wanted ones alone."""
         left, top = left_top
-        score, hits = _means(labels, self._samples, self._y - top, self._x - left, len(stats))
+        score, hits = self._means(class_id, labels, left_top, len(stats))
         few = wanted[hits[wanted] < FEW_SAMPLES]
         # The largest first: specks do not matter as much.
         for at in few[np.argsort(-stats[few, cv2.CC_STAT_AREA], kind='stable')].tolist():
@@ -149,6 +148,25 @@ class _Rating:
             score[at] = self._probability(*points, class_id).mean()
         return score
 
+    def _means(
+        self, class_id: int, labels: np.ndarray, left_top: tuple[int, int], count: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean probability of each region over the samples in it, and how many these are.
+
+        Of one without any it is the mean over all of its class.
+        """
+        y, x = self._y - left_top[1], self._x - left_top[0]
+        in_y = np.flatnonzero((y >= 0) & (y < labels.shape[0]))
+        in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
+        region = labels.take(y[in_y], axis=0).take(x[in_x], axis=1)
+        at_y, at_x = np.nonzero(region)  # few: most samples are of other classes
+        region = region[at_y, at_x]
+        values = self._probability(self._rows[in_y[at_y]], self._columns[in_x[at_x]], class_id)
+        hits = np.bincount(region, minlength=count)
+        sums = np.bincount(region, values, minlength=count)
+        of_all = sums.sum() / hits.sum() if len(region) else 0.5
+        return np.where(hits > 0, sums / np.maximum(hits, 1), of_all), hits
+
 
 def _connected(is_class: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Number the connected pixels: how many numbers, (h, w) of them, and the statistics of each."""
@@ -160,24 +178,6 @@ def _connected(is_class: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
         except cv2.error:  # of noise: there are more numbers before those of neighbours are made one
             pass
     return cv2.connectedComponentsWithStats(is_class, connectivity=8, ltype=cv2.CV_32S)[:3]
-
-
-def _means(
-    labels: np.ndarray, probability: np.ndarray, y: np.ndarray, x: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean probability of each region over the samples in it, and how many these are.
-
-    Of one without any it is the mean over all of its class.
-    """
-    in_y = np.flatnonzero((y >= 0) & (y < labels.shape[0]))
-    in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
-    region = labels.take(y[in_y], axis=0).take(x[in_x], axis=1)
-    is_counted = region > 0  # few: most samples are of other classes
-    region, values = region[is_counted], probability.take(in_y, axis=0).take(in_x, axis=1)[is_counted]
-    hits = np.bincount(region, minlength=count)
-    sums = np.bincount(region, values, minlength=count)
-    of_all = sums.sum() / hits.sum() if len(region) else 0.5
-    return np.where(hits > 0, sums / np.maximum(hits, 1), of_all), hits
 
 
 def _some_pixels(labels: np.ndarray, statistics: np.ndarray, at: int) -> tuple[np.ndarray, np.ndarray]:

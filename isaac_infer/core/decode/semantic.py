@@ -112,15 +112,12 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
         step = sample_step(grid_hw)
         return are_probabilities(scores[:, ::step, ::step], spec)
 
-    def probability(
-        at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
-    ) -> np.ndarray:
+    def probability(at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
+        if is_probable():
+            return np.asarray(np.clip(scores[class_id, at_rows, at_columns].astype(np.float32), 0, 1))
         values = scores[:, at_rows, at_columns].astype(np.float32)
         highest = values.max(axis=0)
-        of_class = highest if class_id is None else values[class_id]
-        if is_probable():
-            return np.asarray(np.clip(of_class, 0, 1))
-        return np.asarray(np.exp(of_class - highest) / np.exp(values - highest).sum(axis=0))
+        return np.asarray(np.exp(values[class_id] - highest) / np.exp(values - highest).sum(axis=0))
 
     return Read(_hide_unseen(class_map, fit), grid_hw, probability)
 
@@ -140,12 +137,10 @@ def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limit
     else:
         is_object = nearest(plane > threshold, rows, columns)
 
-    def probability(
-        at_rows: slice | np.ndarray, at_columns: slice | np.ndarray, class_id: int | None = None
-    ) -> np.ndarray:
+    def probability(at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
         values = plane[at_rows, at_columns].astype(np.float32)
         likely = np.clip(values, 0, 1) if is_probable else detection._sigmoid(values)
-        return np.where(values > threshold if class_id is None else class_id == 1, likely, 1 - likely)
+        return np.asarray(likely if class_id == 1 else 1 - likely)
 
     return Read(_hide_unseen(is_object.view(np.uint8), fit), plane.shape, probability)
 

@@ -625,3 +625,12 @@ def test_whatever_a_document_says_it_binds_or_is_refused(document):
         policy.fill(Sources(FRAME, SCAN, IMU, Command(0.5)))
     with suppress(SessionError):
         assert policy.command_of({'action': np.array([[0.5, 1]], np.float32)}).is_finite
+
+
+def test_a_parameter_file_is_no_bindings_and_named_as_what_it_is(tmp_path):
+    path = tmp_path / 'jetson.yaml'
+    path.write_text('/**:\n  ros__parameters: {rate: 1.0}\n')
+    with pytest.raises(
+        ParameterError, match=r'jetson\.yaml: expected the bindings of a policy .*, got a parameter'
+    ):
+        read_bindings(path)

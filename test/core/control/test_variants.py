@@ -43,6 +43,7 @@ def choose(index=0, ready=(0, 1, 2), *, limits=LIMITS, now_s=100.0, since_s=0.0,
         ({'mean_ms': 99, 'ready': (0, 2)}, 2),
         ({'rate_hz': 9, 'input_rate_hz': 30}, 1),
         ({'rate_hz': 9, 'input_rate_hz': 9}, 0),
+        ({'rate_hz': 9.9, 'input_rate_hz': 10.1}, 0),  # as good as all are answered
         ({'rate_hz': 0, 'answers': 0}, 1),
         ({'rate_hz': 0, 'answers': 9, 'since_s': 90.5}, 0),
         ({'rate_hz': 0, 'answers': 9, 'since_s': 89.5}, 1),
