@@ -85,7 +85,9 @@ class _Parser(argparse.ArgumentParser):
                 known[near] for word in words for near in get_close_matches(word, known, n=1, cutoff=SIMILAR)
             ]
             hint = f'; did you mean {", ".join(alike)}?' if alike else ''
-            if nodes := _nodes_with(words[0].replace('-', '_')):
+            if meant := known.get(words[0].replace('_', '-')):
+                hint = f'; did you mean {meant}?'
+            elif nodes := _nodes_with(words[0].replace('-', '_')):
                 hint = f'; {words[0]} is a parameter of {nodes}, and no option here'
             if not unknown[0].startswith('-') and any(not action.option_strings for action in self._actions):
                 hint = '; name models together, before the options'

@@ -128,6 +128,7 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
     ('arguments', 'hint'),
     [
         (['--confidence-treshold', '0.4'], '; did you mean --confidence-threshold?\n'),
+        (['--confidence_threshold', '0.4'], '; did you mean --confidence-threshold?\n'),
         (['--wxyz'], 'unrecognized arguments: --wxyz\n'),
         (['--test'], 'unrecognized arguments: --test\n'),
         (['--iou', '0.5'], 'unrecognized arguments: --iou 0.5\n'),
@@ -143,6 +144,23 @@ def test_an_unknown_option_shows_its_command_and_what_may_have_been_meant(
     said = capsys.readouterr().err
     assert end.value.code == 2
     assert 'usage: isaac-infer run' in said and hint in said
+
+
+@pytest.mark.parametrize(
+    ('words', 'meant'),
+    [
+        (['demo', '--model_file_path=a.onnx'], '--model-file-path'),
+        (['inspect', 'a.onnx', '--class_names', 'a'], '--class-names'),
+        (['bench', 'a.onnx', '--input_size', '64'], '--input-size'),
+        (['validate', 'a.yaml', '--model_directory', '.'], '--model-directory'),
+    ],
+)
+def test_an_option_with_underscores_is_told_with_its_hyphens(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert capsys.readouterr().err.endswith(f'; did you mean {meant}?\n')
 
 
 @pytest.mark.parametrize('name', ['run', 'demo', 'evaluate', 'inspect', 'build', 'bench'])
