@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -115,6 +116,13 @@ def test_a_class_keeps_its_colour_and_neighbours_differ() -> None:
     assert len(set(colours)) == 100
     assert np.abs(np.diff(colours, axis=0)).max(axis=1).min() > 60
     assert colours[7] == class_colour(7)
+
+
+def test_no_two_of_the_first_classes_look_alike() -> None:
+    colours = np.array([[class_colour(class_id) for class_id in range(25)]], np.float32)
+    (lab,) = cv2.cvtColor(colours / 255, cv2.COLOR_BGR2LAB)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2)
+    assert apart[~np.eye(25, dtype=bool)].min() > 20  # of black and white 100
 
 
 @pytest.mark.parametrize(
