@@ -168,13 +168,18 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
             'images': [],
         }
         saved: list[str] = []
-        code = _detect(source, pipeline, args, places, skeleton, report['images'], saved, windows, out)
+        errors: list[str] = []
+        code = _detect(
+            source, pipeline, args, places, skeleton, report['images'], saved, errors, windows, out
+        )
     report['times_ms'] = {
         stage: dict(zip(('p50', 'p95', 'p99'), window.percentiles())) for stage, window in windows.items()
     }
+    if errors:
+        report['errors'] = errors
     write_report(args.json, report)
     if report['images']:
-        out.print(_times(windows, report['images']))
+        out.print(_times(windows, report['images'], errors))
     for path in (args.json if args.json != STANDARD_OUTPUT else '', args.save if saved else ''):
         if path:
             show_written(path, out)
@@ -208,29 +213,29 @@ def _detect(
     skeleton: Skeleton,
     answers: list[dict[str, Any]],
     saved: list[str],
+    errors: list[str],
     windows: dict[str, Window],
     out: Console,
 ) -> int:
     """Answer picture after picture, into `answers`, files and on the screen; returns the exit code.
 
-    The names of pictures that were written into a file go into `saved`.
+    The names of pictures that were written into a file go into `saved`, what went wrong into `errors`.
     """
     is_drawn = args.source[0] in DRAWN
     most = args.frames or (SYNTHETIC_PICTURES if is_drawn else None)
-    code = 0
     try:
         for _ in islice(count(), most):
             try:
                 picture = source.read()
             except SourceError as error:
-                code = _failed(str(error))
+                _fail(str(error), errors)
                 continue
             if picture is None:
                 break
             try:
                 found = pipeline(Frame(picture.image))
             except IsaacInferError as error:
-                code = _failed(f'{picture.name}: {error}')
+                _fail(f'{picture.name}: {error}', errors)
                 continue
             for stage, took_ms in pipeline.times.by_stage().items():
                 windows.setdefault(stage, Window(TIMED_PICTURES)).add(took_ms)
@@ -244,10 +249,10 @@ def _detect(
                     saved.append(picture.name)
                 except (OSError, cv2.error, ParameterError) as error:  # a full disk, a size no format has
                     why = getattr(error, 'strerror', None) or str(error).strip()
-                    code = _failed(f'{picture.name}: cannot be saved: {why}')
+                    _fail(f'{picture.name}: cannot be saved: {why}', errors)
     except KeyboardInterrupt:
-        code = 130
-    return code
+        return 130
+    return 1 if errors else 0
 
 
 def _show(answers: Sequence[dict[str, Any]], limits: Limits, out: Console) -> None:
@@ -257,15 +262,16 @@ def _show(answers: Sequence[dict[str, Any]], limits: Limits, out: Console) -> No
         out.print(answer_line(answers[-1]), **PLAIN)
 
 
-def _failed(message: str) -> int:
-    """Say what went wrong with one picture; gives the exit code."""
-    print(f'isaac-infer: error: {without_commands(message)}', file=sys.stderr)
-    return 1
+def _fail(message: str, errors: list[str]) -> None:
+    """Say what went wrong with one picture, and keep it."""
+    errors.append(without_commands(message))
+    print(f'isaac-infer: error: {errors[-1]}', file=sys.stderr)
 
 
-def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]]) -> Table:
+def _times(windows: dict[str, Window], answers: Sequence[dict[str, Any]], errors: Sequence[str]) -> Table:
     objects = sum(len(answer['detections']) for answer in answers)
-    title = f'{counted(len(answers), "picture")}, {counted(objects, "object")}'
+    failed = f', {len(errors)} failed' if errors else ''
+    title = f'{counted(len(answers), "picture")}, {counted(objects, "object")}{failed}'
     table = Table(title=title, title_justify='left', title_style='bold', box=SIMPLE_HEAD)
     table.add_column('stage')
     for heading in ('p50 ms', 'p95 ms', 'p99 ms'):

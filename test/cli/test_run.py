@@ -339,7 +339,8 @@ def test_a_picture_that_cannot_be_saved_is_named_and_still_answered(
     (folder / 'blue.png').mkdir(parents=True)
     assert run('--model', model, '--source', pictures, '--save', folder, '--json', out) == 1
     assert f'{pictures / "blue.png"}: cannot be saved: ' in capsys.readouterr().err
-    assert len(json.loads(out.read_text())['images']) == 3
+    report = json.loads(out.read_text())
+    assert (len(report['images']), len(report['errors'])) == (3, 1)
     assert (folder / 'red.png').is_file()
 
 
@@ -376,8 +377,13 @@ def test_a_broken_picture_is_reported_and_the_others_are_answered(
     (pictures / 'broken.png').write_bytes(b'no picture')
     out = tmp_path / 'out.json'
     assert run('--model', model, '--source', pictures, '--json', out) == 1
-    assert 'isaac-infer: error:' in capsys.readouterr().err
-    names = [Path(image['source']).name for image in json.loads(out.read_text())['images']]
+    printed = capsys.readouterr()
+    assert '3 pictures, 3 objects, 1 failed' in printed.out
+    report = json.loads(out.read_text())
+    assert list(report)[-2:] == ['times_ms', 'errors']
+    assert [f'isaac-infer: error: {error}' for error in report['errors']] == printed.err.splitlines()
+    assert 'broken.png: expected a picture' in report['errors'][0]
+    names = [Path(image['source']).name for image in report['images']]
     assert names == ['blue.png', 'green.png', 'red.png']
 
 
