@@ -67,9 +67,10 @@ def register(
     known = {each for given in models for each in (given, Path(given).name)}
     if unknown := sorted(set(tasks) - known):
         raise ParameterError(f'task: expected a model of {", ".join(models)}, got {unknown[0]!r}')
+    paths = [find_model(given) for given in models]
+    _check_names(paths)
     found = []
-    for given in models:
-        path = find_model(given)
+    for given, path in zip(models, paths):
         is_here = os.path.exists(os.path.expanduser(given))
         place = os.path.relpath(path.absolute(), folder) if is_here else given
         reference = f'{manifest.stem}.{path.name}.npz'
@@ -90,10 +91,21 @@ def register(
         file = io.BytesIO()
         np.savez_compressed(file, **outputs)  # type: ignore[arg-type]
         found.append(Registered(replace(entry, task=told.get('task', POLICY)), file.getvalue()))
-    names = [each.entry.name for each in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ParameterError(f'expected each name of a model once, got {twice[0]!r} several times')
     return found
+
+
+def _check_names(models: Sequence[Path]) -> None:
+    """See that no two models have one name, by which their checks and outputs are told apart.
+
+    Raises:
+        ParameterError: two have.
+    """
+    named: dict[str, Path] = {}
+    for path in models:
+        other = named.setdefault(path.name, path)
+        if other is not path:
+            way_out = 'leave one out' if path.samefile(other) else 'give one of them another file name'
+            raise ParameterError(f'expected models of different names, got {other} and {path}; {way_out}')
 
 
 def _takes_no_picture(path: Path, backend: str) -> bool:

@@ -12,6 +12,7 @@ import trt_stand_in
 from boards import plant
 from onnx import TensorProto, helper
 
+from isaac_infer.core.errors import ParameterError
 from isaac_infer.deploy import model_checks as module
 from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, NotRunError, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
@@ -92,6 +93,17 @@ def test_another_file_than_the_registered_one_is_not_run(tmp_path):
     assert results['hash'].outcome == FAILED
     assert results['hash'].values == {'sha256': file_sha256(DETECTOR)}
     assert results['load'].outcome == NOT_RUN
+
+
+def test_models_of_one_name_are_both_named_with_the_way_out(tmp_path):
+    one, two = tmp_path / 'a' / 'm.onnx', tmp_path / 'b' / 'm.onnx'
+    for path in (one, two):
+        path.parent.mkdir()
+        policy(path)
+    with pytest.raises(ParameterError, match=f'got {one} and {two}; give one of them another file name'):
+        register([str(one), str(two)], tmp_path / 'robot.yaml')
+    with pytest.raises(ParameterError, match=f'got {one} and {one}; leave one out'):
+        register([str(one), str(one)], tmp_path / 'robot.yaml')
 
 
 def test_a_model_whose_weights_lie_beside_it_is_not_run_with_others(tmp_path):
