@@ -20,7 +20,7 @@ from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from isaac_infer.core.session import Session, close_all
 from isaac_infer.core.source import DRAWN, open_source
 from isaac_infer.core.timing import summarise
-from isaac_infer.deploy.checks import Check, CheckError, Group, NotRunError
+from isaac_infer.deploy.checks import Check, CheckError, Group, NotRunError, short
 from isaac_infer.deploy.manifest import ONNXRUNTIME, POLICY, Manifest, ModelEntry, place_of
 from isaac_infer.engine.cache import model_digest, read_sidecar
 from isaac_infer.engine.cuda import Gpu
@@ -82,8 +82,9 @@ class ModelUnderTest:
         got = digest_of(self.path)
         if got != self.entry.sha256:
             raise CheckError(
-                f'{self.path}: expected the file, with its weights, with SHA-256 {self.entry.sha256}, got '
-                f'{got}; copy it again, or register the one that is meant',
+                f'{self.path}: expected the file, with its weights, with SHA-256 '
+                f'{short(self.entry.sha256)}..., got {short(got)}...; copy it again, or register the one '
+                'that is meant (isaac-infer validate --write)',
                 {'sha256': got},
             )
         return {'sha256': got}

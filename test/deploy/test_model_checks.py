@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.deploy import model_checks as module
-from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, NotRunError, run_checks
+from isaac_infer.deploy.checks import FAILED, NOT_RUN, PASSED, CheckError, NotRunError, line_of, run_checks
 from isaac_infer.deploy.manifest import Manifest, ModelEntry
 from isaac_infer.deploy.model_checks import ModelUnderTest, model_checks
 from isaac_infer.deploy.register import register
@@ -91,7 +91,11 @@ def test_a_file_that_is_not_there_leaves_nothing_to_run(tmp_path):
 def test_another_file_than_the_registered_one_is_not_run(tmp_path):
     results = validated(tmp_path, sha256='0' * 64)
     assert results['hash'].outcome == FAILED
-    assert results['hash'].values == {'sha256': file_sha256(DETECTOR)}
+    got = file_sha256(DETECTOR)
+    assert results['hash'].values == {'sha256': got}
+    said = line_of(results['hash'])
+    assert f'with SHA-256 {"0" * 12}..., got {got[:12]}...; copy it again' in said
+    assert 'isaac-infer validate --write' in said and got[:13] not in said and '0' * 13 not in said
     assert results['load'].outcome == NOT_RUN
 
 
