@@ -45,13 +45,20 @@ from isaac_infer.deploy.checks import (
     unfinished_report,
     values_of,
 )
-from isaac_infer.deploy.manifest import POLICY, STAGES, Manifest, read_manifest, ros_names
+from isaac_infer.deploy.manifest import (
+    DEFAULT_MANIFEST,
+    POLICY,
+    STAGES,
+    Manifest,
+    how_to_write,
+    read_manifest,
+    ros_names,
+)
 from isaac_infer.deploy.parts import checks_of
 from isaac_infer.deploy.register import manifest_text, register
 from isaac_infer.engine.files import working_folder, write_whole
 from isaac_infer.params import ValidatorParams
 
-DEFAULT_MANIFEST = 'deployment.yaml'
 START_S = 30.0  # that a node may take to begin and to end, beside its checks
 STOP_TIMEOUT_S = 15.0  # from Ctrl-C to its end
 PATIENCE_S = 2.0  # with a check that is under way at the end
@@ -118,6 +125,11 @@ def run(args: argparse.Namespace) -> int:
     if len(args.files) > 1:
         raise ParameterError(f'expected one manifest, got {len(args.files)}; with --write they are models')
     path = Path(args.files[0] if args.files else DEFAULT_MANIFEST)
+    if not args.files and not path.exists():
+        raise ParameterError(
+            f'expected a manifest, got none, and there is no {path}, which is the default; write one: '
+            f'{how_to_write(path)}'
+        )
     # The same bounds as those of the node.
     params = ValidatorParams(validation_timeout=args.timeout, model_directory=args.model_directory)
     manifest = read_manifest(path)

@@ -17,8 +17,9 @@ from isaac_infer.core.build_options import PRECISIONS
 from isaac_infer.core.decode.document import read_document
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ParameterError
-from isaac_infer.engine.load import BACKENDS, find_model
+from isaac_infer.engine.load import BACKENDS, ENGINE_SUFFIXES, find_model
 
+DEFAULT_MANIFEST = 'deployment.yaml'
 POLICY = 'policy'  # the task of a network that looks at no picture: its inputs are fed by their names
 ONNXRUNTIME = 'onnxruntime'  # the reference that is run on the spot
 STAGES = ('camera', 'prepare', 'inference', 'decode', 'publish', 'planning', 'control')
@@ -131,16 +132,25 @@ def read_manifest(path: str | Path) -> Manifest:
         ParameterError: it cannot be read, or says something that nobody knows; names the place in it.
     """
     path = Path(os.path.expanduser(path))
+    if path.suffix.lower() in ('.onnx', *ENGINE_SUFFIXES):
+        command = how_to_write(DEFAULT_MANIFEST, str(path))
+        raise ParameterError(f'{path}: expected a manifest, got a model; write one of it first: {command}')
     try:
         content = read_document(path, is_strict=True)
     except ValueError as error:
-        raise ParameterError(f'{path}: cannot be read as a manifest: {error}') from error
+        way_out = '' if os.path.exists(path) else f'; write one: {how_to_write(path)}'
+        raise ParameterError(f'{path}: cannot be read as a manifest: {error}{way_out}') from error
     try:
         manifest = _entry(Manifest, content, '')
         _check(manifest)
     except ParameterError as error:
         raise ParameterError(f'{path}: {error}') from None
     return dataclasses.replace(manifest, folder=path.absolute().parent)
+
+
+def how_to_write(manifest: str | Path, models: str = 'MODEL ...') -> str:
+    """The command that writes a manifest to begin with."""
+    return f'isaac-infer validate --write {manifest} {models}'
 
 
 def ros_names(manifest: Manifest) -> list[str]:

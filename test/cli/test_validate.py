@@ -249,7 +249,19 @@ def test_a_check_that_does_not_end_ends_the_command_all_the_same(manifest, monke
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['gone.yaml'], 'gone.yaml: cannot be read as a manifest: No such file'),
+        (
+            [],
+            'no deployment.yaml, which is the default; write one: isaac-infer validate --write deployment.y',
+        ),
+        (
+            ['gone.yaml'],
+            'No such file or directory; write one: isaac-infer validate --write gone.yaml MODEL ...',
+        ),
+        (
+            [DETECTOR],
+            f'got a model; write one of it first: isaac-infer validate --write deployment.yaml {DETECTOR}',
+        ),
+        (['a.ENGINE'], 'a.ENGINE: expected a manifest, got a model'),
         (['a.yaml', 'b.yaml'], 'expected one manifest, got 2'),
         (['--write', 'a.yaml'], '--write: expected models'),
         (['--write', 'a.yaml', DETECTOR, '--task', 'poses'], '--task: expected one of detection'),
