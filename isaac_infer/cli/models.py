@@ -17,6 +17,7 @@ from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.source import DRAWN
+from isaac_infer.core.text import listed
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
     ENGINE_SUFFIXES,
@@ -56,10 +57,17 @@ def take_model_argument(args: argparse.Namespace) -> None:
     """
     if args.more_models:
         models = [args.model, *args.more_models]
-        raise ParameterError(f'MODEL: expected one file, got {len(models)}: {", ".join(models)}')
+        hint = '; pictures go after --source' if 'source' in args and _is_source(models[1]) else ''
+        raise ParameterError(f'MODEL: expected one file, got {len(models)}: {listed(models, most=5)}{hint}')
     if args.model and (args.model_file_path or args.engine_file_path):
         raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
     args.model_file_path = args.model_file_path or args.model
+
+
+def _is_source(text: str) -> bool:
+    """Tell whether what is given as a model is rather a picture, a folder or a video."""
+    path = Path(os.path.expanduser(text))
+    return os.path.exists(path) and path.suffix.lower() not in ('.onnx', *ENGINE_SUFFIXES)
 
 
 def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeline | TopDownPipeline:

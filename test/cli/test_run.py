@@ -562,6 +562,17 @@ def test_two_models_to_inspect_are_one_too_many(model: Path, capsys: pytest.Capt
     assert f'got two models: {model}' in capsys.readouterr().err
 
 
+def test_pictures_that_are_given_as_models_are_told_where_they_go(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (pictures, pictures / 'blue.png'):
+        assert run(model, wrong) == 2
+        assert capsys.readouterr().err.endswith(f'{model}, {wrong}; pictures go after --source\n')
+    assert run(model, model) == 2
+    assert main(['inspect', str(model), str(pictures)]) == 2  # it takes no pictures
+    assert 'pictures go' not in capsys.readouterr().err
+
+
 def test_a_model_whose_name_is_of_another_encoding_is_refused_in_words(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
