@@ -90,9 +90,19 @@ class _Parser(argparse.ArgumentParser):
             elif nodes := _nodes_with(words[0].replace('-', '_')):
                 hint = f'; {words[0]} is a parameter of {nodes}, and no option here'
             if not unknown[0].startswith('-') and any(not action.option_strings for action in self._actions):
-                hint = '; name models together, before the options'
+                is_source = '--source' in self._option_string_actions and _is_source(unknown[0])
+                told = (
+                    'pictures go after --source' if is_source else 'name models together, before the options'
+                )
+                hint = f'; {told}'
             self.error(f'unrecognized arguments: {" ".join(unknown)}{hint}')
         return parsed, unknown
+
+
+def _is_source(text: str) -> bool:
+    from isaac_infer.cli.models import is_source  # slow to import
+
+    return is_source(text)
 
 
 def _nodes_with(parameter: str) -> str:

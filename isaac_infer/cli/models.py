@@ -57,14 +57,14 @@ def take_model_argument(args: argparse.Namespace) -> None:
     """
     if args.more_models:
         models = [args.model, *args.more_models]
-        hint = '; pictures go after --source' if 'source' in args and _is_source(models[1]) else ''
+        hint = '; pictures go after --source' if 'source' in args and is_source(models[1]) else ''
         raise ParameterError(f'MODEL: expected one file, got {len(models)}: {listed(models, most=5)}{hint}')
     if args.model and (args.model_file_path or args.engine_file_path):
         raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
     args.model_file_path = args.model_file_path or args.model
 
 
-def _is_source(text: str) -> bool:
+def is_source(text: str) -> bool:
     """Tell whether what is given as a model is rather a picture, a folder or a video."""
     path = Path(os.path.expanduser(text))
     return os.path.exists(path) and path.suffix.lower() not in ('.onnx', *ENGINE_SUFFIXES)

@@ -134,6 +134,7 @@ def test_the_decoders_are_listed_with_what_they_read(capsys: pytest.CaptureFixtu
         (['--iou', '0.5'], 'unrecognized arguments: --iou 0.5\n'),
         (['--palette', 'red'], '; palette is a parameter of segmentation_node, and no option here\n'),
         (['--frames', '1', 'b.onnx'], 'arguments: b.onnx; name models together, before the options\n'),
+        (['--frames', '1', '/'], 'arguments: /; pictures go after --source\n'),
     ],
 )
 def test_an_unknown_option_shows_its_command_and_what_may_have_been_meant(
