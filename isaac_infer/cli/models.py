@@ -17,6 +17,7 @@ from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
 from isaac_infer.core.source import DRAWN
+from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.text import listed
 from isaac_infer.core.topdown import TopDownPipeline
 from isaac_infer.engine.load import (
@@ -161,6 +162,16 @@ def task_note(task: str, why: str) -> tuple[str, ...]:
     return (f'task {task}: {why}',) if why.endswith(UNCLEAR) else ()
 
 
+def names_note(spec: ModelSpec) -> tuple[str, ...]:
+    """What a user should know who sees numbers instead of names; nothing where one class says it all."""
+    if spec.class_names or spec.num_classes == 1 or spec.task == 'pose':
+        return ()
+    told = (
+        'the model does not name its classes, which are shown by their numbers; name them with --class-names'
+    )
+    return (f'{told} names.txt, a file of one name a line',)
+
+
 def check_special_options(args: argparse.Namespace, params: TaskParams, task: str, why: str) -> None:
     """Refuse options that would do nothing, because only models of another task have them.
 
@@ -221,6 +232,7 @@ def readable_task(args: argparse.Namespace, params: TaskParams) -> tuple[str, tu
         check_special_options(args, params, task, why)
         spec = find_spec(session, path, overrides, task=task)
         notes = [*task_note(task, why), *(note for note in spec.notes if note in BOXES_ONLY)]
+        notes += names_note(spec)
         if args.source not in (None, *DRAWN) and OF_SCENES in session.metadata.get('description', ''):
             notes.append(f'{path.name} knows drawn scenes only, and little of what is in other pictures')
     return task, tuple(notes)

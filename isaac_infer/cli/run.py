@@ -33,6 +33,7 @@ from isaac_infer.cli.models import (
     check_task,
     chosen_task,
     model_path,
+    names_note,
     open_detector,
     take_model_argument,
     task_note,
@@ -152,7 +153,7 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
         pipeline = stack.enter_context(contextlib.closing(open_detector(params, task=task)))
         skeleton = choose_skeleton(params.skeleton, pipeline.spec.keypoints)
         show_model(pipeline, out)
-        for note in task_note(task, why):
+        for note in (*task_note(task, why), *names_note(pipeline.spec)):
             show_note(note, out)
         if note := unused_precision(args.precision, pipeline.session):
             show_note(note, out)

@@ -178,7 +178,8 @@ def test_it_is_said_where_a_model_can_be_read_for_several_tasks_and_nobody_says_
     assert run(model, '--source', picture) == 0
     assert f'note: {told}\n' in capsys.readouterr().out
     args = SimpleNamespace(task=None, source=None, **dict.fromkeys(given_names()))
-    assert readable_task(args, TaskParams(model_file_path=str(model))) == ('detection', (told,))
+    task, (note, unnamed) = readable_task(args, TaskParams(model_file_path=str(model)))
+    assert (task, note) == ('detection', told) and 'does not name its classes' in unnamed
     assert run(model, '--source', picture, '--task', 'detection') == 0
     assert told not in capsys.readouterr().out
 

@@ -119,6 +119,25 @@ def test_a_precision_that_nobody_uses_is_said(
     assert 'note: precision' not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ('classes', 'options', 'is_said'),
+    [(3, (), True), (3, ('--class-names', 'a,b,c'), False), (1, (), False)],
+)
+def test_a_model_that_does_not_name_its_classes_is_told_with_how_to_name_them(
+    classes: int,
+    options: tuple[str, ...],
+    is_said: bool,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = ultralytics_output([], classes=classes)
+    model = save_constant_detector(tmp_path / 'unnamed.onnx', {'output0': output})
+    assert run(model, '--source', pictures, '--decoder', 'ultralytics', *options) == 0
+    said = 'note: the model does not name its classes, which are shown by their numbers; name them with'
+    assert capsys.readouterr().out.count(said) == is_said
+
+
 def test_people_get_tables_of_what_was_found_and_how_long_it_took(
     model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
