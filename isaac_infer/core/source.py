@@ -130,8 +130,10 @@ def open_source(
             return _open_video(text, loop=loop)
         if why := denial(path):
             raise SourceError(f'{text}: cannot be read: {why}')
-        raise SourceError(f'{text!r}: no such file, folder or device; give a picture, folder, video, '
-                          f'recording, camera, stream or "{SYNTHETIC}"')  # fmt: skip
+        way_out = f'give a picture, folder, video, recording, camera, stream or "{SYNTHETIC}"'
+        if '*' in text:  # quoted, or in a parameter, where no shell has expanded it
+            way_out = '* is not expanded here: give the folder, or leave out the quotes'
+        raise SourceError(f'{text!r}: no such file, folder or device; {way_out}')
     if is_bag(path):
         return _open_bag(path, topic, loop=loop)
     if topic:

@@ -36,6 +36,13 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
         open_source(str(tmp_path))
 
 
+def test_a_pattern_is_told_that_nobody_expands_it(tmp_path: Path) -> None:
+    save_picture(tmp_path / 'one.jpg')
+    with pytest.raises(SourceError, match=r'no such file.*; \* is not expanded here: give the folder'):
+        open_source(f'{tmp_path}/*.jpg')
+    assert open_source(str(save_picture(tmp_path / '*.png'))).length == 1  # a file of that name
+
+
 def test_one_picture_is_read_once(tmp_path: Path) -> None:
     path = save_picture(tmp_path / 'one.png', 7)
     with open_source(str(path)) as source:
