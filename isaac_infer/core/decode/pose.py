@@ -110,7 +110,8 @@ def _check_scores(score: np.ndarray, name: str, highest: float = HIGHEST_SCORE) 
         raise SessionError(
             f'{name}: expected scores of key points from 0 to 1, got {score.min()} to {score.max()}; check '
             'how pictures are prepared (scale, mean, std), export the model so that it answers with '
-            'probabilities, or set decoder if this is not its layout'
+            'probabilities, or set decoder if this is not its layout; of a model that gives classes of '
+            'pixels take segmentation_node, on the command line --task segmentation'
         )
 
 
