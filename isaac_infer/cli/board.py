@@ -20,6 +20,7 @@ from rich.text import Text
 from isaac_infer.cli.console import PLAIN, unfolded
 from isaac_infer.cli.report import add_json_option, write_report
 from isaac_infer.core.text import printable
+from isaac_infer.engine.cuda import has_nvidia_gpu
 from isaac_infer.jetson.board import Board, BoardReader
 from isaac_infer.jetson.cpu import Core
 from isaac_infer.jetson.gpu import Gpu
@@ -29,7 +30,8 @@ from isaac_infer.jetson.sensors import Rail
 MEASURED_S = 0.5  # over which the load of the CPU is taken, where it is asked for once
 REFRESH_S = 1.0
 UNKNOWN = 'unknown'
-LIBRARIES_OF_A_PC = {'psutil': 'psutil', 'pynvml': 'nvidia-ml-py'}  # module -> what pip calls it
+# Module -> what pip calls it.
+LIBRARIES_OF_A_PC = {'psutil': 'psutil', 'pynvml': 'nvidia-ml-py (for its NVIDIA GPU)'}
 # Rows that a PC has nothing for.
 OF_A_JETSON = (
     'JetPack', 'power mode', 'default mode', 'clocks fixed', 'RAM clock', 'throttling', 'power', 'rails',
@@ -73,7 +75,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _why_unknown() -> str:
-    missing = [name for module, name in LIBRARIES_OF_A_PC.items() if find_spec(module) is None]
+    missing = [
+        name
+        for module, name in LIBRARIES_OF_A_PC.items()
+        if find_spec(module) is None and (module != 'pynvml' or has_nvidia_gpu())
+    ]
     without = f' without {" and ".join(missing)}' if missing else ''
     return f'no Jetson was found: a PC tells no more{without}'
 

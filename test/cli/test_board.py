@@ -81,8 +81,11 @@ def test_what_a_pc_needs_to_tell_more_is_named_and_a_jetson_is_not_told(tmp_path
     monkeypatch.setitem(sys.modules, 'psutil', None)
     monkeypatch.setitem(sys.modules, 'pynvml', None)
     on(tmp_path)
-    main(['board'])
-    assert capsys.readouterr().out.endswith('tells no more without psutil and nvidia-ml-py\n')
+    told = {True: 'psutil and nvidia-ml-py (for its NVIDIA GPU)', False: 'psutil'}
+    for has_gpu, missing in told.items():
+        monkeypatch.setattr(module, 'has_nvidia_gpu', lambda has_gpu=has_gpu: has_gpu)
+        main(['board'])
+        assert capsys.readouterr().out.endswith(f'tells no more without {missing}\n')
     on(orin_nano(tmp_path))
     main(['board'])
     assert 'no Jetson' not in capsys.readouterr().out
