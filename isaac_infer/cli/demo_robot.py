@@ -28,9 +28,11 @@ from isaac_infer.cli.demo_nodes import (
     write_result,
     yaml_of,
 )
+from isaac_infer.cli.options import ALIASES, given_values
 from isaac_infer.cli.report import show_written
 from isaac_infer.core.text import counted, without_commands
 from isaac_infer.engine.files import working_folder
+from isaac_infer.params import TaskParams
 
 TASK = 'robot'
 SECONDS, RATE_HZ = 60.0, 30.0
@@ -47,6 +49,11 @@ NODES = ('recorder', 'robot_simulator', 'jetson_executor', 'power_manager')  # i
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if the robot drove, into nothing, and the deployment passed its validation."""
     rate_hz = RATE_HZ if args.rate is None else args.rate
+    if useless := _useless_options(args):
+        raise DemoError(
+            f'{", ".join(useless)}: expected none with --task {TASK}, whose simulated camera and models are '
+            f'its own; leave {"it" if len(useless) == 1 else "them"} out, or take another task'
+        )
     if not 1 <= rate_hz <= 1000:
         raise DemoError(f'--rate: expected 1 to 1000 pictures per second, got {rate_hz:g}')
     if args.frames is not None and args.frames < 1:
@@ -72,6 +79,13 @@ def run(args: argparse.Namespace) -> int:
     if is_interrupted:
         return 130
     return 0 if is_good(report) else 1
+
+
+def _useless_options(args: argparse.Namespace) -> list[str]:
+    """The options that were given, but say nothing to a robot."""
+    given = {'--source': args.source, 'MODEL': args.model}
+    options = [ALIASES.get(name, f'--{name.replace("_", "-")}') for name in given_values(args, TaskParams)]
+    return [name for name, value in given.items() if value] + options
 
 
 def is_good(report: dict[str, Any]) -> bool:

@@ -48,6 +48,19 @@ def test_numbers_that_mean_nothing_are_refused(environment, option, value, says)
 
 
 @pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (['--source', 'photos'], '--source: expected none'),
+        (['a.onnx', '--source', 'photos'], '--source, MODEL: expected none'),
+        (['--model', 'a.onnx', '--class-names', 'a', 'b'], '--model, --class-names: expected none'),
+    ],
+)
+def test_pictures_and_models_that_would_be_ignored_are_refused(environment, options, named):
+    done = demo(environment, '--task', 'robot', *options)
+    assert done.returncode == 1 and f'{named} with --task robot' in done.stderr
+
+
+@pytest.mark.parametrize(
     ('robot', 'validation', 'good'),
     [
         ({'distance_m': '3.0', 'collisions': '0'}, {'passed': True}, True),
