@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ class Places:
                 if self._taken.isdisjoint(places.values()):
                     break
             for place in places.values():
-                if place.exists() and _identity(place) in self._read:
+                if os.path.exists(place) and _identity(place) in self._read:
                     overwritten = self._read[_identity(place)]
                     raise ParameterError(
                         f'--save {self._folder}: would overwrite {overwritten}; give another folder'

@@ -107,16 +107,9 @@ def _is_source(text: str) -> bool:
 
 def _nodes_with(parameter: str) -> str:
     """Name the nodes that have a parameter; empty where none has it."""
-    from isaac_infer import params
+    from isaac_infer.params import nodes_with  # slow to import
 
-    nodes = {
-        'detector_node': params.DetectorParams,
-        'segmentation_node': params.SegmentationNodeParams,
-        'pose_node': params.PoseNodeParams,
-    }
-    return ', '.join(
-        node for node, kind in nodes.items() if parameter in {each.name for each in params.parameters(kind)}
-    )
+    return ', '.join(nodes_with(parameter))
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
