@@ -21,7 +21,7 @@ Plate = tuple[int, int, int, int]  # left, top, right, bottom of a label
 FONT = cv2.FONT_HERSHEY_DUPLEX
 GOLDEN_RATIO = 0.618033988749895  # steps of this much around the colour wheel never meet
 # Six in turn: after 3, 5, 8, 13 or 21 such steps, which nearly meet, it is another one.
-LIGHTNESS = (0.55, 0.8, 0.7, 0.38, 0.42, 0.34)
+LIGHTNESS = (0.55, 0.38, 0.7, 0.42, 0.64, 0.34)
 DARK, LIGHT = (24, 24, 24), (255, 255, 255)
 MIDDLE_BRIGHTNESS = 120  # 0..255: text on anything brighter is dark
 LINES, TEXT_LINES = 500, 92  # so many line widths, and text heights, go into width plus height of a picture
