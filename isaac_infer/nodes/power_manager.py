@@ -254,7 +254,7 @@ class PowerManager(Node):
             wanted = replace(demand, cpu_percent=cpu_percent, gpu_percent=gpu_percent)
             self._reason, self._problem = self._decide(board, mode, wanted, now_s)
         if self._seen is None and not board.power_modes:
-            self.get_logger().info('this board has no power modes: there is nothing to switch')
+            self.get_logger().info('no power modes are known of this board: there is nothing to switch')
         figures = dict(board_figures(board, mode, demand))
         self._seen = Seen(
             now_s,

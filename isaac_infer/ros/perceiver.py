@@ -61,9 +61,7 @@ class Variant:
     answers: int = 0  # since it is in use
     times_ms: list[float] = field(default_factory=list)  # of the last ones
     begun_s: float | None = None  # monotonic; of the picture that is being looked at
-    failed_s: tuple[float, float] | None = (
-        None  # monotonic; the first and the last time since its last answer
-    )
+    failed_s: tuple[float, float] | None = None  # monotonic; first and last time since its last answer
 
 
 class Perceiver:
@@ -126,7 +124,8 @@ class Perceiver:
 
     def _can_answer(self, number: int) -> bool:
         variant = self.variants[number]
-        has_failed = variant.failed_s is not None and monotonic() - variant.failed_s[1] < RETRY_S
+        failed_s = variant.failed_s
+        has_failed = failed_s is not None and monotonic() - failed_s[1] < RETRY_S
         return variant.begun_s is None and not has_failed
 
     @property

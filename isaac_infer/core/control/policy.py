@@ -54,7 +54,8 @@ def read_bindings(path: Path) -> Any:
         document = read_document(path)
     except ValueError as error:
         raise ParameterError(f'{path}: the bindings of a policy cannot be read: {error}') from error
-    if isinstance(document, dict) and any('ros__parameters' in part for part in document.values() if part):
+    parts = document.values() if isinstance(document, dict) else ()
+    if any(isinstance(part, dict) and 'ros__parameters' in part for part in parts):
         raise ParameterError(
             f'{path}: expected the bindings of a policy (inputs, outputs), got a parameter file of nodes'
         )
