@@ -416,7 +416,6 @@ def test_a_signal_while_the_model_runs_ends_the_node_cleanly(start, tmp_path, ca
             '-p model_file_path=a.onnx: expected -p NAME:=VALUE',
         ),
         (['--ros-args', '-r', 'image=front'], '-r image=front: expected -r FROM:=TO'),
-        (['-p', 'class_ids:=index'], 'did you mean --ros-args -p class_ids:=index?'),
         (
             parameters(depth_tolerance_ms=1.0),
             'unknown parameter depth_tolerance_ms: it is one of pose_node; is ',

@@ -106,6 +106,7 @@ def test_ctrl_c_that_comes_again_while_the_process_ends_is_no_crash():
         (['--help'], 0, 'confidence_threshold: float from 0 to 1 (default 0.25)'),
         (['--model', 'yolo.onnx'], 2, 'unrecognized arguments: --model yolo.onnx'),
         (['--model', 'yolo.onnx'], 2, 'did you mean --ros-args -p model_file_path:=yolo.onnx?'),
+        (['-p', 'rate:=1.0'], 2, 'did you mean --ros-args -p rate:=1.0?'),
         (['--confidence-treshold=0.4'], 2, 'did you mean --ros-args -p confidence_threshold:=0.4?'),
         (['yolo.onnx'], 2, 'unrecognized arguments: yolo.onnx\n'),
         (['--ros-args', '-p', 'confidence_threshold'], 1, 'detector_node: error: '),

@@ -27,8 +27,10 @@ MAX_LOOKING = 1 << 23  # such cost in a picture; of regions beyond it the sample
 class Probability(Protocol):
     """What a network gives for a class at some points of its grid."""
 
-    def __call__(self, at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
-        """The probabilities (n,) at n points."""
+    def __call__(
+        self, at_rows: np.ndarray, at_columns: np.ndarray, class_id: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """At n points: the probabilities (n,), and whether no other class is more probable (n,)."""
 
 
 class Read(NamedTuple):
@@ -50,8 +52,8 @@ def regions(
     """The connected pixels of a class as objects, most probable first, with their masks.
 
     The score is the mean probability of the class in the region, 1 where the network gives none: over the
-    samples of the whole picture that lie in it; where these are few, over some of its own pixels. Those of
-    the background count only where `limits.class_ids` asks for them.
+    samples of the whole picture that lie in it and have no other class; where these are few, over some of its
+    own pixels. Those of the background count only where `limits.class_ids` asks for them.
 
     Raises:
         SessionError: the picture is too large for it, or has too many classes that are all over it.
@@ -145,7 +147,7 @@ class _Rating:
             self._left_to_look -= cost
             y, x = _some_pixels(labels, stats[at], at)
             points = self._along_y.nearest[top + y], self._along_x.nearest[left + x]
-            score[at] = self._probability(*points, class_id).mean()
+            score[at] = self._probability(*points, class_id)[0].mean()
         return score
 
     def _means(
@@ -160,8 +162,9 @@ class _Rating:
         in_x = np.flatnonzero((x >= 0) & (x < labels.shape[1]))
         region = labels.take(y[in_y], axis=0).take(x[in_x], axis=1)
         at_y, at_x = np.nonzero(region)  # few: most samples are of other classes
-        region = region[at_y, at_x]
-        values = self._probability(self._rows[in_y[at_y]], self._columns[in_x[at_x]], class_id)
+        points = self._rows[in_y[at_y]], self._columns[in_x[at_x]]
+        values, is_best = self._probability(*points, class_id)  # at the border, another one may be
+        region, values = region[at_y, at_x][is_best], values[is_best]
         hits = np.bincount(region, minlength=count)
         sums = np.bincount(region, values, minlength=count)
         of_all = sums.sum() / hits.sum() if len(region) else 0.5

@@ -112,12 +112,14 @@ def _read_scores(scores: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limits) 
         step = sample_step(grid_hw)
         return are_probabilities(scores[:, ::step, ::step], spec)
 
-    def probability(at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
-        if is_probable():
-            return np.asarray(np.clip(scores[class_id, at_rows, at_columns].astype(np.float32), 0, 1))
+    def probability(
+        at_rows: np.ndarray, at_columns: np.ndarray, class_id: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         values = scores[:, at_rows, at_columns].astype(np.float32)
-        highest = values.max(axis=0)
-        return np.asarray(np.exp(values[class_id] - highest) / np.exp(values - highest).sum(axis=0))
+        highest, own = values.max(axis=0), values[class_id]
+        if is_probable():
+            return np.clip(own, 0, 1), own == highest
+        return np.exp(own - highest) / np.exp(values - highest).sum(axis=0), own == highest
 
     return Read(_hide_unseen(class_map, fit), grid_hw, probability)
 
@@ -137,10 +139,13 @@ def _read_foreground(plane: np.ndarray, fit: Fit, spec: ModelSpec, limits: Limit
     else:
         is_object = nearest(plane > threshold, rows, columns)
 
-    def probability(at_rows: np.ndarray, at_columns: np.ndarray, class_id: int) -> np.ndarray:
+    def probability(
+        at_rows: np.ndarray, at_columns: np.ndarray, class_id: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         values = plane[at_rows, at_columns].astype(np.float32)
         likely = np.clip(values, 0, 1) if is_probable else detection._sigmoid(values)
-        return np.asarray(likely if class_id == 1 else 1 - likely)
+        is_object = values > threshold
+        return (likely, is_object) if class_id == 1 else (1 - likely, ~is_object)
 
     return Read(_hide_unseen(is_object.view(np.uint8), fit), plane.shape, probability)
 
