@@ -16,7 +16,7 @@ from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, ParameterError, SessionError
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.session import Session
-from isaac_infer.core.source import DRAWN
+from isaac_infer.core.source import COUNTED_SUFFIXES, DRAWN, PICTURE_SUFFIXES
 from isaac_infer.core.spec import ModelSpec
 from isaac_infer.core.text import listed
 from isaac_infer.core.topdown import TopDownPipeline
@@ -58,7 +58,8 @@ def take_model_argument(args: argparse.Namespace) -> None:
     """
     if args.more_models:
         models = [args.model, *args.more_models]
-        hint = '; pictures go after --source' if 'source' in args and is_source(models[1]) else ''
+        is_lost = 'source' in args and not args.source and is_source(models[1])
+        hint = '; pictures go after --source' if is_lost else ''
         raise ParameterError(f'MODEL: expected one file, got {len(models)}: {listed(models, most=5)}{hint}')
     if args.model and (args.model_file_path or args.engine_file_path):
         raise ParameterError(f'got two models: {args.model} and that of an option; give one of them')
@@ -68,7 +69,9 @@ def take_model_argument(args: argparse.Namespace) -> None:
 def is_source(text: str) -> bool:
     """Tell whether what is given as a model is rather a picture, a folder or a video."""
     path = Path(os.path.expanduser(text))
-    return os.path.exists(path) and path.suffix.lower() not in ('.onnx', *ENGINE_SUFFIXES)
+    return os.path.isdir(path) or (
+        os.path.isfile(path) and path.suffix.lower() in (*PICTURE_SUFFIXES, *COUNTED_SUFFIXES)
+    )
 
 
 def open_detector(params: DetectionParams, *, task: str = 'detection') -> Pipeline | TopDownPipeline:

@@ -132,7 +132,7 @@ def open_source(
             raise SourceError(f'{text}: cannot be read: {why}')
         way_out = f'give a picture, folder, video, recording, camera, stream or "{SYNTHETIC}"'
         if '*' in text:  # quoted, or in a parameter, where no shell has expanded it
-            way_out = '* is not expanded here: give the folder, or leave out the quotes'
+            way_out = '* is not expanded here: give the folder'
         raise SourceError(f'{text!r}: no such file, folder or device; {way_out}')
     if is_bag(path):
         return _open_bag(path, topic, loop=loop)

@@ -67,7 +67,7 @@ from isaac_infer.params.executor import SERVICES
 from isaac_infer.ros.control_loop import ControlLoop, bind_to_cores
 from isaac_infer.ros.diagnostics import Report, clock_problem, diagnostics_msg, wait_until_heard
 from isaac_infer.ros.figures import figures_msg
-from isaac_infer.ros.graph import MixedInputs, published, publishers_of
+from isaac_infer.ros.graph import MixedInputs, published_by_others, publishers_of
 from isaac_infer.ros.images import frame_from_image_cdr
 from isaac_infer.ros.inputs import NEWEST_QOS, Newest, TakenInput
 from isaac_infer.ros.messages import label_info_msg
@@ -484,7 +484,7 @@ class JetsonExecutor(Node):
         if name == 'command':  # other topics of its type are for wheels
             rule = '' if self._pilot else ', or set cruise_speed_mps to drive without'
             return f'nobody publishes {topic}: publish there{rule}'
-        others = published(self, TYPES[name])
+        others = published_by_others(self, TYPES[name])
         return f'nobody publishes {topic}' + (f'; remap it to one of {", ".join(others)}' if others else '')
 
     def _doing(self) -> Doing:

@@ -15,6 +15,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rclpy.validate_topic_name import validate_topic_name
@@ -55,13 +56,14 @@ class Recorder(Node):
             self, RecorderParams, refusal=lambda: 'while it runs', apply=lambda _: None
         ).value
         _check_writable(self._params)
-        _check_topics(self._params)
+        self._check_topics()
         if not (self._params.report or self._params.contact_sheet):
             self.get_logger().warning('writes nothing: neither report nor contact_sheet names a file')
         self._record = Record(samples=self._params.samples)
         self._reminders = Reminders()
         self._class_names: list[str] = []
         self._told_names: dict[str, None] = {}  # by answers, in their order
+        self._numbers = 0  # that answers tell instead of names: below that
         self._nodes: dict[str, dict[str, Any]] = {}
         self._statuses: dict[str, dict[str, Any]] = {}  # where a node has several
         self._texts: dict[str, Counter[str]] = {topic: Counter() for topic in self._params.text_topics}
@@ -84,6 +86,14 @@ class Recorder(Node):
         if self._params.report:
             self.create_timer(PERIOD_S, self._write_report, clock=clock)
         self.create_timer(PATIENCE_S, self._remind, clock=clock)
+
+    def _check_topics(self) -> None:
+        for topic in self._params.text_topics:
+            try:
+                self.resolve_topic_name(topic)
+                validate_topic_name(topic)
+            except (InvalidTopicNameException, ValueError, rclpy_implementation.RCLError) as error:
+                raise ParameterError(f'text_topics: {error}') from error
 
     def close(self) -> None:
         """Write what was recorded, and say where; safe to call twice."""
@@ -140,7 +150,9 @@ class Recorder(Node):
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns) / 1e6
         _, names = detections_from_msg(message, [])
         for name in names:  # as far as `label_info` has not come, or does not have it
-            if class_number(name) is None and len(self._told_names) < MOST_NAMES:
+            if (number := class_number(name)) is not None:
+                self._numbers = max(self._numbers, min(number + 1, MOST_NAMES))
+            elif len(self._told_names) < MOST_NAMES:
                 self._told_names.setdefault(name)
         self._record.add_answer(stamp_ns, message, names, latency_ms)
 
@@ -198,7 +210,8 @@ class Recorder(Node):
     def _contact_sheet(self) -> bytes:
         """The samples with what was said of them, as a file."""
         samples = self._record.samples()
-        names = list(dict.fromkeys((*self._class_names, *self._told_names)))
+        names = [*self._class_names, *[''] * (self._numbers - len(self._class_names))]  # '': its number
+        names += [name for name in self._told_names if name not in self._class_names]
         answers = [detections_from_msg(sample.answer, names)[0] for sample in samples]
         images = [
             sample.image if sample.is_drawn else draw_detections(sample.image.copy(), found, names)
@@ -210,14 +223,6 @@ class Recorder(Node):
         ]
         sheet = contact_sheet(images, captions=captions)
         return signed(bytes(cv2.imencode(Path(self._params.contact_sheet).suffix, sheet)[1]), by=NAME)
-
-
-def _check_topics(params: RecorderParams) -> None:
-    for topic in params.text_topics:
-        try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            raise ParameterError(f'text_topics: {error}') from error
 
 
 def _check_writable(params: RecorderParams) -> None:

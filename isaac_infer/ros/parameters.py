@@ -125,10 +125,10 @@ class NodeParameters(Generic[P]):
 
     def _unknown(self, name: str) -> str:
         text = f'unknown parameter {printable(name[:80])}'
+        if nodes := nodes_with(name):
+            return f'{text}: it is one of {", ".join(nodes)}, not of this node'
         if alike := get_close_matches(name, self._known, n=1):
             return f'{text}; expected {alike[0]}'
-        if nodes := nodes_with(name):
-            return f'{text}: it is one of {", ".join(nodes)}; is the parameter file that of another node?'
         return f'{text}; expected {", ".join(sorted(self._known))}'
 
     def _typed(self, given: ParameterMessage) -> ParameterMessage:

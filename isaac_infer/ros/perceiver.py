@@ -26,7 +26,8 @@ from isaac_infer.ros.worker import Worker
 
 FIELDS = 'x,y,width,height,score,class'  # of perception_output: the centre first, all in source pixels
 RECENT = 30  # answers whose time is averaged
-RETRY_S = 30.0  # until a model that failed is a choice again
+RETRY_S, RETRY = 30.0, 10.0  # until a model that failed is a choice again: at least, and times as it failed
+MOST_RETRY_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Variant:
     times_ms: list[float] = field(default_factory=list)  # of the last ones
     begun_s: float | None = None  # monotonic; of the picture that is being looked at
     failed_s: tuple[float, float] | None = None  # monotonic; first and last time since its last answer
+    lapses: int = 0  # times that it was left failing, since it answered
 
 
 class Perceiver:
@@ -124,9 +126,14 @@ class Perceiver:
 
     def _can_answer(self, number: int) -> bool:
         variant = self.variants[number]
-        failed_s = variant.failed_s
-        has_failed = failed_s is not None and monotonic() - failed_s[1] < RETRY_S
-        return variant.begun_s is None and not has_failed
+        if variant.begun_s is not None:
+            return False
+        if (failed_s := variant.failed_s) is None:
+            return True
+        first_s, last_s = failed_s
+        # Later each time: while it is tried, nothing is seen.
+        pause_s = max(RETRY_S, RETRY * (last_s - first_s)) * 2 ** max(variant.lapses - 1, 0)
+        return monotonic() - last_s >= min(pause_s, MOST_RETRY_S)
 
     @property
     def is_opening(self) -> bool:
@@ -167,9 +174,11 @@ class Perceiver:
     def use(self, index: int) -> None:
         """Look at pictures with another variant, from the next one on."""
         with self._lock:
-            variant = self.variants[index]
+            variant, before = self.variants[index], self.variants[self.index]
+            if index != self.index and before.failed_s is not None:
+                before.lapses += 1
             variant.answers, variant.times_ms, variant.failed_s = 0, [], None
-            forgotten = self.variants[self.index].worker.forget() if index != self.index else False
+            forgotten = before.worker.forget() if index != self.index else False
             self.index = index
         self.health.dropped(BUSY, count=int(forgotten))
 
@@ -222,9 +231,12 @@ class Perceiver:
         try:
             self._answer(variant, opened, picture)
         except Exception as error:  # of the picture, the model, the messages: the next one is looked at
-            if not isinstance(error, FrameError):  # for which no model can do anything
-                now_s = monotonic()
-                variant.failed_s = (variant.failed_s or (now_s, now_s))[0], now_s
+            now_s = monotonic()
+            first_s, last_s = variant.failed_s or (now_s, now_s)
+            if not isinstance(error, FrameError):
+                variant.failed_s = first_s, now_s
+            elif variant.failed_s is not None:  # no model can do anything for it: that time does not count
+                variant.failed_s = first_s + now_s - last_s, now_s
             self.health.dropped(BAD_IMAGE if isinstance(error, FrameError) else FAILED)
             self.health.error(self._said(error))
         finally:
@@ -248,7 +260,7 @@ class Perceiver:
             self._answered = frame.stamp_ns, picture.received_s
             if variant is self.variants[self.index]:
                 variant.answers += 1
-                variant.failed_s = None
+                variant.failed_s, variant.lapses = None, 0
                 variant.times_ms = [*variant.times_ms[1 - RECENT :], total_ms]
         self.health.answered(
             {

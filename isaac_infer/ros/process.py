@@ -102,23 +102,26 @@ def _refused(name: str, error: Exception, args: list[str] | None) -> int:
 
 def _slip(args: list[str]) -> str:
     """What is plainly wrong with arguments that rclpy refused: its own words are about its parser."""
-    for option, given in pairwise(args):
+    begin = args.index('--ros-args') if '--ros-args' in args else len(args)
+    for option, given in pairwise(args[begin:]):
         if option in FORMS and ':=' not in given:
             return f'{option} {given}: expected {option} {FORMS[option]}'
-        if option == '--params-file' and not os.path.isfile(given):
+        if option == '--params-file' and not os.path.exists(given):
             return f'{option} {given}: there is no such file'
     return ''
 
 
 def _as_parameter(unknown: list[str], params: type[Params]) -> str:
     """Say how ROS takes what was given like an option of a command; empty where no parameter is like it."""
-    if unknown[0] in (*FORMS, '--params-file'):
+    if unknown[0] in (*FORMS, '--params-file', '--log-level'):
         return f'; did you mean --ros-args {" ".join(unknown)}?'
+    if not unknown[0].lstrip('-'):
+        return ''
     option, _, value = unknown[0].partition('=')
     wanted = option.removeprefix('--').replace('-', '_')
     names = [parameter.name for parameter in parameters(params)]
     alike = [name for name in names if name.startswith(wanted)] or get_close_matches(wanted, names, n=1)
-    value = value or ' '.join(unknown[1:2]) or 'VALUE'
+    value = value or ' '.join(word for word in unknown[1:2] if not word.startswith('--')) or 'VALUE'
     return f'; did you mean --ros-args -p {alike[0]}:={value}?' if alike else ''
 
 

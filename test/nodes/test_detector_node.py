@@ -418,7 +418,7 @@ def test_a_signal_while_the_model_runs_ends_the_node_cleanly(start, tmp_path, ca
         (['--ros-args', '-r', 'image=front'], '-r image=front: expected -r FROM:=TO'),
         (
             parameters(depth_tolerance_ms=1.0),
-            'unknown parameter depth_tolerance_ms: it is one of pose_node; is ',
+            'unknown parameter depth_tolerance_ms: it is one of pose_node, not of this node',
         ),
     ],
 )

@@ -85,6 +85,13 @@ def test_names_that_come_with_answers_alone_are_drawn_as_those_of_label_info(sta
     assert np.array_equal(*sheets)
 
 
+@pytest.mark.parametrize('topic', ['a//b', '{foo}/b'])
+def test_a_text_topic_that_is_none_is_refused(start, topic):
+    recorder = start('recorder', *parameters(text_topics=f"['{topic}']"))
+    assert recorder.wait() == 1
+    assert 'text_topics: ' in recorder.log and 'Traceback' not in recorder.log
+
+
 def test_a_sheet_that_nothing_can_be_shown_on_is_told(start, tmp_path):
     recorder = start(
         'recorder', *parameters(report=tmp_path / 'report.json', contact_sheet=tmp_path / 'a.png')

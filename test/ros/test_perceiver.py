@@ -260,12 +260,36 @@ def test_a_variant_that_only_fails_is_no_choice_for_a_while_and_counts_as_held_u
     assert list(perceiver.choices) == [0, 1]  # the one in use always is
     perceiver.use(0)
     assert list(perceiver.choices) == [0]
-    monkeypatch.setattr(perceiving, 'RETRY_S', 0.0)
-    assert list(perceiver.choices) == [0, 1]
+    monkeypatch.setattr(perceiving, 'RETRY_S', 0.3)
+    monkeypatch.setattr(perceiving, 'RETRY', 0.0)
+    assert wait_until(lambda: list(perceiver.choices) == [0, 1])
+    for _ in range(3):  # later each time: 0.3, 0.6, 1.2, 2.4 s
+        perceiver.use(1)
+        count = len(scene.errors)
+        perceiver.offer(PICTURE)
+        assert wait_until(lambda: len(scene.errors) > count)  # noqa: B023
+        perceiver.use(0)
+    time.sleep(1.3)
+    assert list(perceiver.choices) == [0]
+    assert wait_until(lambda: list(perceiver.choices) == [0, 1])
     scene.pipelines['light'].error = None
     perceiver.use(1)
     scene.look('light')
     assert perceiver.readings((0.0, 0.0)).held_up_s == 0
+
+
+def test_pictures_that_cannot_be_read_are_no_time_in_which_a_model_fails(make):
+    scene = make()
+    scene.open('heavy')
+    perceiver = scene.perceiver
+    for error in (SessionError('broken'), FrameError('image: no picture'), SessionError('broken')):
+        scene.pipelines['heavy'].error = error
+        count = len(scene.errors)
+        perceiver.offer(PICTURE)
+        assert wait_until(lambda: len(scene.errors) > count)  # noqa: B023
+        if isinstance(error, SessionError) and count == 0:
+            time.sleep(0.5)
+    assert perceiver.readings((0.0, 0.0)).held_up_s < 0.4
 
 
 def test_all_are_closed_and_one_that_is_busy_is_told():

@@ -124,6 +124,7 @@ def _judge(readings: VariantReadings, limits: VariantLimits, age_s: float) -> tu
         return f'{mean} ms per picture, more than {limits.mean_ms:g}', False
     if readings.held_up_s >= limits.hold_s:
         return f'no answer for {readings.held_up_s:.0f} s', False
+    is_calm = is_calm and readings.held_up_s < limits.settle_s
     if not has_answered:
         return '', is_calm and not (limits.mean_ms or limits.least_hz)
     if limits.mean_ms:

@@ -151,3 +151,10 @@ def test_one_that_hangs_is_tried_less_and_less_often_too(hung):
 def test_a_heavier_one_is_never_taken_against_the_load_level():
     course = Course(2)
     assert set(course.run(60, load_level='reduced')[11:]) == {1}
+
+
+def test_a_variant_without_an_answer_is_not_inside_the_limits():
+    state = VariantState(2, 0.0, calm_since_s=80.0)
+    readings = VariantReadings(100.0, **{**GOOD, 'answers': 0, 'held_up_s': 9.0})
+    found = choose_variant(state, readings, VariantLimits(), (0, 1, 2))
+    assert (found.index, found.calm_since_s) == (2, None)
