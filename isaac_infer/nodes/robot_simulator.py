@@ -273,7 +273,7 @@ class RobotSimulator(Node):
         robot = self._robot
         return (
             f'{robot.distance_m:.1f} m driven, {counted(robot.collisions, "collision")}, '
-            f'{counted(robot.stops, "stop")}, nearest obstacle ever, ahead or beside: {robot.nearest_m:.2f} m'
+            f'{counted(robot.stops, "stop")}, nearest obstacle on any side {robot.nearest_m:.2f} m'
         )
 
     def _publish_diagnostics(self) -> None:
