@@ -27,7 +27,7 @@ from isaac_infer.ros.worker import Worker
 FIELDS = 'x,y,width,height,score,class'  # of perception_output: the centre first, all in source pixels
 RECENT = 30  # answers whose time is averaged
 RETRY_S, RETRY = 30.0, 10.0  # until a model that failed is a choice again: at least, and times as it failed
-MOST_RETRY_S = 3600.0
+MOST_RETRY_S, MOST_LAPSES = 3600.0, 8  # further ones would change nothing
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Perceiver:
         with self._lock:
             variant, before = self.variants[index], self.variants[self.index]
             if index != self.index and before.failed_s is not None:
-                before.lapses += 1
+                before.lapses = min(before.lapses + 1, MOST_LAPSES)
             variant.answers, variant.times_ms, variant.failed_s = 0, [], None
             forgotten = before.worker.forget() if index != self.index else False
             self.index = index
