@@ -19,11 +19,9 @@ def xyxy_from_cxcywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def clip_boxes(xyxy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Clip (N, 4) boxes to a picture of this height and width, in place, and return them."""
+    """Clip (N, 4) boxes to a picture of this height and width."""
     height, width = size_hw
-    np.clip(xyxy[:, 0::2], 0, width, out=xyxy[:, 0::2])
-    np.clip(xyxy[:, 1::2], 0, height, out=xyxy[:, 1::2])
-    return xyxy
+    return np.asarray(np.clip(xyxy, 0, np.array((width, height, width, height), xyxy.dtype)))
 
 
 def box_iou(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> np.ndarray:

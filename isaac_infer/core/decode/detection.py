@@ -33,6 +33,14 @@ class Candidates(NamedTuple):
     further: np.ndarray | None = None  # (N, K) float32: what else a row says, where the task asks for it
 
 
+class Found(NamedTuple):
+    """What a layout of detections says of a picture."""
+
+    detections: Detections
+    whole: np.ndarray  # (N, 4) float32, their boxes with what lies outside the picture
+    further: np.ndarray | None  # (N, K) float32: what else the network says of each
+
+
 Tensors = list[np.ndarray]  # the spec's outputs, in its order
 Read = Callable[[Tensors, ModelSpec, Limits], Candidates]
 
@@ -124,7 +132,7 @@ class Decoder:
         self, outputs: Mapping[str, np.ndarray], fit: Fit, spec: ModelSpec, limits: Limits
     ) -> Detections:
         """Decode one picture; raises as `find`."""
-        return self.find(outputs, fit, spec, limits)[0]
+        return self.find(outputs, fit, spec, limits).detections
 
     def find(
         self,
@@ -134,7 +142,7 @@ class Decoder:
         limits: Limits,
         *,
         blend: Blend = blended,
-    ) -> tuple[Detections, np.ndarray | None]:
+    ) -> Found:
         """Decode one picture: the detections, and what else the network says of each, row by row.
 
         Args:
@@ -152,13 +160,13 @@ class Decoder:
             found = self.read(tensors, spec, limits)
         if not np.isfinite(found.boxes).all():
             raise _not_finite(tensors, spec)
-        detections, rows, shares = _finish(found, fit, spec, limits, overlapping=self.overlapping)
+        detections, whole, rows, shares = _finish(found, fit, spec, limits, overlapping=self.overlapping)
         if found.further is None:
-            return detections, None
+            return Found(detections, whole, None)
         further = found.further[rows]
         if len(shares.of):
             further = blend(further, found.further[shares.candidate], shares)
-        return detections, further
+        return Found(detections, whole, further)
 
 
 def _not_finite(tensors: Tensors, spec: ModelSpec) -> SessionError:
@@ -180,8 +188,12 @@ def _as_numbers(array: np.ndarray) -> np.ndarray:
 
 def _finish(
     found: Candidates, fit: Fit, spec: ModelSpec, limits: Limits, *, overlapping: bool
-) -> tuple[Detections, np.ndarray, Shares]:
-    """Class filter, top candidates, suppression, source pixels, clip; which are left, and who shares."""
+) -> tuple[Detections, np.ndarray, np.ndarray, Shares]:
+    """Class filter, top candidates, suppression, source pixels, clip.
+
+    Returns:
+        What is left, its boxes before they are clipped, which rows they are, and who shares in them.
+    """
     boxes, score, class_id, angle, _ = found
     boxes = np.clip(boxes, -FAR, FAR).astype(np.float32, copy=False)
     score = score.astype(np.float32, copy=False)
@@ -199,8 +211,8 @@ def _finish(
         boxes = boxes * np.array((width, height, width, height), np.float32)
     if angle is not None:
         rotated = np.column_stack((boxes, angle[rows]))
-        turned, kept = _finish_rotated(rotated, score, class_id, fit, limits, overlapping=overlapping)
-        return turned, rows[kept], NO_SHARES
+        turned, whole, kept = _finish_rotated(rotated, score, class_id, fit, limits, overlapping=overlapping)
+        return turned, whole, rows[kept], NO_SHARES
     kept, shares = np.arange(len(rows)), NO_SHARES
     if overlapping:
         kept = nms(
@@ -210,17 +222,18 @@ def _finish(
             iou_threshold=limits.nms_threshold,
             max_detections=len(boxes),  # cut below, when the boxes that lie in the padding are gone
         )
-    xyxy = clip_boxes(fit.to_source(boxes[kept]), fit.source_hw)
+    whole = fit.to_source(boxes[kept])
+    xyxy = clip_boxes(whole, fit.source_hw)
     seen = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))[: limits.max_detections]
-    xyxy, best = xyxy[seen], kept[seen]
+    whole, xyxy, best = whole[seen], xyxy[seen], kept[seen]
     if overlapping and spec.box_blend:
         shares = _shares(boxes, score, class_id, kept, spec.box_blend, limits).of_these(seen, len(kept))
-        mean = blended(boxes[best], boxes[shares.candidate], shares)
-        mean_xyxy = clip_boxes(fit.to_source(mean), fit.source_hw)
+        mean = fit.to_source(blended(boxes[best], boxes[shares.candidate], shares))
+        mean_xyxy = clip_boxes(mean, fit.source_hw)
         is_seen = (mean_xyxy[:, 2:] > mean_xyxy[:, :2]).all(axis=1, keepdims=True)
-        xyxy = np.where(is_seen, mean_xyxy, xyxy)
+        whole, xyxy = np.where(is_seen, mean, whole), np.where(is_seen, mean_xyxy, xyxy)
         shares = shares._replace(candidate=rows[shares.candidate])
-    return Detections(xyxy, np.minimum(score[best], 1), class_id[best]), rows[best], shares
+    return Detections(xyxy, np.minimum(score[best], 1), class_id[best]), whole, rows[best], shares
 
 
 def _finish_rotated(
@@ -231,7 +244,7 @@ def _finish_rotated(
     limits: Limits,
     *,
     overlapping: bool,
-) -> tuple[Detections, np.ndarray]:
+) -> tuple[Detections, np.ndarray, np.ndarray]:
     kept = np.arange(len(rotated))
     if overlapping:
         kept = rotated_nms(
@@ -242,9 +255,11 @@ def _finish_rotated(
         )
         rotated, score, class_id = rotated[kept], score[kept], class_id[kept]
     source = _rotated_to_source(rotated, fit)
-    xyxy = clip_boxes(xyxy_from_rotated(source), fit.source_hw)
+    whole = xyxy_from_rotated(source)
+    xyxy = clip_boxes(whole, fit.source_hw)
     seen = np.flatnonzero((xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))[: limits.max_detections]
-    return Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen], source[seen]), kept[seen]
+    found = Detections(xyxy[seen], np.minimum(score[seen], 1), class_id[seen], source[seen])
+    return found, whole[seen], kept[seen]
 
 
 def _rotated_to_source(rotated: np.ndarray, fit: Fit) -> np.ndarray:

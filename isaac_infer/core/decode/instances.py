@@ -25,7 +25,7 @@ class Grids(NamedTuple):
     values: Callable[[int, slice, slice], np.ndarray]  # object, rows, columns -> (h, w) of its mask
     size_hw: tuple[int, int]
     are_logits: bool = True
-    of_box: bool = False  # whether a grid spans the object's box, and MARGIN around it, not the network input
+    of_box: bool = False  # whether a grid spans the object's whole box and MARGIN around it, not the input
 
 
 ReadGrids = Callable[[np.ndarray, np.ndarray, ModelSpec], Grids]
@@ -51,7 +51,7 @@ class InstanceDecoder:
         if name not in outputs:
             raise TensorError(f'output {name!r}: expected among the outputs, got {list(outputs)}')
         boxes_spec = replace(spec, outputs=spec.outputs[:-1])
-        objects, further = detection.DECODERS[self.boxes].find(outputs, fit, boxes_spec, limits)
+        objects, whole, further = detection.DECODERS[self.boxes].find(outputs, fit, boxes_spec, limits)
         if further is None:
             raise TensorError(f'decoder {spec.decoder}: expected mask values behind each box, got none')
         none = np.iinfo(label_dtype(spec.num_classes)).max  # which no class has in the map of them
@@ -61,17 +61,19 @@ class InstanceDecoder:
                 f'{objects.class_id.max()}{names_wanted(spec.num_classes)}'
             )
         grids = self.grids(further, outputs[name], spec)
-        return Segmentation(objects, _masks(objects, grids, fit, limits, name))
+        return Segmentation(objects, _masks(objects, whole, grids, fit, limits, name))
 
 
-def _masks(objects: Detections, grids: Grids, fit: Fit, limits: Limits, name: str) -> tuple[np.ndarray, ...]:
+def _masks(
+    objects: Detections, whole: np.ndarray, grids: Grids, fit: Fit, limits: Limits, name: str
+) -> tuple[np.ndarray, ...]:
     boxes = [mask_box(xyxy) for xyxy in objects.xyxy]
     refuse_large_masks(len(boxes), sum((right - left) * (bottom - top) for left, top, right, bottom in boxes))
     rows, columns = taps(fit, grids.size_hw)
     masks = []
     for at, (left, top, right, bottom) in enumerate(boxes):
         if grids.of_box:
-            along_y, along_x = _box_taps(objects.xyxy[at], (left, top, right, bottom), grids.size_hw)
+            along_y, along_x = _box_taps(whole[at], (left, top, right, bottom), grids.size_hw)
         else:
             along_y, along_x = rows[top:bottom], columns[left:right]
         part_y, along_y = along_y.within
@@ -102,7 +104,7 @@ def _cut(mask: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 def _box_taps(
     xyxy: np.ndarray, box: tuple[int, int, int, int], grid_hw: tuple[int, int]
 ) -> tuple[Taps, Taps]:
-    """Where the pixels of an object lie on a grid that spans its box, but for the margin around it."""
+    """Where the pixels of an object lie on a grid that spans its whole box, but for the margin around it."""
     left, top, right, bottom = xyxy.astype(np.float64)
     height, width = grid_hw[0] - 2 * MARGIN, grid_hw[1] - 2 * MARGIN
     rows = (np.arange(box[1], box[3]) + 0.5 - top) * (height / (bottom - top))

@@ -130,7 +130,7 @@ def _read_boxed(
     """Boxes as a detector has them, and key points behind: x, y, or x, y, score."""
     points, each = len(spec.keypoints), spec.keypoint_values
     blend = partial(_blended, points=points, each=each)
-    persons, values = boxes.find(dict(zip(spec.outputs, tensors)), fit, spec, limits, blend=blend)
+    persons, _, values = boxes.find(dict(zip(spec.outputs, tensors)), fit, spec, limits, blend=blend)
     if values is None or values.shape[1] < points * each:
         got = 0 if values is None else values.shape[1]
         raise TensorError(

@@ -25,6 +25,7 @@ from isaac_infer.core.results import Segmentation, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
 
 COARSE = 1.25  # pixels of the picture per score: with fewer, nothing is seen of what is interpolated
+NO_CLASS = -1  # what maps with a sign have where there is no class
 PROBABILITY = (1 - detection.HIGHEST_SCORE, detection.HIGHEST_SCORE)  # 0..1, and what quantisation adds
 
 
@@ -156,17 +157,20 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
     if plane.dtype.kind == 'b':
         plane = plane.view(np.uint8)
     lowest, highest, most = plane.min(), plane.max(), np.iinfo(dtype).max
-    if not (lowest >= 0 and highest <= most):  # written so that NaN fails too
+    if not (lowest >= NO_CLASS and highest <= most):  # written so that NaN fails too
         raise SessionError(
-            f'{spec.outputs[0]}: expected class numbers from 0 to {most}, got {lowest} to {highest}'
-            f'{names_wanted(spec.num_classes)}'
+            f'{spec.outputs[0]}: expected class numbers from 0 to {most}, {NO_CLASS} for none, got {lowest} '
+            f'to {highest}{names_wanted(spec.num_classes) if highest > most else ""}'
         )
-    label = plane.astype(dtype)
-    if plane.dtype.kind == 'f' and (label != plane).any():
-        raise SessionError(
-            f'{spec.outputs[0]}: expected whole numbers as classes, got numbers between them; '
-            'set decoder to semantic_binary if they are scores of one class'
-        )
+    if plane.dtype.kind == 'f':
+        whole = plane.astype(np.int32)
+        if (whole != plane).any():
+            raise SessionError(
+                f'{spec.outputs[0]}: expected whole numbers as classes, got numbers between them; '
+                'set decoder to semantic_binary if they are scores of one class'
+            )
+        plane = whole
+    label = plane.astype(dtype)  # NO_CLASS becomes the highest number
     class_map = nearest(label, *taps(fit, label.shape))
     return Read(_hide_unseen(class_map, fit), label.shape, None)
 

@@ -207,6 +207,20 @@ def test_masks_of_boxes_fade_to_zero_beyond_their_outermost_cells():
     np.testing.assert_array_equal(mask, padded[4:-4, 8:-8] > USUAL.mask_threshold)
 
 
+@pytest.mark.parametrize('box', [(2, 10, 50, 40), (60, 8, 94, 36), (1, 16, 95, 50)])
+def test_the_mask_of_a_box_that_reaches_into_the_padding_is_cut_not_squeezed(box):
+    plane = np.random.default_rng(4).uniform(0, 1, (28, 28)).astype(np.float32)
+    outputs = pasted((box, 0.875, 0), of_box=True) | {'masks': plane[None, None]}
+    spec = probe(outputs, resolve_spec([IMAGE], tensor_specs(outputs), {}, task='segmentation'))
+    whole, narrow = SIZE_HW, (SIZE_HW[0], SIZE_HW[1] - 16)  # 8 columns of padding on each side
+    masks = [
+        DECODERS[spec.decoder](outputs, fit_picture(size, SIZE_HW, resize='letterbox'), spec, USUAL).masks[0]
+        for size in (whole, narrow)
+    ]
+    left, right = max(box[0], 8), min(box[2], 88)
+    np.testing.assert_array_equal(masks[1], masks[0][:, left - box[0] : right - box[0]])
+
+
 def test_half_precision_gives_the_same_masks():
     spec, fit = instance_spec('ultralytics_seg'), fit_picture(SOURCE_HW, SIZE_HW, resize='letterbox')
     half = {name: array.astype(np.float16) for name, array in raw(CUP, BALL).items()}
@@ -616,7 +630,7 @@ def test_more_classes_than_have_names_do_not_widen_the_class_map():
     assert not any('16 bits' in note for note in spec.notes)
     labels[0, 3, 3] = 300
     with pytest.raises(
-        SessionError, match='from 0 to 255, got 0 to 300; class_names has 2: name all of them'
+        SessionError, match='from 0 to 255, -1 for none, got 0 to 300; class_names has 2: name all of them'
     ):
         decode_pixels(labels, spec)
 
@@ -628,12 +642,25 @@ def test_what_has_no_class_is_no_object():
     assert objects.class_id.tolist() == [3]
 
 
-@pytest.mark.parametrize('value', [-1, 65536, 1 << 40])
+@pytest.mark.parametrize('dtype', [np.int8, np.int16, np.int64, np.float32])
+@pytest.mark.parametrize(('classes', 'none'), [(21, 255), (300, 65535)])
+def test_minus_one_is_no_class(dtype, classes, none):
+    labels = np.zeros((1, 1, *SIZE_HW), dtype)
+    labels[..., :20, :], labels[..., 30:, :] = -1, 3
+    spec = replace(semantic_spec(labels, decoder='semantic_map'), num_classes=classes)
+    found = decode_pixels(labels, spec, limits=Limits(min_region_area=1))
+    assert np.unique(found.class_map[:20]) == none and np.unique(found.class_map[20:]).tolist() == [0, 3]
+    assert found.objects.class_id.tolist() == [3]
+
+
+@pytest.mark.parametrize('value', [-2, 65536, 1 << 40])
 def test_numbers_that_no_class_has_are_refused(value):
     labels = np.zeros((1, *SIZE_HW), np.int64)
     spec = semantic_spec(labels)
     labels[0, 3, 3] = value
-    with pytest.raises(SessionError, match=f'out: expected class numbers from 0 to 65535, got .*{value}'):
+    with pytest.raises(
+        SessionError, match=f'out: expected class numbers from 0 to 65535, -1 for none, got .*{value}'
+    ):
         decode_pixels(labels, spec)
 
 
