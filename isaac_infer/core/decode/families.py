@@ -197,7 +197,7 @@ def _match_end2end(model: Model) -> Match | None:
         further = _further_values(model, 0) or (COCO_KEYPOINT_VALUES if _is_bare_pose(model, row) else 0)
         told = model.says.end2end or model.says.embedded_nms
         if (row == 6 + further and (told or not _is_grid(model, count))) or (model.asked and row >= 6):
-            nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
+            nms = BAKED_IN if model.says.embedded_nms else NO_NMS
             return Match((output.name,), row_length=row, notes=(nms, *_beside(model, further)))
     return None
 
@@ -211,7 +211,7 @@ def _match_obb_end2end(model: Model) -> Match | None:
         _, count, row = output.shape
         is_likely = output.name == 'output0' and not _is_grid(model, count)
         if row == 7 and (model.asked or model.says.task == 'obb' or (is_likely and not model.says.task)):
-            nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
+            nms = BAKED_IN if model.says.embedded_nms else NO_NMS
             return Match((output.name,), row_length=7, notes=(nms,))
     return None
 
@@ -505,15 +505,15 @@ def _boxes_and_scores(
     return (boxes[0], scores[0]) if len(scores) == 1 else (None, None)
 
 
-_IMAGENET: dict[str, Any] = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
-_STRETCH: dict[str, Any] = {'resize': 'stretch'}
+IMAGENET: dict[str, Any] = {'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225)}
+STRETCH: dict[str, Any] = {'resize': 'stretch'}
 _BYTES: dict[str, Any] = {'scale': 1.0}
 _YOLOX: dict[str, Any] = {**_BYTES, 'channel_order': 'bgr', 'resize': 'letterbox_top_left'}
-_CAFFE: dict[str, Any] = {**_BYTES, **_STRETCH, 'channel_order': 'bgr', 'mean': (103.939, 116.779, 123.68)}
-_SSD: dict[str, Any] = {**_BYTES, **_STRETCH, 'mean': (127.0,), 'std': (128.0,)}
-_BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
-_NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
-_FROM_ONE = 'class_id counts the classes from 0, without the background, unless the class names begin with it'
+_CAFFE: dict[str, Any] = {**_BYTES, **STRETCH, 'channel_order': 'bgr', 'mean': (103.939, 116.779, 123.68)}
+_SSD: dict[str, Any] = {**_BYTES, **STRETCH, 'mean': (127.0,), 'std': (128.0,)}
+BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
+NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
+FROM_ONE = 'class_id counts the classes from 0, without the background, unless the class names begin with it'
 NORMALISED_BY = ('scale', 'mean', 'std')
 STRETCHED = Assumption('stretched', ('resize',))
 _BGR_MEAN = Assumption('BGR minus the ImageNet mean', ('channel_order', *NORMALISED_BY))
@@ -531,11 +531,11 @@ FAMILIES: dict[str, Family] = {
     'ultralytics_end2end': Family(_match_end2end),
     'ultralytics_obb': Family(_match_obb),
     'ultralytics_obb_end2end': Family(_match_obb_end2end),
-    'ultralytics_rtdetr': Family(_match_ultralytics_rtdetr, _STRETCH, 'normalised', (_NO_NMS,)),
-    'ultralytics_rtdetr_end2end': Family(_match_rtdetr_end2end, _STRETCH, 'normalised', (_NO_NMS,)),
+    'ultralytics_rtdetr': Family(_match_ultralytics_rtdetr, STRETCH, 'normalised', (NO_NMS,)),
+    'ultralytics_rtdetr_end2end': Family(_match_rtdetr_end2end, STRETCH, 'normalised', (NO_NMS,)),
     'yolov5': Family(_match_yolov5),
     'yolov7': Family(_match_yolov7),
-    'yolov7_max_wh': Family(_match_flat('output'), notes=(_BAKED_IN,)),
+    'yolov7_max_wh': Family(_match_flat('output'), notes=(BAKED_IN,)),
     'yolov5_heads': Family(_match_heads(_ANCHORS_V3_V5), by_grid=True),
     'yolov7_heads': Family(_match_heads(_ANCHORS_V4_V7, twin=True), by_grid=True),
     'yolov3_heads': Family(_match_heads(_ANCHORS_V3_V5), by_grid=True),
@@ -543,14 +543,14 @@ FAMILIES: dict[str, Family] = {
     'yolox': Family(_match_yolox, _YOLOX, by_grid=True),
     'yolox_decoded': Family(_match_yolox_decoded, _YOLOX),
     'yolo_nas': Family(
-        _match_counted(('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')), notes=(_BAKED_IN,)
+        _match_counted(('num_predictions', 'pred_boxes', 'pred_scores', 'pred_classes')), notes=(BAKED_IN,)
     ),
-    'yolo_nas_flat': Family(_match_flat('flat'), notes=(_BAKED_IN,)),
+    'yolo_nas_flat': Family(_match_flat('flat'), notes=(BAKED_IN,)),
     'yolo_nas_raw': Family(_match_yolo_nas_raw, assumed=(_UNIT_RANGE, _LETTERBOXED)),
-    'rtdetr': Family(_match_labelled(('labels', 'boxes', 'scores'), sized=True), _STRETCH, notes=(_NO_NMS,)),
-    'rfdetr': Family(_match_rfdetr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
-    'detr': Family(_match_detr, {**_STRETCH, **_IMAGENET}, 'normalised', (_NO_NMS,)),
-    'detr_sigmoid': Family(_match_detr_sigmoid, _STRETCH, 'normalised', (_NO_NMS,), (_WITHOUT_MEAN,)),
+    'rtdetr': Family(_match_labelled(('labels', 'boxes', 'scores'), sized=True), STRETCH, notes=(NO_NMS,)),
+    'rfdetr': Family(_match_rfdetr, {**STRETCH, **IMAGENET}, 'normalised', (NO_NMS,)),
+    'detr': Family(_match_detr, {**STRETCH, **IMAGENET}, 'normalised', (NO_NMS,)),
+    'detr_sigmoid': Family(_match_detr_sigmoid, STRETCH, 'normalised', (NO_NMS,), (_WITHOUT_MEAN,)),
     'efficient_nms': Family(
         _match_counted(
             ('num_dets', 'det_boxes', 'det_scores', 'det_classes'),
@@ -559,13 +559,13 @@ FAMILIES: dict[str, Family] = {
             ('num_dets', 'bboxes', 'scores', 'labels'),
             classes={'detection_classes': ('int32',)},  # the plugin's own names
         ),
-        notes=(_BAKED_IN,),
+        notes=(BAKED_IN,),
     ),
     'batched_nms': Family(
         _match_counted(('batchednms', 'batchednms_1', 'batchednms_2', 'batchednms_3')),
         _CAFFE,
         'normalised',
-        (_BAKED_IN,),
+        (BAKED_IN,),
         (_BGR_MEAN, STRETCHED),
     ),
     'tf_ssd': Family(
@@ -575,16 +575,16 @@ FAMILIES: dict[str, Family] = {
                 classes={'detection_classes': ('float32', 'float16', 'int64')},
             )
         ),
-        {**_BYTES, **_STRETCH},
+        {**_BYTES, **STRETCH},
         'normalised',
-        (_BAKED_IN, _FROM_ONE),
+        (BAKED_IN, FROM_ONE),
     ),
-    'jetson_ssd': Family(_match_jetson_ssd, _SSD, 'normalised', (_FROM_ONE,)),
+    'jetson_ssd': Family(_match_jetson_ssd, _SSD, 'normalised', (FROM_ONE,)),
     'onnx_ssd': Family(
         _from_one(_match_labelled(('labels', 'bboxes', 'scores'), sized=False)),
-        {**_STRETCH, **_IMAGENET},
+        {**STRETCH, **IMAGENET},
         'normalised',
-        (_BAKED_IN, _FROM_ONE),
+        (BAKED_IN, FROM_ONE),
     ),
 }
 

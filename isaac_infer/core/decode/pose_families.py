@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from isaac_infer.core.decode import paf
-from isaac_infer.core.decode.families import NORMALISED_BY, Assumption, Family, Match, Model
+from isaac_infer.core.decode.families import (
+    BAKED_IN,
+    NO_NMS,
+    NORMALISED_BY,
+    Assumption,
+    Family,
+    Match,
+    Model,
+)
 from isaac_infer.core.decode.heatmaps import cell_of
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.tensor import TensorSpec
@@ -88,7 +96,7 @@ def _match_end2end(model: Model) -> Match | None:
         others = model.strides_of(count) or (count, row) == MOVENET_ROWS
         if keypoints and (told or not others):
             names = _names(keypoints)
-            nms = _BAKED_IN if model.says.embedded_nms else _NO_NMS
+            nms = BAKED_IN if model.says.embedded_nms else NO_NMS
             return Match(
                 (output.name,), row_length=row, notes=(nms, *_note(names, model)), keypoints=names,
                 keypoint_values=each,
@@ -197,8 +205,6 @@ _BYTES: dict[str, Any] = {'scale': 1.0, 'pad_value': 0}
 _OPENPOSE: dict[str, Any] = {
     'scale': 1 / 256, 'mean': (0.5,), 'channel_order': 'bgr', 'resize': 'letterbox_top_left', 'pad_value': 0,
 }  # fmt: skip
-_BAKED_IN = 'thresholds are baked in: confidence_threshold can only raise them, nms_threshold has no effect'
-_NO_NMS = 'the network answers without overlaps: nms_threshold has no effect'
 ONE_PERSON = 'it finds the key points of one person, who should fill the picture'
 _LIKE_IMAGENET = Assumption('RGB in 0..1 with mean and std of ImageNet', NORMALISED_BY)
 _LIKE_OPENPOSE = Assumption('BGR / 256 - 0.5, as OpenPose', ('channel_order', *NORMALISED_BY))
@@ -207,7 +213,7 @@ FAMILIES: dict[str, Family] = {
     'ultralytics_pose': Family(_match_ultralytics),
     'ultralytics_pose_end2end': Family(_match_end2end),
     'movenet': Family(_match_movenet, _BYTES, 'normalised', (ONE_PERSON,)),
-    'movenet_multi': Family(_match_movenet_multi, _BYTES, 'normalised', (_NO_NMS,)),
+    'movenet_multi': Family(_match_movenet_multi, _BYTES, 'normalised', (NO_NMS,)),
     'heatmaps': Family(_match_heatmaps, _IMAGENET, assumed=(_LIKE_IMAGENET,)),
     'simcc': Family(_match_simcc, _IMAGENET, assumed=(_LIKE_IMAGENET,)),
     'trt_pose': Family(

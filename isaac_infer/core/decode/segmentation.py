@@ -63,8 +63,10 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
     if isinstance(decoder, InstanceDecoder):
         spec = _probe_boxes(outputs, spec, decoder.boxes)
         decoder(outputs, whole, spec, Limits(confidence_threshold=0.0, max_detections=1))
-        return spec if spec.num_classes else replace(spec, notes=(*spec.notes, _WIDE))
+        further = (_NO_REGIONS,) if spec.num_classes else (_NO_REGIONS, _WIDE)
+        return replace(spec, notes=(*spec.notes, *further))
     decoder(outputs, whole, spec, Limits())
+    spec = replace(spec, notes=(*spec.notes, _NO_BOXES))
     tensor = outputs[spec.outputs[0]]
     if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
         is_wide = not spec.num_classes and map_dtype(tensor, spec) == np.uint16
@@ -103,6 +105,8 @@ def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
 
 
 _WIDE = 'how many classes there are is not known: class maps have 16 bits; set class_names for 8'
+_NO_REGIONS = 'it finds objects: min_region_area and interpolate_scores have no effect'
+_NO_BOXES = 'it finds the class of every pixel: nms_threshold and max_candidates have no effect'
 _NO_SCORES = 'the network gives classes without probabilities: all regions score 1'
 
 

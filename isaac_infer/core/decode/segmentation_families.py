@@ -162,8 +162,8 @@ def _as_match(found: Pixels | None) -> Match | None:
 
 _LIKE_IMAGENET = (Assumption('RGB minus the mean of ImageNet', NORMALISED_BY), families.STRETCHED)
 _LIKE_TENSORFLOW = (Assumption('RGB from -1 to 1', (*NORMALISED_BY, 'channel_order')), families.STRETCHED)
-_IMAGENET_STRETCHED = {**families._STRETCH, **families._IMAGENET}
-_SYMMETRIC = {**families._STRETCH, 'scale': 1 / 127.5, 'mean': (1.0,)}
+_IMAGENET_STRETCHED = {**families.STRETCH, **families.IMAGENET}
+_SYMMETRIC = {**families.STRETCH, 'scale': 1 / 127.5, 'mean': (1.0,)}
 
 
 def _boxes_of(name: str, match: Callable[[Model], Match | None]) -> Family:
@@ -175,7 +175,7 @@ FAMILIES: dict[str, Family] = {
     'ultralytics_seg_end2end': _boxes_of('ultralytics_end2end', _with_prototypes('ultralytics_end2end')),
     'yolov5_seg': _boxes_of('yolov5', _with_prototypes('yolov5')),
     'rfdetr_seg': _boxes_of('rfdetr', _match_rfdetr),
-    'mask_rcnn': Family(_match_mask_rcnn, families._STRETCH, notes=(families._BAKED_IN, families._FROM_ONE)),
+    'mask_rcnn': Family(_match_mask_rcnn, families.STRETCH, notes=(families.BAKED_IN, families.FROM_ONE)),
     'semantic': Family(_match_pixels('scores'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),
     'semantic_map': Family(_match_pixels('map'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),
     'semantic_binary': Family(_match_pixels('binary'), _IMAGENET_STRETCHED, assumed=_LIKE_IMAGENET),

@@ -612,6 +612,12 @@ def test_the_class_map_is_as_wide_whatever_is_in_the_picture(written, highest, c
     assert (found.dtype, found[0, 0]) == (dtype, highest)
 
 
+def test_parameters_of_the_other_kind_of_model_are_said_to_have_no_effect():
+    pixels, objects = semantic_spec(np.zeros((1, 5, *SIZE_HW), np.float32)), instance_spec('ultralytics_seg')
+    assert any('nms_threshold and max_candidates have no effect' in note for note in pixels.notes)
+    assert any('min_region_area and interpolate_scores have no effect' in note for note in objects.notes)
+
+
 def test_class_255_is_a_class_where_the_number_of_classes_is_not_known():
     labels = np.full((1, *SIZE_HW), 100, np.int64)
     labels[0, :20] = 255
