@@ -27,10 +27,10 @@ from isaac_infer.ros.launching import (
     profile_actions,
     typed,
 )
+from isaac_infer.ros.param_files import SIMILAR
 
 LONGEST_PAUSE_S = 60.0  # before a node that ends again and again is started once more
 FIRST_PAUSE_S = 1.0  # after none at all
-SIMILAR = 0.8  # of two names: one of them is a slip of the pen
 HEALTHY_S = 30.0  # who lived longer is started again as if for the first time
 
 

@@ -25,7 +25,7 @@ from rclpy.utilities import remove_ros_args
 from isaac_infer.core.errors import IsaacInferError, describe, traced
 from isaac_infer.core.text import loggable
 from isaac_infer.params import Params, parameters
-from isaac_infer.ros import transport
+from isaac_infer.ros import param_files, transport
 
 CLOCK_REMINDER_S = 10.0  # between two lines about a clock that lies
 FORMS = {'-p': 'NAME:=VALUE', '--param': 'NAME:=VALUE', '-r': 'FROM:=TO', '--remap': 'FROM:=TO'}
@@ -37,6 +37,8 @@ class ClosableNode(Protocol):
 
     @property
     def exit_code(self) -> int: ...
+
+    def get_fully_qualified_name(self) -> str: ...
 
     def close(self) -> None: ...
 
@@ -89,7 +91,7 @@ def run_node(
     if warning:
         get_logger(name).warning(warning)
     try:
-        return _run(name, make_node, stop)
+        return _run(name, make_node, stop, sys.argv[1:] if args is None else args)
     finally:
         rclpy.try_shutdown()
 
@@ -159,12 +161,19 @@ def _spin_until_clock_lies(executor: SingleThreadedExecutor, name: str) -> bool:
     return True
 
 
-def _run(name: str, make_node: Callable[[Callable[[], None]], ClosableNode], stop: SimpleQueue[None]) -> int:
+def _run(
+    name: str,
+    make_node: Callable[[Callable[[], None]], ClosableNode],
+    stop: SimpleQueue[None],
+    args: list[str],
+) -> int:
     try:
         node = make_node(lambda: stop.put(None))
     except IsaacInferError as error:
         get_logger(name).fatal(describe(error))
         return 1
+    for slip in param_files.slips_of(args, node.get_fully_qualified_name()):
+        get_logger(name).warning(loggable(slip))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     failures: list[BaseException] = []
