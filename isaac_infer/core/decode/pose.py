@@ -12,7 +12,8 @@ import numpy as np
 from isaac_infer.core.boxes import clip_boxes
 from isaac_infer.core.decode import detection, heatmaps, paf
 from isaac_infer.core.decode.detection import FAR, HIGHEST_SCORE, LARGEST_NORMALISED, LOWEST_SCORE, Candidates
-from isaac_infer.core.errors import SessionError, TensorError
+from isaac_infer.core.decode.pose_families import note_names, usual_names
+from isaac_infer.core.errors import ModelError, SessionError, TensorError
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.results import Detections, Poses, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
@@ -347,17 +348,44 @@ def no_poses(spec: ModelSpec) -> Poses:
 
 
 def probe(outputs: Outputs, spec: ModelSpec) -> ModelSpec:
-    """Settle by a first run whether boxes and points are pixels or 0..1, and check that they can be read.
+    """Settle by a first run what key points are made of, and check that the outputs can be read.
 
     Raises:
+        ModelError: how many numbers each of its key points has cannot be told.
         SessionError: the outputs are not what the decoder reads.
         TensorError: an output is missing, or has another shape than the decoder reads.
     """
     decoder = DECODERS[spec.decoder]
-    spec = _probe_units(tensors_of(outputs, spec), spec, decoder.boxes)
+    tensors = tensors_of(outputs, spec)
+    spec = _probe_split(tensors, spec, decoder.boxes)
+    spec = _probe_units(tensors, spec, decoder.boxes)
     size_hw = spec.image.size_hw
     decoder(outputs, fit_picture(size_hw, size_hw, resize='stretch'), spec, Limits())
     return spec
+
+
+def _probe_split(tensors: Tensors, spec: ModelSpec, boxes: detection.Decoder | None) -> ModelSpec:
+    """Settle whether numbers are key points of two or of three: every third one is a score then, 0 to 1."""
+    count = len(spec.keypoints) * spec.keypoint_values
+    if 'keypoints' not in spec.unsettled or boxes is None or boxes is _MOVENET_ROWS or count % 6:
+        return spec
+    with np.errstate(over='ignore', invalid='ignore'):
+        found = boxes.read(tensors, spec, Limits(confidence_threshold=-1))
+    thirds = (
+        np.empty((0, 1, 3)) if found.further is None else found.further[:, :count].reshape(-1, count // 3, 3)
+    )
+    is_score = (thirds[..., 2] >= 0).all() and (thirds[..., 2] <= HIGHEST_SCORE).all()
+    # Where the coordinates are 0 to 1 as well, or none are there, this tells nothing.
+    if is_score and np.abs(thirds[..., :2]).max(initial=0) <= LARGEST_NORMALISED:
+        raise ModelError(
+            f'{spec.outputs[0]}: {count} numbers may be {count // 3} key points of 3, or {count // 2} of 2, '
+            'and its answers do not tell; set keypoints to their names'
+        )
+    names = usual_names(count // 3 if is_score else count // 2)
+    notes = (note for note in spec.notes if note != note_names(spec.keypoints))
+    return replace(
+        spec, keypoints=names, keypoint_values=3 if is_score else 2, notes=(*notes, note_names(names))
+    )
 
 
 def _probe_units(tensors: Tensors, spec: ModelSpec, boxes: detection.Decoder | None) -> ModelSpec:

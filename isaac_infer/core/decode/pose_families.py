@@ -28,18 +28,21 @@ _USUAL = {16: 'mpii16', 17: 'coco17', 18: 'coco18', 21: 'hand21', 25: 'body25'}
 # ---- key points ----------------------------------------------------------------------------------
 
 
-def _names(count: int, skeleton: str = '') -> tuple[str, ...]:
+def usual_names(count: int, skeleton: str = '') -> tuple[str, ...]:
     """Names of so many key points: the skeleton's, or the usual ones, or numbers."""
     known = skeleton or _USUAL.get(count, '')
     return SKELETONS[known].keypoints if known else tuple(map(str, range(count)))
 
 
 def _note(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
-    if model.says.keypoints:
-        return ()
+    return () if model.says.keypoints else (note_names(names),)
+
+
+def note_names(names: tuple[str, ...]) -> str:
+    """Say of key points that nobody has named what they are taken for."""
     known = [skeleton.name for skeleton in SKELETONS.values() if skeleton.keypoints == names]
     called = f'taken for those of {known[0]}' if known else 'unnamed'
-    return (f'its key points, {len(names)}, are {called}; set keypoints if they are others',)
+    return f'its key points, {len(names)}, are {called}; set keypoints if they are others'
 
 
 def _keypoint_shape(model: Model, values: int) -> tuple[int, int]:
@@ -79,7 +82,7 @@ def _match_ultralytics(model: Model) -> Match | None:
             strides = model.strides_of(count)
             keypoints, each = _keypoint_shape(model, row - 4 - classes)
             if keypoints and (strides or (model.asked and count > row)):
-                names = _names(keypoints)
+                names = usual_names(keypoints)
                 return Match(
                     (output.name,), classes, row, strides, notes=_note(names, model), keypoints=names,
                     keypoint_values=each,
@@ -95,7 +98,7 @@ def _match_end2end(model: Model) -> Match | None:
         told = model.says.end2end or model.says.embedded_nms or model.asked
         others = model.strides_of(count) or (count, row) == MOVENET_ROWS
         if keypoints and (told or not others):
-            names = _names(keypoints)
+            names = usual_names(keypoints)
             nms = BAKED_IN if model.says.embedded_nms else NO_NMS
             return Match(
                 (output.name,), row_length=row, notes=(nms, *_note(names, model)), keypoints=names,
@@ -108,7 +111,7 @@ def _match_movenet(model: Model) -> Match | None:
     for output in _tensors(model, 4):
         _, one, count, each = output.shape
         if one == 1 and each == 3 and (count == 17 or (model.asked and 0 < count <= MAX_KEYPOINTS)):
-            return Match((output.name,), keypoints=_names(count), keypoint_values=3)
+            return Match((output.name,), keypoints=usual_names(count), keypoint_values=3)
     return None
 
 
@@ -116,7 +119,7 @@ def _match_movenet_multi(model: Model) -> Match | None:
     for output in _tensors(model, 3):
         _, count, row = output.shape
         if (count, row) == MOVENET_ROWS or (model.asked and row == MOVENET_ROWS[1]):
-            return Match((output.name,), row_length=row, keypoints=_names(17), keypoint_values=3)
+            return Match((output.name,), row_length=row, keypoints=usual_names(17), keypoint_values=3)
     return None
 
 
@@ -126,7 +129,7 @@ def _match_heatmaps(model: Model) -> Match | None:
             if not 2 <= channels <= MAX_KEYPOINTS:
                 continue
             # EfficientPose enlarges its maps to the size of its input, and has an order of its own.
-            names = _names(channels, 'efficientpose16' if (channels, cell) == (16, 1) else '')
+            names = usual_names(channels, 'efficientpose16' if (channels, cell) == (16, 1) else '')
             return Match(
                 (output.name,), row_length=channels, notes=(ONE_PERSON, *_note(names, model)),
                 keypoints=names, keypoint_values=3, keypoint_refinement='none' if cell == 1 else 'quarter',
@@ -158,7 +161,7 @@ def _match_simcc(model: Model) -> Match | None:
                 found = (found[1], found[0])
     if not found or not _is_simcc(model, *found):
         return None
-    names = _names(found[0].shape[1])
+    names = usual_names(found[0].shape[1])
     return Match(
         tuple(output.name for output in found), notes=(ONE_PERSON, *_note(names, model)), keypoints=names,
         keypoint_values=3,

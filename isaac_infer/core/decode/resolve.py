@@ -88,6 +88,7 @@ def resolve_spec(
         'decoder': not is_certain,
         'box_unit': not box_unit,
         'task': not (is_certain or says.purpose),
+        'keypoints': bool(match.keypoint_values) and not (says.keypoints or says.keypoint_shape[0]),
     }
     notes = (
         how,
@@ -95,7 +96,7 @@ def resolve_spec(
         *note_assumed(family.assumed, _said_of_pictures(model, overrides)),
         *match.notes,
         *says.notes,
-        *_note_names(model, match),
+        *_note_names(model, match, decoder),
         *_left_out(model),
     )
     if image.shape[0] > 1:
@@ -237,6 +238,7 @@ def _size(image: TensorSpec, layout: str, overrides: Overrides, says: Metadata, 
     return height, width
 
 
+SET_KEYPOINTS = 'if these are its key points, set keypoints to their names; else '
 PREPARED_BY = ('channel_order', 'resize', 'scale_up', 'pad_value', 'scale', 'mean', 'std')
 
 
@@ -332,8 +334,9 @@ def _recognise(model: Model, task: str, overrides: Overrides, file_name: str) ->
     if others := [name for name in fitting if fitting[name]]:
         read = ' or '.join(f'{name} ({", ".join(fitting[name])})' for name in others)
         raise ModelError(
-            f'{file_name}: no decoder fits its outputs for {task}, but for {read}: {_elsewhere(others)}, or '
-            f'set decoder\n  outputs: {_outputs_of(model)}'
+            f'{file_name}: no decoder fits its outputs for {task}, but for {read}: '
+            f'{SET_KEYPOINTS if task == "pose" else ""}{_elsewhere(others)}, or set decoder\n'
+            f'  outputs: {_outputs_of(model)}'
         )
     raise ModelError(
         f'{file_name}: no decoder fits its outputs; set decoder if one of these does.\n'
@@ -419,8 +422,11 @@ def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
     if not says and (model.says.keypoints or model.says.keypoint_values):
         says = 'pose'  # nobody else has key points
     if says and says not in expected:
-        others = [name for name, other in TASKS.items() if says in other.says]
-        others = [name for name in others if _matches(model, name)] or others
+        others = [
+            name for name in reversed(tuple(TASKS)) if says in TASKS[name].says
+        ]  # as `task_of` takes them
+        unnamed = replace(model, names=())  # the names may be those of the task that it is not for
+        others = [name for name in others if _matches(unnamed, name)] or others
         way = f', or {_elsewhere(others)}' if others else ''
         raise ModelError(
             f'{file_name}: it was made for the task {says!r}, which gives no {task}; expected a model for '
@@ -477,8 +483,9 @@ def _keypoints(match: Match, says: Metadata, file_name: str) -> tuple[str, ...]:
     return names if match.keypoints and names else match.keypoints
 
 
-def _note_names(model: Model, match: Match) -> tuple[str, ...]:
-    if not model.names or match.num_classes or model.says.names:
+def _note_names(model: Model, match: Match, decoder: str) -> tuple[str, ...]:
+    is_object = len(model.names) == 1 and 'semantic' in decoder  # and what is not the object is the rest
+    if not model.names or match.num_classes or model.says.names or is_object:
         return ()
     return (
         f'the model does not tell how many classes it has; {len(model.names)} are named, others go by number',

@@ -69,6 +69,8 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
     spec = replace(spec, notes=(*spec.notes, _NO_BOXES))
     tensor = outputs[spec.outputs[0]]
     if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
+        if len(spec.class_names) == 1 or tensor.dtype.kind == 'b':
+            spec = _of_two_classes(spec)
         is_wide = not spec.num_classes and map_dtype(tensor, spec) == np.uint16
         return replace(spec, notes=(*spec.notes, _NO_SCORES, *((_WIDE,) if is_wide else ())))
     if not spec.score_unit and not are_probabilities(tensor, spec):
@@ -82,6 +84,11 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
             f'{spec.outputs[0]}: has whole numbers only, which are probably classes; set decoder to '
             'semantic_map, or to semantic_binary if they are scores'
         )
+    return _of_two_classes(spec)
+
+
+def _of_two_classes(spec: ModelSpec) -> ModelSpec:
+    """What tells an object from the rest has two classes, also where only the object has a name."""
     names = spec.class_names
     return replace(spec, num_classes=2, class_names=('background', *names) if len(names) == 1 else names)
 

@@ -82,6 +82,43 @@ def test_every_layout_is_recognised_without_help(name):
     assert spec.box_unit == ('normalised' if 'normalised' in name or 'movenet' in name else 'pixels')
 
 
+def spread(keypoints: int) -> Person:
+    generator = np.random.default_rng(keypoints)
+    return Person(generator.uniform(20, 200, (keypoints, 2)), generator.uniform(0.1, 0.9, keypoints))
+
+
+@pytest.mark.parametrize(
+    ('keypoints', 'values'), [(12, 3), (18, 2), (14, 3), (21, 2), (16, 3), (24, 2), (18, 3), (27, 2)]
+)
+def test_whether_key_points_have_two_or_three_numbers_is_seen_in_them(keypoints, values):
+    layout = Layout(ultralytics(keypoints, values), keypoints)
+    spec = probe(layout.encode([spread(keypoints)]), layout.spec())
+    assert (len(spec.keypoints), spec.keypoint_values) == (keypoints, values)
+    assert sum('its key points' in note or 'key points are' in note for note in spec.notes) == 1
+    assert any(str(keypoints) in note for note in spec.notes)
+    np.testing.assert_allclose(
+        DECODERS[spec.decoder](layout.encode([spread(keypoints)]), fit_for(spec), spec, PLAIN).xy[0],
+        fit_for(spec).to_source(spread(keypoints).xy),
+        atol=1e-3,
+    )
+
+
+def test_where_they_do_not_show_it_names_are_asked_for():
+    layout = Layout(ultralytics(14, 3), 14)
+    with pytest.raises(
+        ModelError, match='42 numbers may be 14 key points of 3, or 21 of 2, .* set keypoints'
+    ):
+        probe(layout.encode(()), layout.spec())
+    named = replace(layout, overrides=Overrides(keypoints=tuple(f'point {at}' for at in range(14))))
+    spec = probe(named.encode(()), named.spec())
+    assert (len(spec.keypoints), spec.keypoint_values) == (14, 3)
+
+
+def test_of_unusual_key_points_the_names_are_asked_for():
+    with pytest.raises(ModelError, match='if these are its key points, set keypoints to their names; else '):
+        Layout(ultralytics(33, 3), 33).spec()
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_nobody_there_gives_nobody(name):
     found = decode(name)

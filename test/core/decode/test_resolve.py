@@ -655,3 +655,10 @@ def test_a_model_that_names_key_points_is_none_for_pixels():
 def test_a_model_made_for_another_task_is_told_which():
     with pytest.raises(ModelError, match="made for the task 'semantic', .* take segmentation_node"):
         resolve(tensor('output0', 1, 84, 8400), metadata={'task': 'semantic'})
+
+
+@pytest.mark.parametrize('names', [(), ('a', 'b', 'c')])
+def test_a_pose_model_is_sent_to_its_own_node_first_whatever_names_were_given(names):
+    says = {'task': 'pose', 'kpt_shape': '[17, 3]', 'names': "{0: 'person'}"}
+    with pytest.raises(ModelError, match="made for the task 'pose', .* take pose_node or detector_node;"):
+        resolve(tensor('output0', 1, 56, 8400), metadata=says, class_names=names, task='segmentation')

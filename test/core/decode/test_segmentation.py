@@ -607,7 +607,7 @@ def test_labels_are_never_interpolated():
 )
 def test_the_class_map_is_as_wide_whatever_is_in_the_picture(written, highest, classes, dtype):
     labels = np.zeros((1, *SIZE_HW), written)
-    labels[0, 0, 0] = highest
+    labels[0, 0, :2] = highest, 1
     found = decode_pixels(labels, replace(semantic_spec(labels), num_classes=classes)).class_map
     assert (found.dtype, found[0, 0]) == (dtype, highest)
 
@@ -695,6 +695,31 @@ def test_one_score_per_pixel_is_a_logit_or_a_probability(shape, low, high, unit,
     assert (spec.decoder, spec.score_unit, spec.num_classes) == ('semantic_binary', unit, 2)
     found = decode_pixels(output, spec).class_map
     assert found.dtype == np.uint8 and found.sum() == pixels
+
+
+@pytest.mark.parametrize(('dtype', 'value'), [(bool, 1), (np.uint8, 1), (np.int64, 1), (np.uint8, 255)])
+def test_the_one_name_of_a_class_map_is_that_of_the_object(dtype, value):
+    labels = np.zeros((1, *SIZE_HW), dtype)
+    labels[0, 20:30, 40:50] = value
+    spec = semantic_spec(labels, class_names=('person',))
+    assert spec.class_names == ('background', 'person')
+    assert not any('go by number' in note for note in spec.notes)
+    found = decode_pixels(labels, spec, limits=Limits(min_region_area=1))
+    assert found.objects.class_id.tolist() == [1] and found.objects.xyxy.tolist() == [[40, 20, 50, 30]]
+    assert found.class_map.dtype == np.uint8 and found.class_map.sum() == 100
+    empty = decode_pixels(np.zeros_like(labels), spec, limits=Limits(min_region_area=1))
+    assert not len(empty) and not empty.class_map.any()
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.int32])
+def test_whether_255_is_an_object_is_not_guessed(dtype):
+    labels = np.zeros((1, *SIZE_HW), dtype)
+    spec = semantic_spec(labels)
+    labels[0, 20:30, 40:50] = 255
+    with pytest.raises(SessionError, match='nothing but 0 and 255, .*; if it is an object, set class_names'):
+        decode_pixels(labels, spec)
+    named = semantic_spec(labels, class_names=('background', 'car', 'tree'))
+    assert not len(decode_pixels(labels, named, limits=Limits(min_region_area=1)))
 
 
 def test_the_one_name_of_a_model_with_one_score_is_that_of_the_object():
