@@ -29,7 +29,7 @@ from isaac_infer.params import PoseNodeParams
 from isaac_infer.ros.cdr import write_entries
 from isaac_infer.ros.depths import Depths
 from isaac_infer.ros.images import picture_of
-from isaac_infer.ros.markers import pose_markers
+from isaac_infer.ros.markers import no_markers, pose_markers
 from isaac_infer.ros.messages import entries_of_detections, entries_of_keypoints
 from isaac_infer.ros.perception import Answer, Companion, Loaded, Output, Perception
 from isaac_infer.ros.perception_node import PerceptionNode
@@ -169,7 +169,7 @@ POSE = Perception(
     outputs=(
         Output('persons', Detection2DArray, persons),
         Output('keypoints', Detection2DArray, keypoints),
-        Output('markers', MarkerArray, markers),
+        Output('markers', MarkerArray, markers, blank=no_markers),
         Output('overlay', Image, overlay),
     ),
     tell=lambda answer: {'persons': str(len(answer.found))},

@@ -34,6 +34,7 @@ class Depths:
     def __init__(self) -> None:
         self._images: Recent[bytes] = Recent(KEPT)
         self._camera: Intrinsics | None = None
+        self._camera_frame = ''  # where it says one
         self._picture_hw = (0.0, 0.0)  # as the camera says, binned
 
     def take_depth(self, cdr: bytes) -> None:
@@ -66,14 +67,15 @@ class Depths:
                 f'fx {k[0]:g}, fy {k[4]:g}, cx {k[2]:g}, cy {k[5]:g} for {message.width} x {message.height} '
                 'pixels; calibrate it, or set use_depth to false'
             )
-        self._camera = camera
+        self._camera, self._camera_frame = camera, message.header.frame_id
         self._picture_hw = height / max(message.binning_y, 1), width / max(message.binning_x, 1)
 
     def positions(self, xy: np.ndarray, frame: Frame, tolerance_ms: float) -> np.ndarray:
         """Give points (..., 2) of a frame in metres (..., 3); NaN where their depth is not known.
 
         Raises:
-            FrameError: there is no depth image of that time, or nothing is known of the camera.
+            FrameError: there is no depth image of that time, nothing is known of the camera, or they are of
+                another one.
         """
         if self._camera is None:
             raise FrameError('markers: no camera_info came yet, without which there are no metres')
@@ -84,6 +86,12 @@ class Depths:
                 f'markers: no depth image within {tolerance_ms:g} ms of the picture; raise '
                 'depth_tolerance_ms, or set use_depth to false'
             )
+        for topic, frame_id in (('depth', view.frame_id), ('camera_info', self._camera_frame)):
+            if frame_id and frame.frame_id and frame_id != frame.frame_id:
+                raise FrameError(
+                    f'markers: expected {topic} in the frame of the pictures, {frame.frame_id!r}, got '
+                    f'{frame_id!r}; remap {topic} to that of the depth which is aligned to them'
+                )
         with _said_of_depth():
             depth = depth_from_view(view)
         shapes = [depth.shape, frame.size_hw, self._picture_hw]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
@@ -13,6 +14,7 @@ from isaac_infer.core.frame import Frame
 from isaac_infer.core.skeleton import Colour, Skeleton
 from isaac_infer.ros.messages import header_of
 
+LIFETIME = Duration(sec=2)  # where no picture comes any more, nobody stands any more
 JOINTS, LINKS = 'joints', 'links'  # namespaces, which people switch on and off
 
 
@@ -46,6 +48,7 @@ def pose_markers(
             ),
         ):
             marker = Marker(header=header, ns=namespace, id=int(number), type=kind, action=Marker.ADD)
+            marker.lifetime = LIFETIME
             marker.pose.orientation.w = 1.0
             marker.scale.x = marker.scale.y = marker.scale.z = width
             marker.color.a = 1.0
@@ -54,6 +57,11 @@ def pose_markers(
             if ends:  # RViz warns of lists without points
                 markers.append(marker)
     return MarkerArray(markers=markers)
+
+
+def no_markers() -> MarkerArray:
+    """Delete those that are there."""
+    return MarkerArray(markers=[Marker(action=Marker.DELETEALL)])
 
 
 def _colour(colour: Colour) -> ColorRGBA:

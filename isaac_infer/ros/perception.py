@@ -90,6 +90,8 @@ class Output:
     topic: str
     message: type[Any]
     make: Callable[[Answer], Any]  # a message, or the bytes of one
+    # A message that takes back what was shown, where that would stay though nothing is known any more.
+    blank: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -366,9 +366,13 @@ class PerceptionNode(LifecycleNode):
         self.get_logger().info(text)
 
     def _deactivate(self) -> None:
-        """Unsubscribe; nothing is published any more from here on."""
+        """Unsubscribe; no answer is published any more from here on."""
         with self._publishing:
             subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            for output, publisher in zip(self._perception.outputs, self._output_publishers):
+                if output.blank:
+                    publisher.publish(output.blank())
         self._health.dropped(INACTIVE, count=self._worker.forget() + self._pairs.clear())
         if subscription is not None:
             self.destroy_subscription(subscription)
@@ -599,7 +603,10 @@ class PerceptionNode(LifecycleNode):
                 self._show(arrival, number, answer)
             except Exception as error:  # the picture has its answer: it is not a dropped one
                 self._note_error(error)
-                problem = f'{perception.outputs[number].topic} is not published: {error}'
+                output = perception.outputs[number]
+                problem = f'{output.topic} is not published: {str(error).removeprefix(f"{output.topic}: ")}'
+                if output.blank:
+                    self._publish(arrival, number, output.blank())
         self._problem = problem
         self._last_answer = answer
 

@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -29,6 +29,12 @@ from isaac_infer.ros import param_files, transport
 
 CLOCK_REMINDER_S = 10.0  # between two lines about a clock that lies
 FORMS = {'-p': 'NAME:=VALUE', '--param': 'NAME:=VALUE', '-r': 'FROM:=TO', '--remap': 'FROM:=TO'}
+OPTIONS = (  # the other arguments that ROS takes
+    '--params-file', '--log-level', '--log-config-file', '--log-file-name', '--enclave', '-e',
+    '--enable-rosout-logs', '--disable-rosout-logs', '--enable-stdout-logs', '--disable-stdout-logs',
+    '--enable-external-lib-logs', '--disable-external-lib-logs',
+)  # fmt: skip
+LEAST_LETTERS = 3  # of a name that may be a part of one of ours
 STOP_TIMEOUT_S = 10.0  # for the callback that is under way, such as the opening of a model
 
 
@@ -104,27 +110,42 @@ def _refused(name: str, error: Exception, args: list[str] | None) -> int:
 
 def _slip(args: list[str]) -> str:
     """What is plainly wrong with arguments that rclpy refused: its own words are about its parser."""
-    begin = args.index('--ros-args') if '--ros-args' in args else len(args)
-    for option, given in pairwise(args[begin:]):
-        if option in FORMS and ':=' not in given:
-            return f'{option} {given}: expected {option} {FORMS[option]}'
+    begin = args.index('--ros-args') + 1 if '--ros-args' in args else len(args)
+    words = list(takewhile(lambda word: word != '--', args[begin:]))
+    for option, given in pairwise((*words, '')):
+        name, separator, value = given.partition(':=')
+        if option in FORMS and not (separator and name):
+            return f'{option} {given}'.rstrip() + f': expected {option} {FORMS[option]}'
+        if option in FORMS and not value:
+            empty = f'; an empty text is {name}:="\'\'"' if 'NAME' in FORMS[option] else ''
+            return f'{option} {given}: expected {option} {FORMS[option]}{empty}'
+        if option == '--params-file' and not given:
+            return f'{option}: expected {option} FILE'
         if option == '--params-file' and not os.path.exists(given):
             return f'{option} {given}: there is no such file'
+        if option == '--params-file' and os.path.isdir(given):
+            return f'{option} {given}: expected a YAML file, got a folder'
+        if option.startswith('-') and option not in (*FORMS, *OPTIONS):
+            alike = get_close_matches(option, OPTIONS, n=1)
+            return f'{option}: ROS has no such argument{f"; did you mean {alike[0]}?" if alike else ""}'
     return ''
 
 
 def _as_parameter(unknown: list[str], params: type[Params]) -> str:
     """Say how ROS takes what was given like an option of a command; empty where no parameter is like it."""
     if unknown[0] in (*FORMS, '--params-file', '--log-level'):
-        return f'; did you mean --ros-args {" ".join(unknown)}?'
-    if not unknown[0].lstrip('-'):
-        return ''
+        more = f'did you mean --ros-args {" ".join(unknown)}?' if unknown[1:] else 'it goes behind --ros-args'
+        return f'; {more}'
     option, _, value = unknown[0].partition('=')
-    wanted = option.removeprefix('--').replace('-', '_')
+    wanted = option.lstrip('-').replace('-', '_')
+    if len(wanted) < LEAST_LETTERS:
+        return ''
     names = [parameter.name for parameter in parameters(params)]
-    alike = [name for name in names if name.startswith(wanted)] or get_close_matches(wanted, names, n=1)
+    alike = [name for name in names if name.startswith(wanted)][:1]
+    alike = alike or [name for name in names if wanted in name.split('_')]
+    alike = alike or get_close_matches(wanted, names, n=1)
     value = value or ' '.join(word for word in unknown[1:2] if not word.startswith('--')) or 'VALUE'
-    return f'; did you mean --ros-args -p {alike[0]}:={value}?' if alike else ''
+    return f'; did you mean --ros-args -p {" or ".join(alike)}:={value}?' if alike else ''
 
 
 def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:

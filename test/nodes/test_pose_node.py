@@ -184,6 +184,25 @@ def test_markers_that_fail_are_a_warning_of_the_node(start, tmp_path, camera):
         return any(one.level != DiagnosticStatus.OK and 'camera_info' in one.message for one in statuses)
 
     assert wait_until(warned)
+    assert_deleted(camera.peer.got['markers'])  # who was there before may have gone
+
+
+def assert_deleted(got):
+    assert [marker.action for marker in got[-1].markers] == [Marker.DELETEALL]
+
+
+def test_who_is_deactivated_deletes_the_markers_that_stand(start, tmp_path, camera):
+    start('pose_node', *parameters(model_file_path=save_pose(tmp_path / 'pose.onnx', [20]))).wait_for(
+        'waiting for pictures'
+    )
+    shown = ask_for(camera, 'markers', MarkerArray)
+    assert len(shown.markers) > 1
+    assert all(marker.lifetime.sec > 0 for marker in shown.markers[1:])
+    got = camera.peer.got['markers']
+    count = len(got)
+    assert camera.peer.transit(NODE, 'deactivate')
+    assert wait_until(lambda: len(got) > count)
+    assert_deleted(got)
 
 
 def save_single(path):

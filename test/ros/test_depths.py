@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from std_msgs.msg import Header
 
 from isaac_infer.core.errors import FrameError
 from isaac_infer.core.frame import Frame
@@ -85,6 +86,36 @@ def test_what_is_no_calibration_is_told(camera) -> None:
     depths = Depths()
     with pytest.raises(FrameError, match='calibrated camera, got fx'):
         depths.take_camera_info(CameraInfo(**camera))
+
+
+@pytest.mark.parametrize(
+    ('picture', 'depth', 'camera', 'said'),
+    [
+        ('colour', 'colour', 'colour', None),
+        (
+            'colour',
+            'infrared',
+            'colour',
+            "expected depth in the frame of the pictures, 'colour', got 'infrared'",
+        ),
+        ('colour', 'colour', 'infrared', 'expected camera_info in the frame of the pictures'),
+        ('', 'infrared', 'colour', None),  # who does not say it is not doubted
+        ('colour', '', '', None),
+    ],
+)
+def test_depth_that_is_not_aligned_with_the_pictures_is_told_by_its_frame(
+    picture, depth, camera, said
+) -> None:
+    depths = Depths()
+    depths.take_camera_info(CameraInfo(**OWN, header=Header(frame_id=camera)))
+    image = image_to_cdr(np.full((48, 64), 2000, np.uint16), stamp_ns=1, frame_id=depth, encoding='16UC1')
+    depths.take_depth(bytes(image))
+    frame = Frame(np.zeros((48, 64, 3), np.uint8), stamp_ns=1, frame_id=picture)
+    if said is None:
+        assert depths.positions(np.array([[20.0, 6.0]]), frame, 1.0)[0, 2] == 2
+    else:
+        with pytest.raises(FrameError, match=said):
+            depths.positions(np.array([[20.0, 6.0]]), frame, 1.0)
 
 
 def test_errors_of_depth_do_not_blame_the_picture() -> None:

@@ -112,7 +112,21 @@ def test_ctrl_c_that_comes_again_while_the_process_ends_is_no_crash():
         ([''], 2, 'unrecognized arguments: \n'),
         (['--confidence-treshold=0.4'], 2, 'did you mean --ros-args -p confidence_threshold:=0.4?'),
         (['yolo.onnx'], 2, 'unrecognized arguments: yolo.onnx\n'),
-        (['--ros-args', '-p', 'confidence_threshold'], 1, 'detector_node: error: '),
+        (['--threshold', '0.4'], 2, '-p confidence_threshold or nms_threshold:=0.4?'),
+        (['-p', 'autostart:=true', '--ros-args'], 2, 'unrecognized arguments: -p; it goes behind --ros-args'),
+        (['-v'], 2, 'unrecognized arguments: -v\n'),
+        (['--=5'], 2, 'unrecognized arguments: --=5\n'),
+        (['--ros-args', '-p', 'autostart'], 1, 'error: -p autostart: expected -p NAME:=VALUE\n'),
+        (['--ros-args', '-p'], 1, 'error: -p: expected -p NAME:=VALUE\n'),
+        (
+            ['--ros-args', '-p', 'kind:='],
+            1,
+            'kind:=: expected -p NAME:=VALUE; an empty text is kind:="\'\'"\n',
+        ),
+        (['--ros-args', '-r', 'image:='], 1, 'error: -r image:=: expected -r FROM:=TO\n'),
+        (['--ros-args', '--params-file'], 1, 'error: --params-file: expected --params-file FILE\n'),
+        (['--ros-args', '--params-file', '/'], 1, '--params-file /: expected a YAML file, got a folder\n'),
+        (['--ros-args', '--param-file', 'a.yaml'], 1, 'no such argument; did you mean --params-file?\n'),
     ],
 )
 def test_arguments_that_ros_does_not_know_are_not_ignored(arguments, code, said):
