@@ -203,16 +203,14 @@ def _colours(said: Any, skeleton: Skeleton, sides: Sequence[frozenset[int]]) -> 
     colours = [usual.colour(index) for index in range(len(skeleton))]
     for keypoint, value in said.items():
         if isinstance(value, str) and re.fullmatch('#[0-9a-fA-F]{6}', value):
-            value = bytes.fromhex(value[1:])
-        try:
-            red, green, blue = (int(part) for part in value)
-        except (TypeError, ValueError, OverflowError):
-            red = green = blue = -1
-        if not all(0 <= part <= 255 for part in (red, green, blue)):
+            value = list(bytes.fromhex(value[1:]))
+        parts = [part for part in value if type(part) is int and 0 <= part <= 255] if _is_list(value) else []
+        if len(parts) != 3 or len(value) != 3:
             raise ParameterError(
                 f'skeleton {skeleton.name}: expected the colour of {keypoint} as #ff8800 or as red, green, '
                 f'blue from 0 to 255, got {str(value)[:40]!r}'
             )
+        red, green, blue = parts
         colours[_index(keypoint, skeleton.keypoints, skeleton.name)] = blue, green, red
     return tuple(colours)
 

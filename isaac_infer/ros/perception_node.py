@@ -679,8 +679,10 @@ class PerceptionNode(LifecycleNode):
 
     def _apply(self, params: Any) -> None:
         if self._models:
+            limits = self._models[0].pipeline.limits
             self._limit(params)
-            self._publish_labels()
+            if self._models[0].pipeline.limits.confidence_threshold != limits.confidence_threshold:
+                self._publish_labels()
 
     def _limit(self, params: Any) -> None:
         # A pipeline reads its limits once per frame, so this takes effect between two frames.

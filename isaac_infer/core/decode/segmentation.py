@@ -17,10 +17,11 @@ from isaac_infer.core.decode.instances import (
 )
 from isaac_infer.core.decode.probe import probe as probe_boxes
 from isaac_infer.core.decode.semantic import SemanticDecoder, are_probabilities, class_axis, map_dtype
-from isaac_infer.core.errors import ModelError
+from isaac_infer.core.errors import ModelError, NamesError
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.results import Segmentation
 from isaac_infer.core.spec import Limits, ModelSpec
+from isaac_infer.core.text import listed
 
 FAINT = 0.5  # what key points score at most in a grey picture, where there are none
 SHARES_TOLERANCE = 0.02  # of the sum of what softmax gives, in half precision
@@ -56,6 +57,7 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
         SessionError: the outputs are not what the decoder reads.
         TensorError: an output is missing, or has another shape than the decoder reads.
         ModelError: the outputs contradict the decoder.
+        NamesError: more classes have names than there are.
     """
     decoder = DECODERS[spec.decoder]
     height, width = spec.image.size_hw
@@ -90,6 +92,11 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
 def _of_two_classes(spec: ModelSpec) -> ModelSpec:
     """What tells an object from the rest has two classes, also where only the object has a name."""
     names = spec.class_names
+    if len(names) > 2:
+        raise NamesError(
+            f'{spec.outputs[0]}: expected the name of one object, or of the background and the object, got '
+            f'{len(names)}: {listed(names)}'
+        )
     return replace(spec, num_classes=2, class_names=('background', *names) if len(names) == 1 else names)
 
 

@@ -23,7 +23,7 @@ from isaac_infer.core.decode import masks, regions, semantic
 from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.decode.segmentation import DECODERS, probe
 from isaac_infer.core.decode.semantic import class_axis
-from isaac_infer.core.errors import IsaacInferError, ModelError, SessionError, TensorError
+from isaac_infer.core.errors import IsaacInferError, ModelError, NamesError, SessionError, TensorError
 from isaac_infer.core.fit import RESIZE_MODES, Fit, fit_picture
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.maps import background_classes, class_map_of
@@ -695,6 +695,14 @@ def test_one_score_per_pixel_is_a_logit_or_a_probability(shape, low, high, unit,
     assert (spec.decoder, spec.score_unit, spec.num_classes) == ('semantic_binary', unit, 2)
     found = decode_pixels(output, spec).class_map
     assert found.dtype == np.uint8 and found.sum() == pixels
+
+
+@pytest.mark.parametrize('dtype', [np.float32, bool])
+def test_what_tells_one_object_has_no_third_name(dtype):
+    with pytest.raises(
+        NamesError, match='the name of one object, or of the background and the object, got 3'
+    ):
+        semantic_spec(np.zeros((1, 1, *SIZE_HW), dtype), class_names=('a', 'b', 'c'))
 
 
 @pytest.mark.parametrize(('dtype', 'value'), [(bool, 1), (np.uint8, 1), (np.int64, 1), (np.uint8, 255)])
