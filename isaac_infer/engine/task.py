@@ -75,7 +75,7 @@ def task_of(session: Session, path: Path, overrides: Overrides, *, is_posed: boo
     if (is_posed or overrides.keypoints) and 'pose' in specs:
         return 'pose', 'it is used with key points'
     if len(specs) == 1:
-        return next(iter(specs)), 'no other one can read it'
+        return next(iter(specs)), 'no other one can read what it answers'
     if not specs:
         return FIRST_TASK, UNKNOWN
     others = [task for task in specs if task != FIRST_TASK]

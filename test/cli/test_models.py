@@ -153,7 +153,7 @@ def test_options_that_only_models_of_another_task_have_are_refused(
     said = capsys.readouterr().err
     assert told in said and str(semantic) in said
     if '--task' not in options:
-        assert 'task segmentation: no other one can read it' in said
+        assert 'task segmentation: no other one can read what it answers' in said
 
 
 def test_a_model_of_boxes_and_prototypes_is_a_segmentation_model(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isaac_infer.core.decode.names import names_by_index
+from isaac_infer.core.decode.names import FILE_SUFFIXES, names_by_index
 from isaac_infer.core.errors import ModelError
 from isaac_infer.core.fit import RESIZE_MODES, Size
 from isaac_infer.core.spec import (
@@ -227,10 +227,17 @@ def _std(value: Any) -> tuple[float, ...]:
     return numbers
 
 
+def _names_here(value: Any) -> tuple[str, ...]:
+    entries = [value] if isinstance(value, str) else value
+    if isinstance(entries, list) and len(entries) == 1 and str(entries[0]).lower().endswith(FILE_SUFFIXES):
+        raise ValueError('expected the names themselves; it is the parameter class_names that takes a file')
+    return names_by_index(value)
+
+
 # This package's own keys, for sidecars and for models made for it: named as the parameters are.
 _OWN: dict[str, Any] = {
     'decoder': str,
-    'class_names': names_by_index,
+    'class_names': _names_here,
     'input_tensor_names': _texts,
     'output_tensor_names': _texts,
     'input_size': _size,

@@ -124,3 +124,12 @@ def test_text_in_our_own_keys_is_understood_or_refused_by_its_key(key, text):
     except ModelError as error:
         complaint = str(error)
     assert key in complaint
+
+
+@pytest.mark.parametrize('value', [['voc.txt'], 'voc.txt', ['names.YAML']])
+def test_a_sidecar_holds_the_names_themselves(value):
+    with pytest.raises(
+        ModelError, match="'class_names' cannot be .*: expected the names themselves; .* takes a"
+    ):
+        read(class_names=value)
+    assert read(class_names=['cup.txt', 'ball']).names == ('cup.txt', 'ball')
