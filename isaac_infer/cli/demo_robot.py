@@ -39,6 +39,7 @@ SECONDS, RATE_HZ = 60.0, 30.0
 MODEL = 'tabletop_detector.onnx'
 SEED = 28  # of an arena in which the way is not free
 SPEED_MPS = 0.4
+MISSED = 0.01  # of the periods, above which they are told
 START_TIMEOUT_S = 60.0  # from the start of the nodes until the robot moves
 VALIDATION_TIMEOUT_S = 60.0
 MAP, CONTACT_SHEET, VALIDATION = 'map.png', 'contact_sheet.png', 'validation.json'
@@ -140,7 +141,8 @@ def _drive(
         for name in (*([] if not validated_s else ['deployment_validator']), *reversed(NODES)):
             nodes.stop(name)
         validation = json.loads(_content(folder / VALIDATION) or b'{}')
-        report = {**read_report(report_path), 'validation': validation, 'warnings': nodes.warnings()}
+        report = {**read_report(report_path), 'validation': validation}
+        report['warnings'] = [*nodes.warnings(), *_late(report)]
         return report, is_interrupted
 
 
@@ -216,6 +218,15 @@ def _values(report: dict[str, Any], status: str) -> dict[str, str]:
     return values
 
 
+def _late(report: dict[str, Any]) -> list[str]:
+    """Say that commands came late, where many did: that is the machine's fault, not the robot's."""
+    missed = int(_values(report, 'jetson_executor: control_output').get('overruns', 0))
+    sent = int(_values(report, 'robot_simulator: robot').get('commands', 0))
+    if missed <= MISSED * (missed + sent):
+        return []
+    return [f'{counted(missed, "period")} of {missed + sent} passed without a command: this machine was busy']
+
+
 def _show(report: dict[str, Any], console: Console) -> None:
     """Print the tables: the drive, control, why the robot stood, the validation."""
     robot = _values(report, 'robot_simulator: robot')
@@ -227,7 +238,8 @@ def _show(report: dict[str, Any], console: Console) -> None:
         'distance_m': 'metres',
         'collisions': 'collisions',
         'stops': 'stops, at goals and before obstacles',
-        'nearest_m': 'nearest obstacle ever, ahead or beside, m',
+        'nearest_m': 'nearest obstacle ever, from the hull to any side, m',
+        'timeouts': 'stops of the base itself, since no command came',
     }.items():
         drive.add_row(label, robot.get(key, 'unknown'))
     pace = Table('control', '', box=SIMPLE_HEAD)
