@@ -275,8 +275,12 @@ def _warnings(said: Sequence[str], report: dict[str, Any], node: str) -> list[st
         warnings.append(f'{lost} of {sent} lost on the way; {remedy}')
     if busy := _count(report, node, 'dropped_busy'):
         values = report['nodes'][node]['values']
-        rate, came = (f'{float(values[key]):.1f}' for key in ('rate_hz', 'input_rate_hz'))
-        warnings.append(f'{rate} pictures per second of {came}; {busy} {BUSY}')
+        rate, came = (float(values[key]) for key in ('rate_hz', 'input_rate_hz'))
+        slower = max(int(rate), 1)
+        warnings.append(
+            f'{rate:.1f} pictures per second of {came:.1f}; {busy} {BUSY}: a robot wants the newest alone; '
+            f'for all of them --rate {slower}, with make RATE={slower}'
+        )
     return warnings
 
 
