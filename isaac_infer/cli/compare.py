@@ -193,7 +193,7 @@ def _compare(args: argparse.Namespace, params: DetectionParams) -> int:
             check_report(args.json, variant.params, read)
         if args.plot:
             check_plot(args.plot, args.source, read, args.json)
-        if len(variants) == 1:
+        if len(variants) == 1 and truth is None:
             show_note('nothing to compare with: give a second model, --precisions or --backends', out)
         at_work = open_variants(variants, task, stack)
         measure, truth = begin(at_work, truth, args)

@@ -249,7 +249,8 @@ def show(
     if pictures.unread:
         out.print(f'verdict: {counted(pictures.unread, "picture")} could not be read', style='bold red')
     if not checks:
-        out.print('verdict: nothing to compare, give a second model', style='bold')
+        alone = 'one model, measured by the truth' if pictures.with_truth else ''
+        out.print(f'verdict: {alone or "nothing to compare, give a second model"}', style='bold')
         return
     verdict = _table('thresholds', 'variant', 'what', 'wanted', 'measured', '')
     for check in checks:
