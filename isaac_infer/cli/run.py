@@ -144,6 +144,8 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
                 f'--save {args.save}: expected a folder, got the name of a picture; give one such as '
                 f'{args.save.parent}{os.sep}, in which each picture keeps its name'
             )
+        if args.save and args.save.exists() and not args.save.is_dir():
+            raise ParameterError(f'--save {args.save}: expected a folder, got a file; give another')
         maps = tuple(MAPS.values()) if task == 'segmentation' else ()
         places = Places(args.save, source.paths, maps=maps) if args.save else None
         if args.save:

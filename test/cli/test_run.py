@@ -222,6 +222,16 @@ def test_a_picture_s_name_is_no_folder_to_save_into_unless_it_is_one(
     assert (place / 'blue.png').is_file()
 
 
+def test_a_file_is_no_folder_to_save_into(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / 'notes.txt'
+    place.write_text('mine')
+    assert run(model, '--source', pictures / 'blue.png', '--save', place) == 2
+    assert f'--save {place}: expected a folder, got a file' in capsys.readouterr().err
+    assert place.read_text() == 'mine'
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
