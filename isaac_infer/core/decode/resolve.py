@@ -18,6 +18,7 @@ from isaac_infer.core.decode.families import (
     note_assumed,
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
+from isaac_infer.core.decode.names import doubts_about
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, NamesError
 from isaac_infer.core.fit import Size
@@ -457,7 +458,7 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
         pose = f' (or {persons}, if it is a pose model)' if as_pose and as_pose.num_classes == persons else ''
         raise NamesError(
             f'{file_name}: expected {counted(count, "class name")}{pose}, as the model has classes, '
-            f'got {len(model.names)}'
+            f'got {len(model.names)}{doubts_about(model.names)}'
         )
 
 
