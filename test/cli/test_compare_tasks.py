@@ -154,6 +154,19 @@ def test_class_maps_are_compared_whole(
     )
 
 
+def test_a_model_for_another_task_is_out_with_one_error(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painter, poser = save_painter(tmp_path / 'painter.onnx', HALVES), save_poser(tmp_path / 'poser.onnx')
+    assert compare(painter, poser, poser, '--source', pictures) == 1
+    printed = capsys.readouterr()
+    why = "it was made for the task 'pose', which gives no segmentation"
+    first, second = printed.err.splitlines()
+    assert first.startswith(f'isaac-infer: error: {poser}: {why}; expected a model for ')
+    assert second == f'isaac-infer: error: {poser}: {why}'  # what helps is the same
+    assert why not in printed.out and 'failed' in printed.out
+
+
 def test_a_model_of_which_a_detector_reads_the_boxes_alone_is_what_it_is(
     pictures: Path, tmp_path: Path
 ) -> None:
