@@ -51,6 +51,7 @@ from isaac_infer.cli.report import (
 )
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
+from isaac_infer.core.fit import input_size_text
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
@@ -197,12 +198,10 @@ def _class_names(spec: ModelSpec) -> list[str]:
 def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
     """Say what runs, on what, and everything about it that the user should know."""
     spec = pipeline.spec
-    height, width = spec.image.size_hw
-    out.print(
-        f'{spec.decoder}, {counted(spec.num_classes, "class")}, input {width}x{height}, '
-        f'{pipeline.session.backend}',
-        **PLAIN,
-    )
+    is_pose = spec.task == 'pose'
+    answers = counted(len(spec.keypoints), 'key point') if is_pose else counted(spec.num_classes, 'class')
+    size = input_size_text(spec.image.size_hw)
+    out.print(f'{spec.decoder}, {answers}, input {size}, {pipeline.session.backend}', **PLAIN)
     show_warnings(pipeline.fallbacks)
     for note in spec.notes:
         show_note(note, out)
