@@ -198,10 +198,8 @@ def _class_names(spec: ModelSpec) -> list[str]:
 def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
     """Say what runs, on what, and everything about it that the user should know."""
     spec = pipeline.spec
-    is_pose = spec.task == 'pose'
-    answers = counted(len(spec.keypoints), 'key point') if is_pose else counted(spec.num_classes, 'class')
     size = input_size_text(spec.image.size_hw)
-    out.print(f'{spec.decoder}, {answers}, input {size}, {pipeline.session.backend}', **PLAIN)
+    out.print(f'{spec.decoder}, {spec.extent}, input {size}, {pipeline.session.backend}', **PLAIN)
     show_warnings(pipeline.fallbacks)
     for note in spec.notes:
         show_note(note, out)
