@@ -2,6 +2,13 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-gpu lint bench bench-gpu docs clean
 
+# A name that is misspelt on the command line would be taken for one that nobody reads. A make that calls this one
+# hands on variables of its own, which are no mistake.
+KNOWN := SOURCE MODEL TASK FRAMES RATE OUT ARGS PYTHON
+UNKNOWN := $(filter-out $(KNOWN),$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+$(if $(filter 0,$(MAKELEVEL)),$(if $(UNKNOWN),$(error $(UNKNOWN): no variable of this Makefile; there are $(KNOWN); \
+  one of the environment goes before make)))
+
 BIN := .venv/bin
 TYPED := isaac_infer/core isaac_infer/engine isaac_infer/jetson isaac_infer/deploy isaac_infer/params
 

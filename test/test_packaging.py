@@ -20,7 +20,10 @@ SETUP = (ROOT / 'setup.py').read_text()
 SCRIPTS = dict(re.findall(r"'([\w-]+) = ([\w.:]+)'", SETUP))
 COLCON = shutil.which('colcon', path=os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']]))
 
+MAKE = shutil.which('make')
+
 needs_colcon = pytest.mark.skipif(COLCON is None, reason='colcon is not installed')
+needs_make = pytest.mark.skipif(MAKE is None, reason='make is not installed')
 
 
 def colcon(*arguments, cwd):
@@ -168,3 +171,33 @@ def test_set_up_names_what_a_python_lacks(tmp_path, changed, said):
     message = set_up(PYTHON=str(python))
     assert said in message
     assert len(message.splitlines()) == 2
+
+
+def make(*arguments, **environment):
+    own = {name: value for name, value in os.environ.items() if not name.startswith(('MAKE', 'MFLAGS'))}
+    return subprocess.run(
+        [MAKE, *arguments], cwd=ROOT, env={**own, **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+@needs_make
+@pytest.mark.parametrize('given', ['FRAME=5', 'FRAME:=5', 'FRAME='])
+def test_make_refuses_variables_that_it_does_not_know_before_it_does_anything(given):
+    done = make('help', 'RATE=5', given)
+    assert (done.returncode, done.stdout) == (2, '')
+    assert 'FRAME: no variable of this Makefile; there are SOURCE MODEL TASK FRAMES' in done.stderr
+
+
+@needs_make
+@pytest.mark.parametrize(
+    'value', ['', '-k a=b --task M=pose', 'a b\\', '\\ M=1', 'a\nM=1', 'a\tM=1', '"M=1', "'M=1", '$M M=$$1']
+)
+def test_make_takes_no_part_of_a_value_for_a_variable(value):
+    done = make('help', f'ARGS={value}', f'SOURCE={value}')
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+@needs_make
+def test_make_lets_variables_of_the_environment_and_of_a_make_above_it_be():
+    assert make('help', FRAME='5').returncode == 0
+    assert make('help', 'FRAME=5', MAKELEVEL='1').returncode == 0

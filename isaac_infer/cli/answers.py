@@ -60,7 +60,7 @@ class Places:
             ParameterError: it would be written over a file that is read.
         """
         if picture not in self._places:
-            own = self._folder / _file_name(Path(picture).name)
+            own = self._folder / file_name(Path(picture).name)
             for number in count(1):
                 stem = own.stem if number == 1 else f'{own.stem}-{number}'
                 places = {
@@ -200,7 +200,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _file_name(name: str) -> str:
+def file_name(name: str) -> str:
     """A picture's own name as that of a file; what has no picture's name becomes a PNG."""
     # Pictures of a video in the order of their numbers.
     name = re.sub(r'#(\d+)$', lambda match: f'_{int(match[1]):06d}', Path(name).name)

@@ -92,8 +92,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         '--truth',
         metavar='PATH',
         help='what is in the pictures: JSON in the form of COCO, with masks or key points where they are '
-        'compared; for semantic models a folder of class maps, 8-bit grey PNG named as the pictures, 255 '
-        'where a pixel does not count',
+        'compared; for semantic models a folder of class maps, 8-bit grey PNG named as the pictures '
+        '(.png, or .labels.png as run --save writes it), 255 where a pixel does not count',
     )
     add_task_option(parser)
     add_build_only_option(parser)
@@ -193,7 +193,7 @@ def _compare(args: argparse.Namespace, params: DetectionParams) -> int:
             check_report(args.json, variant.params, read)
         if args.plot:
             check_plot(args.plot, args.source, read, args.json)
-        if len(variants) == 1:
+        if len(variants) == 1 and truth is None:
             show_note('nothing to compare with: give a second model, --precisions or --backends', out)
         at_work = open_variants(variants, task, stack)
         measure, truth = begin(at_work, truth, args)

@@ -13,7 +13,7 @@ from rich.console import Console
 from isaac_infer.cli.precision import CUSTOMARY
 from isaac_infer.cli.scores import Measure, check_kinds, measure_of
 from isaac_infer.cli.truth import Known, Truth, draw_known, scenes_truth
-from isaac_infer.cli.variants import Variant, tell_failure
+from isaac_infer.cli.variants import Variant, failure_of, say_failure
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
@@ -106,7 +106,8 @@ def answer_all(
                 except IsaacInferError as error:
                     if index == 0:
                         raise type(error)(f'{variant.path}: {sample.name}: {error}') from error
-                    variant.failure = tell_failure(variant.wanted, type(error)(f'{sample.name}: {error}'))
+                    variant.failure = failure_of(variant.wanted, type(error)(f'{sample.name}: {error}'))
+                    say_failure(variant)
             for index, result in found.items():  # at once, because masks take much memory
                 variants[index].agreeing.add(found[0], result)
             pictures.count += 1

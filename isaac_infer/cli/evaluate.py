@@ -65,6 +65,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         '--height', metavar='N', type=int, default=480, help='of the drawn pictures (default: %(default)s)'
     )
+    # To be refused in words.
+    parser.add_argument('--source', '--truth', nargs='+', dest='own_pictures', help=argparse.SUPPRESS)
     add_task_option(parser)
     add_json_option(parser)
     add_options(parser, DetectionParams)
@@ -75,6 +77,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Measure a model."""
     take_model_argument(args)
+    if args.own_pictures:
+        raise ParameterError(
+            'evaluate draws its own pictures, with their truth; pictures and truth of your own are what '
+            f'isaac-infer compare {args.model_file_path or "MODEL"} --source DIR --truth DIR|JSON takes'
+        )
     if not 1 <= args.scenes <= sys.maxsize:
         raise ParameterError(f'scenes: expected from 1 to {sys.maxsize}, got {args.scenes}')
     check_task(args.task)

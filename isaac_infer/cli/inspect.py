@@ -28,6 +28,7 @@ from isaac_infer.cli.options import add_options, params_from
 from isaac_infer.cli.report import add_json_option, check_report, failure_in, write_report
 from isaac_infer.core.decode.names import read_class_names
 from isaac_infer.core.errors import IsaacInferError, ModelError
+from isaac_infer.core.fit import input_size_text
 from isaac_infer.core.session import Session
 from isaac_infer.core.spec import ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
@@ -340,15 +341,20 @@ def _shortened(value: str) -> str:
 
 def _show_spec(spec: ModelSpec) -> None:
     image = spec.image
-    height, width = image.size_hw
+    prepared = f'{image.channel_order} {image.layout} {image.dtype}, {image.resize}'
+    classes = f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'
+    count = len(spec.keypoints)
+    are_named = spec.keypoints != tuple(map(str, range(count)))
+    points = f'{count}: {", ".join(spec.keypoints) if are_named else "not named"}'
     _print(
         'how it is used',
         {
             'task': spec.task,
             'decoder': spec.decoder,
             'outputs read': ', '.join(spec.outputs),
-            'classes': _shortened(f'{spec.num_classes}: {", ".join(spec.class_names) or "not named"}'),
-            'picture': f'{width}x{height} {image.channel_order} {image.layout} {image.dtype}, {image.resize}',
+            **({'classes': _shortened(classes)} if spec.num_classes or not count else {}),
+            **({'key points': _shortened(points)} if count else {}),
+            'picture': f'{input_size_text(image.size_hw)}, {prepared}',
             'values': f'(pixel * {image.scale:g} - {_numbers(image.mean)}) / {_numbers(image.std)}',
             **{f'warning {number}': text for number, text in enumerate(spec.warnings, 1)},
             **{f'note {number}': note for number, note in enumerate(spec.notes, 1)},

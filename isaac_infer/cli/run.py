@@ -51,6 +51,7 @@ from isaac_infer.cli.report import (
 )
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.errors import IsaacInferError, ParameterError, SourceError
+from isaac_infer.core.fit import input_size_text
 from isaac_infer.core.frame import Frame
 from isaac_infer.core.pipeline import Pipeline
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
@@ -144,6 +145,8 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
                 f'--save {args.save}: expected a folder, got the name of a picture; give one such as '
                 f'{args.save.parent}{os.sep}, in which each picture keeps its name'
             )
+        if args.save and args.save.exists() and not args.save.is_dir():
+            raise ParameterError(f'--save {args.save}: expected a folder, got a file; give another')
         maps = tuple(MAPS.values()) if task == 'segmentation' else ()
         places = Places(args.save, source.paths, maps=maps) if args.save else None
         if args.save:
@@ -195,12 +198,8 @@ def _class_names(spec: ModelSpec) -> list[str]:
 def show_model(pipeline: Pipeline | TopDownPipeline, out: Console) -> None:
     """Say what runs, on what, and everything about it that the user should know."""
     spec = pipeline.spec
-    height, width = spec.image.size_hw
-    out.print(
-        f'{spec.decoder}, {counted(spec.num_classes, "class")}, input {width}x{height}, '
-        f'{pipeline.session.backend}',
-        **PLAIN,
-    )
+    size = input_size_text(spec.image.size_hw)
+    out.print(f'{spec.decoder}, {spec.extent}, input {size}, {pipeline.session.backend}', **PLAIN)
     show_warnings(pipeline.fallbacks)
     for note in spec.notes:
         show_note(note, out)

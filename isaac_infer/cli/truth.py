@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from isaac_infer.cli.answers import MAPS, file_name
 from isaac_infer.cli.precision import coco_entries
 from isaac_infer.core.decode.document import read_text
 from isaac_infer.core.errors import ParameterError
@@ -25,6 +26,7 @@ TRUTH_KEYS = 'images', 'annotations', 'categories'
 VALUE_KEYS = 'bbox', 'area', 'iscrowd'
 LONGEST_VALUE = 100  # characters of one in an error
 MAP_SUFFIX = '.png'
+TRUE_COLOUR = slice(25, 26), b'\2'  # where a PNG tells its colour type, and the one of red, green and blue
 NOT_KNOWN = 255  # in class maps: what the pixel is does not count
 BACKGROUND = 'background'
 FIGURINE = 'figurine'  # the class of drawn objects that has key points
@@ -131,26 +133,44 @@ def known_of_scene(scene: Scene, number: int, kind: str) -> Known:
 
 
 def read_maps(folder: Path, pictures: Sequence[Path]) -> Truth:
-    """Find the class map of every picture in a folder: a PNG of the same stem.
+    """Find the class map of every picture in a folder: NAME.png, or NAME.labels.png of `run --save`.
 
     Raises:
         ParameterError: the folder cannot be read, or lacks one of them.
+        OSError: a file cannot be read.
     """
     try:
         found = {path.stem: path for path in folder.iterdir() if path.suffix.lower() == MAP_SUFFIX}
     except OSError as error:
         raise ParameterError(f'truth {folder}: cannot be read: {error.strerror}') from error
-    lacking = [path.name for path in pictures if path.stem not in found]
+    maps = {path.stem: place for path in pictures if (place := _map_of(path, found))}
+    lacking = [path.name for path in pictures if path.stem not in maps]
     if lacking:
         more = f' and {len(lacking) - MAX_SHOWN} more' if len(lacking) > MAX_SHOWN else ''
         raise ParameterError(
             f'truth {folder}: expected a class map named as each picture, such as '
-            f'{Path(lacking[0]).stem}{MAP_SUFFIX}; none for {", ".join(lacking[:MAX_SHOWN])}{more}'
+            f'{Path(lacking[0]).stem}{MAP_SUFFIX}, or {_saved_stem(lacking[0])}{MAP_SUFFIX} as run --save '
+            f'writes it; none for {", ".join(lacking[:MAX_SHOWN])}{more}'
         )
     stems = [path.stem for path in pictures]
     if len(set(stems)) < len(stems):
         raise ParameterError(f'truth {folder}: expected pictures of different names, got one of them twice')
-    return Truth((), maps={stem: found[stem] for stem in stems})
+    return Truth((), maps=maps)
+
+
+def _map_of(picture: Path, found: Mapping[str, Path]) -> Path | None:
+    """The class map of a picture among PNG files by their stems; None: there is none."""
+    own, saved = found.get(picture.stem), found.get(_saved_stem(picture.name))
+    if own is None or saved is None:
+        return own or saved
+    with own.open('rb') as file:  # which is the annotated picture where `run --save` wrote both
+        where, colour = TRUE_COLOUR
+        return saved if file.read(where.stop)[where] == colour else own
+
+
+def _saved_stem(picture: str) -> str:
+    """The stem of a picture's class map, as `run --save` names it."""
+    return f'{Path(file_name(picture)).stem}.{MAPS["label_map"]}'
 
 
 def _read_map(path: Path, size_hw: Size, num_classes: int) -> np.ndarray:

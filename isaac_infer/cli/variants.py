@@ -137,8 +137,10 @@ def open_variants(wanted: Sequence[Wanted], task: str, stack: contextlib.ExitSta
     variants: list[Variant] = []
     for each in wanted:
         variant = _open_variant(each, task, stack, is_reference=not variants)
-        if variant.failure in [other.failure for other in variants]:
-            variant.failure = _in_short(variant.failure)
+        if variant.failure:
+            if variant.failure in [other.failure for other in variants]:
+                variant.failure = variant.failure.split(';')[0]  # without what helps
+            say_failure(variant)
         variants.append(variant)
     return variants
 
@@ -164,19 +166,19 @@ def _open_variant(wanted: Wanted, task: str, stack: contextlib.ExitStack, *, is_
         # What is asked for wrongly is wrong for all variants; a precision may lack something of its own.
         if is_reference or (isinstance(error, ParameterError) and not wanted.precision):
             raise
-        return Variant(wanted, None, tell_failure(wanted, error))
+        return Variant(wanted, None, failure_of(wanted, error))
 
 
-def tell_failure(wanted: Wanted, error: Exception) -> str:
-    """Say that a variant is out; gives the reason, of which what helps is shown with all others only."""
+def failure_of(wanted: Wanted, error: Exception) -> str:
+    """Why a variant is out: the first line of an error, without the name of the file."""
     reason = str(error).splitlines()[0]
     for told in (wanted.path, Path(wanted.path).name):
         reason = reason.removeprefix(f'{told}: ')
-    name = ' '.join([wanted.path, *([wanted.precision, wanted.params.backend] if wanted.precision else [])])
-    print(f'isaac-infer: error: {without_commands(f"{name}: {_in_short(reason)}")}', file=sys.stderr)
     return reason
 
 
-def _in_short(reason: str) -> str:
-    """A reason without what helps."""
-    return reason.split(';')[0]
+def say_failure(variant: Variant) -> None:
+    """Say that a variant is out, and why."""
+    wanted = variant.wanted
+    name = ' '.join([wanted.path, *([wanted.precision, wanted.params.backend] if wanted.precision else [])])
+    print(f'isaac-infer: error: {without_commands(f"{name}: {variant.failure}")}', file=sys.stderr)

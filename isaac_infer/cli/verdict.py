@@ -241,15 +241,18 @@ def show(
         accuracy.add_row(name, *objects, *map(_number, values))
     out.print(speed, accuracy)
     for name, row in zip(names, rows, strict=True):
-        said = row.failure or ', '.join(filter(None, (row.backend, row.precision)))
-        text = Text.assemble(name, ': ', without_commands(said))
-        out.print(text, style='red' if row.failure else 'dim', highlight=False, soft_wrap=True)
+        if row.failure:  # which was said when it happened
+            continue
+        runs_on = ', '.join(filter(None, (row.backend, row.precision)))
+        text = Text.assemble(name, ': ', without_commands(runs_on))
+        out.print(text, style='dim', highlight=False, soft_wrap=True)
     for note in notes:
         show_note(note, out)
     if pictures.unread:
         out.print(f'verdict: {counted(pictures.unread, "picture")} could not be read', style='bold red')
     if not checks:
-        out.print('verdict: nothing to compare, give a second model', style='bold')
+        alone = 'one model, measured by the truth' if pictures.with_truth else ''
+        out.print(f'verdict: {alone or "nothing to compare, give a second model"}', style='bold')
         return
     verdict = _table('thresholds', 'variant', 'what', 'wanted', 'measured', '')
     for check in checks:

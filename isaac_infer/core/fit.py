@@ -14,6 +14,12 @@ Size = tuple[int, int]  # height, width in pixels
 RESIZE_MODES = ('letterbox', 'letterbox_top_left', 'stretch', 'center_crop')
 
 
+def input_size_text(size_hw: Size) -> str:
+    """Tell the size of a network input, of which some name the width first, and `--input-size` the height."""
+    height, width = size_hw
+    return f'{width}x{height}' if width == height else f'{width} wide, {height} high'
+
+
 @dataclass(frozen=True)
 class Fit:
     """A box of the source picture and the box of the network input that it fills.

@@ -10,6 +10,7 @@ import numpy as np
 
 from isaac_infer.core.errors import ParameterError
 from isaac_infer.core.fit import RESIZE_MODES, Size
+from isaac_infer.core.text import counted
 
 PIXEL_LAYOUTS = ('nchw', 'nhwc')
 NETWORK_CHANNEL_ORDERS = ('rgb', 'bgr', 'gray')
@@ -95,6 +96,13 @@ class ModelSpec:
     def class_name(self, class_id: int) -> str:
         """Name a class, by its number where it has no name."""
         return self.class_names[class_id] if 0 <= class_id < len(self.class_names) else str(class_id)
+
+    @property
+    def extent(self) -> str:
+        """How much there is to find, for people: `80 classes`, of pose models `17 key points`."""
+        if self.task == 'pose':
+            return counted(len(self.keypoints), 'key point')
+        return counted(self.num_classes, 'class')
 
 
 @dataclass(frozen=True)

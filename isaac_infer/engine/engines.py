@@ -21,6 +21,7 @@ from isaac_infer.core.agreeing import AGREEING, Pixels, kind_of
 from isaac_infer.core.bag import is_bag, split_topic
 from isaac_infer.core.build_options import BuildOptions, EngineOptions, Shape
 from isaac_infer.core.decode.document import SUFFIXES
+from isaac_infer.core.decode.names import doubts_about
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import (
     ModelError,
@@ -204,7 +205,7 @@ def spec_of(engine: Path, overrides: Overrides) -> ModelSpec | None:
     if names and spec.num_classes and len(names) != spec.num_classes:
         raise ModelError(
             f'{engine.name}: expected {counted(spec.num_classes, "class name")}, as the model has classes, '
-            f'got {len(names)}'
+            f'got {len(names)}{doubts_about(names)}'
         )
     return replace(spec, class_names=names) if names else spec
 

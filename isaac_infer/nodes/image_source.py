@@ -21,7 +21,7 @@ from sensor_msgs.msg import Image
 
 from isaac_infer.core.errors import ParameterError, SourceError, describe
 from isaac_infer.core.source import DRAWN, Source, open_source
-from isaac_infer.core.text import counted
+from isaac_infer.core.text import counted, listed
 from isaac_infer.params import ImageSourceParams
 from isaac_infer.ros.diagnostics import (
     ERROR,
@@ -31,6 +31,7 @@ from isaac_infer.ros.diagnostics import (
     diagnostics_msg,
     wait_until_heard,
 )
+from isaac_infer.ros.graph import subscribers_of
 from isaac_infer.ros.images import image_to_cdr, publish_cdr, stamp_cdr
 from isaac_infer.ros.parameters import NodeParameters
 from isaac_infer.ros.process import run_node
@@ -43,6 +44,7 @@ RING_BYTES, RING_LENGTH = 128 << 20, 40  # of drawn scenes, at most: to draw the
 CLOSE_TIMEOUT_S = 5.0  # for a picture that is being read at Ctrl-C
 LINGER_S = 0.5  # after the last picture
 SETTLE_S = 0.3  # between the discovery of the last subscriber and the first picture
+MOST_NAMES = 5  # of subscribers, in one message
 MOST_SAID = 1000  # errors that are remembered, to be said once however often the source is repeated
 # From BGR, which is what sources give.
 CONVERSIONS = {'bgr8': None, 'rgb8': cv2.COLOR_BGR2RGB, 'mono8': cv2.COLOR_BGR2GRAY}
@@ -214,7 +216,8 @@ class ImageSource(Node):
 
     def _publish_on_time(self) -> None:
         params = self._params
-        self._wait_for_subscribers()
+        if not self._wait_for_subscribers():
+            return
         shot = self._take()
         warned_bytes = 0
         self.get_logger().info(f'{params.source} on {self._publisher.topic_name} at {params.rate:g} Hz')
@@ -268,20 +271,26 @@ class ImageSource(Node):
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostics_msg(name, level, text, values, stamp=stamp))
 
-    def _wait_for_subscribers(self) -> None:
+    def _wait_for_subscribers(self) -> bool:
+        """Wait until those that are wanted are there; False where it is ended before."""
         while (waiting := self._waiting()) and not self._closing.wait(0.05):
             if self._reminders.is_due(waiting):
                 self.get_logger().info(waiting)
         # They are known here a moment before they know this publisher, and would miss the first picture.
-        if self._params.wait_for_subscribers:
-            self._closing.wait(SETTLE_S)
+        if self._params.wait_for_subscribers and self._closing.wait(SETTLE_S):
+            self.get_logger().info(f'ended before the first picture, {waiting or "all subscribers there"}')
+            return False
+        return True
 
     def _waiting(self) -> str:
         """Say who is missing; empty where all are there, or were when it began."""
         wanted, there = self._params.wait_for_subscribers, self._publisher.get_subscription_count()
         if self._sent or there >= wanted:
             return ''
-        return f'waiting for {counted(wanted, "subscriber")} on {self._publisher.topic_name}, {there} there'
+        topic = self._publisher.topic_name
+        names = listed(sorted(set(subscribers_of(self, topic))), most=MOST_NAMES)
+        whose = f' ({names})' if there else ''
+        return f'waiting for {counted(wanted, "subscriber")} on {topic}, {there} there{whose}'
 
     def _take(self) -> Shot | None:
         while not self._closing.is_set():

@@ -1,4 +1,4 @@
-"""Graph: who publishes which topics."""
+"""Graph: who publishes which topics, and who listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from time import monotonic
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from isaac_infer.core.text import listed
 
@@ -42,10 +43,12 @@ def published_by_others(node: Node, kind: str) -> list[str]:
 
 def publishers_of(node: Node, topic: str) -> list[str]:
     """Give the full names of the nodes that publish a topic, each as often as it has a publisher there."""
-    return [
-        f'{info.node_namespace.rstrip("/")}/{info.node_name}'
-        for info in node.get_publishers_info_by_topic(topic)
-    ]
+    return list(map(_full_name, node.get_publishers_info_by_topic(topic)))
+
+
+def subscribers_of(node: Node, topic: str) -> list[str]:
+    """Give the full names of the nodes that subscribe to a topic, each as often as it does."""
+    return list(map(_full_name, node.get_subscriptions_info_by_topic(topic)))
 
 
 class MixedInputs:
@@ -90,6 +93,10 @@ class Namesakes:
             return ''  # as in MixedInputs
         name = self._node.get_fully_qualified_name()
         return f'{count} nodes are called {name}: give each a name or a namespace of its own'
+
+
+def _full_name(info: TopicEndpointInfo) -> str:
+    return f'{info.node_namespace.rstrip("/")}/{info.node_name}'
 
 
 def _of_kinds(kinds: set[str], found: Iterable[Topics]) -> list[str]:

@@ -254,8 +254,7 @@ class PerceptionNode(LifecycleNode):
         log = self.get_logger()
         for model in self._models:
             spec, backend = model.pipeline.spec, model.pipeline.session.backend
-            classes = counted(spec.num_classes, 'class')
-            log.info(f'{model.facts["model"]}: decoder {spec.decoder}, {classes}, {backend}')
+            log.info(f'{model.facts["model"]}: decoder {spec.decoder}, {spec.extent}, {backend}')
             for note in spec.notes:
                 log.info(note)
         fallbacks = (fallback for model in self._models for fallback in model.pipeline.fallbacks)

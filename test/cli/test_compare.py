@@ -353,6 +353,15 @@ def test_json_on_standard_output_stands_there_alone(scenes: Path, capsys: pytest
     assert printed.err.startswith('note: nothing to compare with: give a second model')  # before it runs
 
 
+def test_one_model_is_measured_by_the_truth_and_lacks_nothing(
+    scenes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(MODEL, '--source', scenes, '--truth', scenes.parent / 'truth.json') == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith('verdict: one model, measured by the truth\n')
+    assert 'give a second model' not in printed
+
+
 @pytest.mark.parametrize(
     ('arguments', 'complaint'),
     [

@@ -14,6 +14,7 @@ import pytest
 from compare_command import compare, report_of
 from onnx import numpy_helper
 
+from isaac_infer.cli.main import main
 from isaac_infer.core.scenes import draw_scene
 from isaac_infer.core.seeds import FIRST_HELD_OUT_SEED
 from models import save_constant_detector, ultralytics_metadata, ultralytics_output
@@ -153,6 +154,19 @@ def test_class_maps_are_compared_whole(
     )
 
 
+def test_a_model_for_another_task_is_out_with_one_error(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    painter, poser = save_painter(tmp_path / 'painter.onnx', HALVES), save_poser(tmp_path / 'poser.onnx')
+    assert compare(painter, poser, poser, '--source', pictures) == 1
+    printed = capsys.readouterr()
+    why = "it was made for the task 'pose', which gives no segmentation"
+    first, second = printed.err.splitlines()
+    assert first.startswith(f'isaac-infer: error: {poser}: {why}; expected a model for ')
+    assert second == f'isaac-infer: error: {poser}: {why}'  # what helps is the same
+    assert why not in printed.out and 'failed' in printed.out
+
+
 def test_a_model_of_which_a_detector_reads_the_boxes_alone_is_what_it_is(
     pictures: Path, tmp_path: Path
 ) -> None:
@@ -160,6 +174,24 @@ def test_a_model_of_which_a_detector_reads_the_boxes_alone_is_what_it_is(
     report = report_of(0, tmp_path, poser, '--source', pictures)
     assert (report['task'], report['measured']) == ('pose', 'poses')
     assert 'task pose: for detection only its boxes are read' in report['notes'][0]
+
+
+def test_the_class_maps_that_a_run_saved_are_the_truth_of_a_comparison(
+    pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / 'one.jpg').rename(pictures / 'picture one.jpg')  # saved without its space
+    painter = save_painter(tmp_path / 'painter.onnx', HALVES)
+    saved = tmp_path / 'saved'
+    assert main(['run', str(painter), '--source', str(pictures), '--save', str(saved)]) == 0
+    shifted = save_painter(tmp_path / 'shifted.onnx', np.roll(HALVES, 8, axis=1))
+    for model, accuracy in ((painter, 1), (shifted, 0.75)):
+        report = report_of(0, tmp_path, model, '--source', pictures, '--truth', saved)
+        assert report['pictures_with_truth'] == 2
+        assert report['variants'][0]['score']['accuracy'] == accuracy
+    # A class map under the picture's own name is no annotated picture, and comes first.
+    cv2.imwrite(str(saved / 'two.png'), 1 - HALVES)
+    report = report_of(0, tmp_path, painter, '--source', pictures / 'two.png', '--truth', saved)
+    assert report['variants'][0]['score']['accuracy'] == 0
 
 
 def test_what_was_asked_of_class_maps_and_is_not_there_is_refused(
@@ -185,7 +217,10 @@ def test_what_was_asked_of_class_maps_and_is_not_there_is_refused(
     assert 'expected classes from 0 to 2, or 255 where it does not count, got 3' in capsys.readouterr().err
     (labels / 'two.png').unlink()
     assert compare(painter, *usual, labels) == 2
-    assert 'such as two.png; none for two.png' in capsys.readouterr().err
+    assert (
+        'such as two.png, or two.labels.png as run --save writes it; none for two.png'
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_that_several_tasks_can_read_asks_which(

@@ -194,6 +194,8 @@ def test_the_shipped_detector_is_small() -> None:
         (['--width', '8193'], 'width: expected int from 1 to 8192, got 8193'),
         (['--json', '/'], '--json /: expected a file, got a folder'),
         (['--task', 'depth'], 'task: expected one of detection, segmentation, pose, got depth'),
+        (['--source', 'photos'], f'isaac-infer compare {MODEL} --source DIR --truth DIR|JSON takes'),
+        (['--truth', 'truth.json'], f'isaac-infer compare {MODEL} --source DIR'),
     ],
 )
 def test_a_bad_option_is_refused_in_one_line(

@@ -222,6 +222,16 @@ def test_a_picture_s_name_is_no_folder_to_save_into_unless_it_is_one(
     assert (place / 'blue.png').is_file()
 
 
+def test_a_file_is_no_folder_to_save_into(
+    model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / 'notes.txt'
+    place.write_text('mine')
+    assert run(model, '--source', pictures / 'blue.png', '--save', place) == 2
+    assert f'--save {place}: expected a folder, got a file' in capsys.readouterr().err
+    assert place.read_text() == 'mine'
+
+
 def test_a_report_that_cannot_be_written_leaves_the_old_one(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -528,7 +538,7 @@ def test_a_model_is_inspected_for_people_and_for_programs(
         'float32[1, 7, 84]',
         'ultralytics',
         'red, green, blue',
-        '64x64 rgb',
+        '64x64, rgb',
     ):
         assert text in shown
     assert main(['inspect', '--model', str(model), '--json', '-']) == 0
@@ -646,6 +656,22 @@ def heatmaps(tmp_path: Path) -> Path:
     maps = np.zeros((1, 16, 16, 16), np.float32)
     maps[0, :, 8, 8] = 0.9
     return save_constant_detector(tmp_path / 'pose.onnx', {'heatmaps': maps})
+
+
+def test_key_points_without_names_and_an_input_higher_than_wide_are_told_as_such(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = np.zeros((1, 5, 64, 48), np.float32)
+    model = save_constant_detector(tmp_path / 'five.onnx', {'heatmaps': maps}, image_shape=(1, 3, 256, 192))
+    assert run(model, '--source', pictures / 'blue.png', '--task', 'pose') == 0
+    first, *notes = capsys.readouterr().out.splitlines()
+    assert first.startswith('heatmaps, 5 key points, input 192 wide, 256 high, onnxruntime')
+    assert 'note: its 5 key points are unnamed; set keypoints to name them' in notes
+    (note,) = [note for note in notes if 'who should fill the picture' in note]
+    assert 'person_model_file_path (--person-model-file-path), or persons_topic of pose_node' in note
+    assert main(['inspect', str(model), '--task', 'pose']) == 0
+    shown = capsys.readouterr().out
+    assert '5: not named' in shown and '192 wide, 256 high, rgb nchw' in shown
 
 
 @pytest.fixture

@@ -376,7 +376,7 @@ def test_class_maps_that_are_none_are_refused(
 
 
 def test_every_picture_needs_its_class_map(labels: Path) -> None:
-    with pytest.raises(ParameterError, match=r'such as b.png; none for b.jpg, c.jpg, d.jpg and 1 more'):
+    with pytest.raises(ParameterError, match=r'b.png, or b.labels.png .* for b.jpg, c.jpg, d.jpg and 1 more'):
         read_maps(labels, [Path(f'{name}.jpg') for name in 'abcde'])
     with pytest.raises(ParameterError, match='got one of them twice'):
         read_maps(labels, [Path('a.jpg'), Path('a.png')])

@@ -228,7 +228,15 @@ def test_a_signal_ends_it_while_it_waits_for_subscribers(start):
     source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=5))
     source.wait_for('waiting for 5 subscribers on /image, 0 there')
     assert source.is_alive and source.stop() == 0
-    assert 'Traceback' not in source.log
+    assert 'ended before the first picture, waiting for 5 subscribers on /image, 0 there' in source.log
+    assert 'Traceback' not in source.log and ' at 30 Hz' not in source.log and ' late' not in source.log
+
+
+def test_who_is_there_already_is_named_while_it_waits_for_others(start, make_peer):
+    make_peer('viewer').listen(Image, 'image', qos_profile_sensor_data)
+    source = start('image_source', *parameters(width=64, height=48, wait_for_subscribers=2))
+    source.wait_for('waiting for 2 subscribers on /image, 1 there (/viewer)')
+    assert source.stop() == 0
 
 
 def test_pictures_that_nobody_takes_are_told(start):

@@ -78,7 +78,9 @@ def ask_for(camera, topic, kind, picture=PICTURE):
 
 def test_persons_have_boxes_key_points_and_markers(start, tmp_path, camera):
     model = save_pose(tmp_path / 'pose.onnx', [20, 50])
-    start('pose_node', *parameters(model_file_path=model)).wait_for('waiting for pictures')
+    node = start('pose_node', *parameters(model_file_path=model))
+    node.wait_for('waiting for pictures')
+    assert f'decoder ultralytics_pose, {len(NAMES)} key points, ' in node.log
     persons = camera.ask()
     assert [entry.results[0].hypothesis.class_id for entry in persons.detections] == ['person'] * 2
     assert [entry.id for entry in persons.detections] == ['1', '2']

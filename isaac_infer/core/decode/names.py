@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,23 @@ def names_by_index(value: Any) -> tuple[str, ...]:
         if not any(isinstance(name, (list, tuple, dict)) for name in value):
             return _printable([str(name) for name in value])
     raise ValueError('expected a list of names, or a mapping from index to name')
+
+
+def doubts_about(names: Sequence[str]) -> str:
+    """Say why class names that do not fit a model may be others than was meant; empty where nothing tells."""
+    first, *others = names
+    if first.startswith('{'):
+        return '; a mapping is read from a JSON or YAML file alone'
+    if not others and re.search(r'/|\.\w+$', first):
+        return (
+            f'; {first} was taken for a class name, as there is no such file; files have one name a line, or '
+            f'with the endings {", ".join(document.SUFFIXES)} a list or a mapping'
+        )
+    nameless = [index for index, name in enumerate(names) if name == str(index)]  # see names_by_index
+    if nameless and len(nameless) < len(names):
+        lacking = f'{len(nameless)} numbers without one, from {nameless[0]} on'
+        return f': {len(names) - len(nameless)} names, and {lacking}'
+    return ''
 
 
 def _printable(names: Sequence[str]) -> tuple[str, ...]:

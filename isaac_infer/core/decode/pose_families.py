@@ -41,8 +41,8 @@ def _note(names: tuple[str, ...], model: Model) -> tuple[str, ...]:
 def note_names(names: tuple[str, ...]) -> str:
     """Say of key points that nobody has named what they are taken for."""
     known = [skeleton.name for skeleton in SKELETONS.values() if skeleton.keypoints == names]
-    called = f'taken for those of {known[0]}' if known else 'unnamed'
-    return f'its key points, {len(names)}, are {called}; set keypoints if they are others'
+    told = f'taken for those of {known[0]}; set keypoints if they are others' if known else UNNAMED
+    return f'its {len(names)} key points are {told}'
 
 
 def _keypoint_shape(model: Model, values: int) -> tuple[int, int]:
@@ -208,7 +208,11 @@ _BYTES: dict[str, Any] = {'scale': 1.0, 'pad_value': 0}
 _OPENPOSE: dict[str, Any] = {
     'scale': 1 / 256, 'mean': (0.5,), 'channel_order': 'bgr', 'resize': 'letterbox_top_left', 'pad_value': 0,
 }  # fmt: skip
-ONE_PERSON = 'it finds the key points of one person, who should fill the picture'
+ONE_PERSON = (
+    'it finds the key points of one person, who should fill the picture; a detector finds several: '
+    'person_model_file_path (--person-model-file-path), or persons_topic of pose_node'
+)
+UNNAMED = 'unnamed; set keypoints to name them'
 _LIKE_IMAGENET = Assumption('RGB in 0..1 with mean and std of ImageNet', NORMALISED_BY)
 _LIKE_OPENPOSE = Assumption('BGR / 256 - 0.5, as OpenPose', ('channel_order', *NORMALISED_BY))
 

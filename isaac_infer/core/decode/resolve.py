@@ -18,9 +18,10 @@ from isaac_infer.core.decode.families import (
     note_assumed,
 )
 from isaac_infer.core.decode.metadata import Metadata, read_metadata
+from isaac_infer.core.decode.names import doubts_about
 from isaac_infer.core.decode.tasks import TASKS
 from isaac_infer.core.errors import ModelError, NamesError
-from isaac_infer.core.fit import Size
+from isaac_infer.core.fit import Size, input_size_text
 from isaac_infer.core.spec import MAX_BATCH, ImageSpec, ModelSpec, Overrides
 from isaac_infer.core.tensor import TensorSpec
 from isaac_infer.core.text import counted
@@ -378,7 +379,9 @@ def _why_not(model: Model, family: Family, match: Match, boxes: int) -> str:
             for output in model.outputs
         )
         if family.match(replace(model, outputs=outputs)):
-            return f'it has {boxes} boxes, expected {expected} of pictures of {width}x{height}'
+            return (
+                f'it has {boxes} boxes, expected {expected} of pictures of {input_size_text(model.size_hw)}'
+            )
     return UNTOLD
 
 
@@ -463,7 +466,7 @@ def _check_names(model: Model, family: Family, match: Match, file_name: str) -> 
         pose = f' (or {persons}, if it is a pose model)' if as_pose and as_pose.num_classes == persons else ''
         raise NamesError(
             f'{file_name}: expected {counted(count, "class name")}{pose}, as the model has classes, '
-            f'got {len(model.names)}'
+            f'got {len(model.names)}{doubts_about(model.names)}'
         )
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isaac_infer.core.decode.instances import InstanceDecoder
+from isaac_infer.core.decode.names import names_by_index
 from isaac_infer.core.decode.resolve import resolve_spec
 from isaac_infer.core.decode.segmentation import DECODERS, probe
 from isaac_infer.core.decode.segmentation_families import FAMILIES, NAMED
@@ -282,6 +283,32 @@ def test_names_that_are_too_many_or_too_few_are_refused(count):
     names = tuple(f'class {index}' for index in range(count))
     with pytest.raises(ModelError, match=f'expected 21 class names, as the model has classes, got {count}'):
         resolve(tensor('out', 1, 21, 640, 640), class_names=names)
+
+
+NO_FILE = (
+    ' was taken for a class name, as there is no such file; files have one name a line, or with the endings '
+    '.json, .yaml, .yml a list or a mapping'
+)
+
+
+@pytest.mark.parametrize(
+    ('names', 'told'),
+    [
+        (('readme.md',), f'got 1; readme.md{NO_FILE}'),
+        (('lists/voc',), f'got 1; lists/voc{NO_FILE}'),
+        (('person',), 'got 1'),
+        (('{0: background', '15: person}'), 'got 2; a mapping is read from a JSON or YAML file alone'),
+        (
+            names_by_index({0: 'background', 15: 'person'}),
+            'got 16: 2 names, and 14 numbers without one, from 1 on',
+        ),
+        (tuple('0123'), 'got 4'),  # each is called by its number
+    ],
+)
+def test_names_that_do_not_fit_tell_how_they_may_have_come_about(names, told):
+    with pytest.raises(ModelError) as raised:
+        resolve(tensor('out', 1, 21, 640, 640), class_names=names)
+    assert str(raised.value).endswith(f'as the model has classes, {told}')
 
 
 def test_boxes_of_an_instance_model_are_checked_by_a_first_run():
