@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import glob
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,9 +237,16 @@ def readable_task(args: argparse.Namespace, params: TaskParams) -> tuple[str, tu
         spec = find_spec(session, path, overrides, task=task)
         notes = [*task_note(task, why), *(note for note in spec.notes if note in BOXES_ONLY)]
         notes += names_note(spec)
-        if args.source not in (None, *DRAWN) and OF_SCENES in session.metadata.get('description', ''):
-            notes.append(f'{path.name} knows drawn scenes only, and little of what is in other pictures')
+        if args.source:
+            notes += scenes_note(path.name, session.metadata, [args.source])
     return task, tuple(notes)
+
+
+def scenes_note(name: str, metadata: Mapping[str, str], sources: Sequence[str]) -> tuple[str, ...]:
+    """What a user should know who has a model of drawn scenes answer other pictures; else nothing."""
+    if OF_SCENES not in metadata.get('description', '') or set(sources) <= {*DRAWN}:
+        return ()
+    return (f'{name} knows drawn scenes only, and little of what is in other pictures',)
 
 
 def _is_posed(params: ModelParams) -> bool:

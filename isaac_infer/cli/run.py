@@ -35,6 +35,7 @@ from isaac_infer.cli.models import (
     model_path,
     names_note,
     open_detector,
+    scenes_note,
     take_model_argument,
     task_note,
 )
@@ -156,7 +157,9 @@ def _run(args: argparse.Namespace, params: TaskParams) -> int:
         pipeline = stack.enter_context(contextlib.closing(open_detector(params, task=task)))
         skeleton = choose_skeleton(params.skeleton, pipeline.spec.keypoints)
         show_model(pipeline, out)
-        for note in (*task_note(task, why), *names_note(pipeline.spec)):
+        metadata, name = pipeline.session.metadata, Path(model_path(params)).name
+        of_scenes = scenes_note(name, metadata, args.source)
+        for note in (*task_note(task, why), *names_note(pipeline.spec), *of_scenes):
             show_note(note, out)
         if note := unused_precision(args.precision, pipeline.session):
             show_note(note, out)

@@ -730,3 +730,12 @@ def test_of_many_pictures_the_later_ones_are_told_in_a_line_each(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines() if '.png' in line]
     assert lines[MOST_TABLES - 1].endswith(f'{MOST_TABLES - 1:02}.png  32x16')
     assert lines[MOST_TABLES:] == [f'{tmp_path}/{number}.png: 1 blue' for number in (20, 21)]
+
+
+@pytest.mark.parametrize('is_drawn', [True, False])
+def test_models_of_drawn_scenes_say_so_before_other_pictures(tmp_path, capsys, is_drawn):
+    picture = tmp_path / 'picture.png'
+    cv2.imwrite(str(picture), np.zeros((48, 64, 3), np.uint8))
+    source = ['synthetic', '--frames', '1'] if is_drawn else [str(picture)]
+    assert main(['run', 'tabletop_instances.onnx', '--source', *source]) == 0
+    assert ('knows drawn scenes only' in capsys.readouterr().out) != is_drawn
