@@ -371,10 +371,10 @@ def _probe_split(tensors: Tensors, spec: ModelSpec, boxes: detection.Decoder | N
         return spec
     with np.errstate(over='ignore', invalid='ignore'):
         found = boxes.read(tensors, spec, Limits(confidence_threshold=-1))
-    thirds = (
-        np.empty((0, 1, 3)) if found.further is None else found.further[:, :count].reshape(-1, count // 3, 3)
-    )
-    is_score = (thirds[..., 2] >= 0).all() and (thirds[..., 2] <= HIGHEST_SCORE).all()
+    if found.further is None or found.further.shape[1] < count:
+        return spec  # refused when it is decoded
+    thirds = found.further[:, :count].reshape(-1, count // 3, 3)
+    is_score = np.abs(thirds[..., 2] - 0.5).max(initial=0) <= HIGHEST_SCORE - 0.5
     # Where the coordinates are 0 to 1 as well, or none are there, this tells nothing.
     if is_score and np.abs(thirds[..., :2]).max(initial=0) <= LARGEST_NORMALISED:
         raise ModelError(
@@ -384,7 +384,11 @@ def _probe_split(tensors: Tensors, spec: ModelSpec, boxes: detection.Decoder | N
     names = usual_names(count // 3 if is_score else count // 2)
     notes = (note for note in spec.notes if note != note_names(spec.keypoints))
     return replace(
-        spec, keypoints=names, keypoint_values=3 if is_score else 2, notes=(*notes, note_names(names))
+        spec,
+        keypoints=names,
+        keypoint_values=3 if is_score else 2,
+        unsettled=spec.unsettled - {'keypoints'},
+        notes=(*notes, note_names(names)),
     )
 
 

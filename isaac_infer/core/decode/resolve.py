@@ -425,9 +425,8 @@ def _refuse_other_tasks(model: Model, task: str, file_name: str) -> None:
     if not says and (model.says.keypoints or model.says.keypoint_values):
         says = 'pose'  # nobody else has key points
     if says and says not in expected:
-        others = [
-            name for name in reversed(tuple(TASKS)) if says in TASKS[name].says
-        ]  # as `task_of` takes them
+        tasks = reversed(tuple(TASKS))  # as `task_of` takes them
+        others = [name for name in tasks if says in TASKS[name].says]
         unnamed = replace(model, names=())  # the names may be those of the task that it is not for
         others = [name for name in others if _matches(unnamed, name)] or others
         way = f', or {_elsewhere(others)}' if others else ''
