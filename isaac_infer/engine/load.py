@@ -374,8 +374,8 @@ def find_model(path: str | Path) -> Path:
     """
     if not str(path):
         raise ModelError(
-            'no model given: --ros-args -p model_file_path:=FILE; beside a --params-file that has it too, '
-            'the last one counts'
+            'no model given: --ros-args -p model_file_path:=FILE, of launch files model:=FILE; beside a '
+            '--params-file that has it too, the last one counts'
         )
     path = Path(os.path.expanduser(path))
     places = [path] if path.is_absolute() else [folder / path for folder in (Path.cwd(), *_model_folders())]
