@@ -10,6 +10,7 @@ from isaac_infer.core.decode.heatmaps import Peaks
 
 SAMPLES = 10  # of the field along a link, as OpenPose
 ALONG = 0.05  # a sample speaks for a link where the field points so far along it
+TOGETHER = 1e-3  # what a link scores whose ends are in one cell
 MOST = 0.8  # share of the samples that must
 
 
@@ -70,7 +71,11 @@ def _line_integrals(
     start: np.ndarray,
     end: np.ndarray,
 ) -> np.ndarray:
-    """How far the field points along each candidate, on the average: (L,); 0 where it does not."""
+    """How far the field points along each candidate, on the average: (L,); 0 where it does not.
+
+    Both ends in one cell have no way between them along which it could point: such a link comes after all
+    others of its kind. OpenPose enlarges the maps before it looks for peaks, so that this is rare there.
+    """
     points = np.column_stack((peaks.column, peaks.row)).astype(np.float32)
     way = points[end] - points[start]  # (L, 2)
     length = np.maximum(np.hypot(way[:, 0], way[:, 1]), np.float32(1e-3))
@@ -84,7 +89,8 @@ def _line_integrals(
     # OpenPose's prior: a link longer than half the map is no link.
     too_long = np.minimum(0.5 * fields.shape[1] / length - 1, 0)
     score = along.mean(axis=1) + too_long
-    return np.where((along > ALONG).mean(axis=1) >= MOST, score, 0)
+    score = np.where((along > ALONG).mean(axis=1) >= MOST, score, 0)
+    return np.where(way.any(axis=1), score, TOGETHER)
 
 
 def _connect(

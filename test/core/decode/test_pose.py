@@ -139,6 +139,16 @@ def test_key_points_come_back_in_source_pixels(name):
     assert (found.xy.dtype, found.score.dtype) == (np.float32, np.float32)
 
 
+@pytest.mark.parametrize('name', ['trt_pose', 'openpose_coco', 'openpose_body25'])
+@pytest.mark.parametrize('box', [(60.0, 20.0, 84.0, 310.0), (60.0, 20.0, 110.0, 120.0)])
+def test_a_person_whose_parts_share_cells_stays_one(name, box):
+    person = some_person(name, box)
+    found = decode(name, person)
+    assert len(found) == 1 and (found.score[0] > 0).all()
+    # Parts that share a cell are refined as one: within one.
+    assert np.abs(found.xy[0] - person.xy).max() < 12
+
+
 @pytest.mark.parametrize('name', MANY)
 def test_two_persons_are_told_apart_and_the_better_comes_first(name):
     first, second = some_person(name, TALL, 0.6), some_person(name, WIDE, 0.9)
