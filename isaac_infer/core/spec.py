@@ -76,6 +76,9 @@ class ModelSpec:
     first_class: int = 0  # the number by which the model calls the first class: 1 where 0 is the background
     box_unit: str = 'pixels'  # one of BOX_UNITS: what the network's own box coordinates mean
     score_unit: str = ''  # one of SCORE_UNITS, of the classes of pixels; empty: told by the values
+    white_is_object: bool = (
+        False  # whether 255 in a class map of one object means it, as 1 does, not no class
+    )
     size_input: str = ''  # name of an `orig_target_sizes` input, where the model has one
     size_dtype: str = 'int64'  # of that input, one of SIZE_DTYPES
     keypoints: tuple[str, ...] = ()  # of pose models, in the order in which they answer

@@ -71,8 +71,11 @@ def probe(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> ModelSpec:
     spec = replace(spec, notes=(*spec.notes, _NO_BOXES))
     tensor = outputs[spec.outputs[0]]
     if spec.decoder == 'semantic_map' or tensor.dtype.kind in 'iub':
-        if len(spec.class_names) == 1 or tensor.dtype.kind == 'b':
-            spec = _of_two_classes(spec)
+        is_object = len(spec.class_names) == 1
+        if is_object or tensor.dtype.kind == 'b':
+            spec = replace(_of_two_classes(spec), white_is_object=is_object)
+        if tensor.dtype == np.uint8 and not is_object and spec.num_classes in (0, 2):
+            spec = replace(spec, notes=(*spec.notes, _WHITE))
         is_wide = not spec.num_classes and map_dtype(tensor, spec) == np.uint16
         return replace(spec, notes=(*spec.notes, _NO_SCORES, *((_WIDE,) if is_wide else ())))
     if not spec.score_unit and not are_probabilities(tensor, spec):
@@ -121,6 +124,7 @@ def _doubt(spec: ModelSpec, scores: np.ndarray, axis: int) -> ModelSpec:
 _WIDE = 'how many classes there are is not known: class maps have 16 bits; set class_names for 8'
 _NO_REGIONS = 'it finds objects: min_region_area and interpolate_scores have no effect'
 _NO_BOXES = 'it finds the class of every pixel: nms_threshold and max_candidates have no effect'
+_WHITE = '255 is taken for no class; if it is an object, set class_names to its one name'
 _NO_SCORES = 'the network gives classes without probabilities: all regions score 1'
 
 

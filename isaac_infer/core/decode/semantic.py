@@ -158,13 +158,9 @@ def _read_map(plane: np.ndarray, fit: Fit, spec: ModelSpec) -> Read:
     if plane.dtype.kind == 'b':
         plane = plane.view(np.uint8)
     lowest, highest, most = plane.min(), plane.max(), np.iinfo(dtype).max
-    if highest == WHITE and spec.num_classes in (0, 2) and np.isin(plane, (0, WHITE)).all():
-        if not spec.num_classes:
-            raise SessionError(
-                f'{spec.outputs[0]}: holds nothing but 0 and {WHITE}, which may be an object, or no class; '
-                'if it is an object, set class_names to its one name, if not, to those of all classes'
-            )
-        plane, highest = (plane == WHITE).view(np.uint8), 1
+    if spec.white_is_object and highest == WHITE:
+        plane = np.where(plane == WHITE, plane.dtype.type(1), plane)
+        highest = plane.max()
     if not (lowest >= NO_CLASS and highest <= most):  # written so that NaN fails too
         raise SessionError(
             f'{spec.outputs[0]}: expected class numbers from 0 to {most}, {NO_CLASS} for none, got {lowest} '

@@ -607,7 +607,7 @@ def test_labels_are_never_interpolated():
 )
 def test_the_class_map_is_as_wide_whatever_is_in_the_picture(written, highest, classes, dtype):
     labels = np.zeros((1, *SIZE_HW), written)
-    labels[0, 0, :2] = highest, 1
+    labels[0, 0, 0] = highest
     found = decode_pixels(labels, replace(semantic_spec(labels), num_classes=classes)).class_map
     assert (found.dtype, found[0, 0]) == (dtype, highest)
 
@@ -719,15 +719,18 @@ def test_the_one_name_of_a_class_map_is_that_of_the_object(dtype, value):
     assert not len(empty) and not empty.class_map.any()
 
 
-@pytest.mark.parametrize('dtype', [np.uint8, np.int32])
-def test_whether_255_is_an_object_is_not_guessed(dtype):
-    labels = np.zeros((1, *SIZE_HW), dtype)
-    spec = semantic_spec(labels)
-    labels[0, 20:30, 40:50] = 255
-    with pytest.raises(SessionError, match='nothing but 0 and 255, .*; if it is an object, set class_names'):
-        decode_pixels(labels, spec)
-    named = semantic_spec(labels, class_names=('background', 'car', 'tree'))
-    assert not len(decode_pixels(labels, named, limits=Limits(min_region_area=1)))
+@pytest.mark.parametrize('names', [(), ('background', 'road'), ('road',)])
+def test_what_255_means_does_not_change_from_picture_to_picture(names):
+    labels = np.zeros((1, *SIZE_HW), np.uint8)
+    spec = semantic_spec(labels, class_names=names)
+    is_object = len(names) == 1
+    assert any('255 is taken for no class' in note for note in spec.notes) != is_object
+    labels[0, :20] = 255
+    for value in (0, 1):  # without any other pixel of the object, and with some
+        labels[0, 40:50] = value
+        found = decode_pixels(labels, spec, limits=Limits(min_region_area=1))
+        assert np.unique(found.class_map[:20]) == (1 if is_object else 255)
+        assert len(found) == is_object + value
 
 
 def test_the_one_name_of_a_model_with_one_score_is_that_of_the_object():
