@@ -666,7 +666,7 @@ def test_key_points_without_names_and_an_input_higher_than_wide_are_told_as_such
     assert run(model, '--source', pictures / 'blue.png', '--task', 'pose') == 0
     first, *notes = capsys.readouterr().out.splitlines()
     assert first.startswith('heatmaps, 5 key points, input 192 wide, 256 high, onnxruntime')
-    assert 'note: its 5 key points are unnamed; set keypoints to name them' in notes
+    assert 'note: 5 key points, unnamed; set keypoints to name them' in notes
     (note,) = [note for note in notes if 'who should fill the picture' in note]
     assert 'person_model_file_path (--person-model-file-path), or persons_topic of pose_node' in note
     assert main(['inspect', str(model), '--task', 'pose']) == 0

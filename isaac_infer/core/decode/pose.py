@@ -13,7 +13,7 @@ from isaac_infer.core.boxes import clip_boxes
 from isaac_infer.core.decode import detection, heatmaps, paf
 from isaac_infer.core.decode.detection import FAR, HIGHEST_SCORE, LARGEST_NORMALISED, LOWEST_SCORE, Candidates
 from isaac_infer.core.decode.pose_families import note_names, usual_names
-from isaac_infer.core.errors import ModelError, SessionError, TensorError
+from isaac_infer.core.errors import SessionError, TensorError
 from isaac_infer.core.fit import Fit, fit_picture
 from isaac_infer.core.results import Detections, Poses, no_detections
 from isaac_infer.core.spec import Limits, ModelSpec
@@ -27,6 +27,7 @@ Points = Callable[[Tensors, ModelSpec], tuple[np.ndarray, np.ndarray]]
 FEWEST_FOUND = 3  # key points that make a person, where nothing else says that there is one
 HIGHEST_PEAK = 2.0  # heat maps are trained to reach 1, and overshoot
 PIXEL_CENTRE = 0.5  # maps are trained on points counted from the centre of the first pixel, as mmpose does
+MOSTLY = 0.9  # of numbers, single ones of which may be off
 PEAK_THRESHOLD = 0.1  # lower peaks of bottom-up networks are noise
 MOST_PEAKS = 64  # per part: what fills a picture with more is noise, and would take long to deal out
 
@@ -351,7 +352,6 @@ def probe(outputs: Outputs, spec: ModelSpec) -> ModelSpec:
     """Settle by a first run what key points are made of, and check that the outputs can be read.
 
     Raises:
-        ModelError: how many numbers each of its key points has cannot be told.
         SessionError: the outputs are not what the decoder reads.
         TensorError: an output is missing, or has another shape than the decoder reads.
     """
@@ -373,14 +373,17 @@ def _probe_split(tensors: Tensors, spec: ModelSpec, boxes: detection.Decoder | N
         found = boxes.read(tensors, spec, Limits(confidence_threshold=-1))
     if found.further is None or found.further.shape[1] < count:
         return spec  # refused when it is decoded
-    thirds = found.further[:, :count].reshape(-1, count // 3, 3)
-    is_score = np.abs(thirds[..., 2] - 0.5).max(initial=0) <= HIGHEST_SCORE - 0.5
-    # Where the coordinates are 0 to 1 as well, or none are there, this tells nothing.
-    if is_score and np.abs(thirds[..., :2]).max(initial=0) <= LARGEST_NORMALISED:
-        raise ModelError(
+    values = found.further[:, :count]
+    thirds = values[values.any(axis=1)].reshape(-1, count // 3, 3)  # rows of zeros say nothing
+    inside = np.abs(thirds - 0.5) <= HIGHEST_SCORE - 0.5
+    if not len(thirds) or inside[..., :2].mean() >= MOSTLY:  # nobody is there, or coordinates are 0 to 1, too
+        warning = (
             f'{spec.outputs[0]}: {count} numbers may be {count // 3} key points of 3, or {count // 2} of 2, '
-            'and its answers do not tell; set keypoints to their names'
+            f'and a first run does not tell; taken for {len(spec.keypoints)} of {spec.keypoint_values}; set '
+            'keypoints to their names if they are not'
         )
+        return replace(spec, warnings=(*spec.warnings, warning))
+    is_score = inside[..., 2].mean() >= MOSTLY
     names = usual_names(count // 3 if is_score else count // 2)
     notes = (note for note in spec.notes if note != note_names(spec.keypoints))
     return replace(

@@ -18,6 +18,7 @@ from isaac_infer.core.decode.families import (
 from isaac_infer.core.decode.heatmaps import cell_of
 from isaac_infer.core.skeleton import SKELETONS
 from isaac_infer.core.tensor import TensorSpec
+from isaac_infer.core.text import counted
 
 MAX_KEYPOINTS = 1024  # a face has 468
 MOVENET_ROWS = 6, 56  # persons, and numbers per person
@@ -42,7 +43,7 @@ def note_names(names: tuple[str, ...]) -> str:
     """Say of key points that nobody has named what they are taken for."""
     known = [skeleton.name for skeleton in SKELETONS.values() if skeleton.keypoints == names]
     told = f'taken for those of {known[0]}; set keypoints if they are others' if known else UNNAMED
-    return f'its {len(names)} key points are {told}'
+    return f'{counted(len(names), "key point")}, {told}'
 
 
 def _keypoint_shape(model: Model, values: int) -> tuple[int, int]:

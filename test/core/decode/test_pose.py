@@ -94,7 +94,7 @@ def test_whether_key_points_have_two_or_three_numbers_is_seen_in_them(keypoints,
     layout = Layout(ultralytics(keypoints, values), keypoints)
     spec = probe(layout.encode([spread(keypoints)]), layout.spec())
     assert (len(spec.keypoints), spec.keypoint_values) == (keypoints, values)
-    assert sum('its key points' in note or 'key points are' in note for note in spec.notes) == 1
+    assert sum('; set keypoints' in note for note in spec.notes) == 1
     assert any(str(keypoints) in note for note in spec.notes)
     np.testing.assert_allclose(
         DECODERS[spec.decoder](layout.encode([spread(keypoints)]), fit_for(spec), spec, PLAIN).xy[0],
@@ -103,15 +103,29 @@ def test_whether_key_points_have_two_or_three_numbers_is_seen_in_them(keypoints,
     )
 
 
-def test_where_they_do_not_show_it_names_are_asked_for():
-    layout = Layout(ultralytics(14, 3), 14)
-    with pytest.raises(
-        ModelError, match='42 numbers may be 14 key points of 3, or 21 of 2, .* set keypoints'
-    ):
-        probe(layout.encode(()), layout.spec())
-    named = replace(layout, overrides=Overrides(keypoints=tuple(f'point {at}' for at in range(14))))
-    spec = probe(named.encode(()), named.spec())
-    assert (len(spec.keypoints), spec.keypoint_values) == (14, 3)
+@pytest.mark.parametrize('encode', [ultralytics, end2end])
+@pytest.mark.parametrize(('keypoints', 'values'), [(16, 3), (18, 3), (21, 2), (18, 2)])
+def test_where_they_do_not_show_it_the_usual_is_taken_with_a_warning(encode, keypoints, values):
+    layout = Layout(encode(keypoints, values), keypoints)
+    spec = probe(layout.encode(()), layout.spec())
+    assert (len(spec.keypoints), spec.keypoint_values) == (keypoints, values)
+    (warning,) = spec.warnings
+    assert f'; taken for {keypoints} of {values}; set keypoints to their names if they are not' in warning
+    told = replace(layout, overrides=Overrides(keypoints=tuple(map(str, range(keypoints)))))
+    assert probe(told.encode(()), told.spec()).warnings == ()
+
+
+def test_coordinates_from_0_to_1_do_not_show_it_either():
+    layout = Layout(ultralytics(16, 3, SIZE_HW[0]), 16)
+    spec = probe(layout.encode([spread(16)]), layout.spec())
+    assert (len(spec.keypoints), spec.keypoint_values, len(spec.warnings)) == (16, 3, 1)
+
+
+def test_a_few_scores_that_are_none_change_nothing():
+    layout = Layout(ultralytics(18, 3), 18)
+    outputs = layout.encode([spread(18)])
+    outputs['output0'][0, 7, 500] = 1.3
+    assert probe(outputs, layout.spec()).keypoint_values == 3
 
 
 def test_of_unusual_key_points_the_names_are_asked_for():
