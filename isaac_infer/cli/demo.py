@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ START_TIMEOUT_S = 60.0  # from the start of the nodes to the first picture
 SETTLE_S = 1.5  # without news after the last picture: the end, unless the detector is still busy
 BUSY_TIMEOUT_S = 60.0  # how long a busy detector is waited for
 # How nodes speak of pictures that did not come, and of those that they had no time for.
+LOWEST_RATE = 0.01  # of image_source
 LOST, BUSY = 'pictures lost on the way here: ', 'came while the model was busy'
 # After they came.
 DROPPED_HERE = (
@@ -276,7 +278,7 @@ def _warnings(said: Sequence[str], report: dict[str, Any], node: str) -> list[st
     if busy := _count(report, node, 'dropped_busy'):
         values = report['nodes'][node]['values']
         rate, came = (float(values[key]) for key in ('rate_hz', 'input_rate_hz'))
-        slower = max(int(rate), 1)
+        slower = f'{floor(rate) or floor(rate * 10) / 10 or LOWEST_RATE:g}'
         warnings.append(
             f'{rate:.1f} pictures per second of {came:.1f}; {busy} {BUSY}: a robot wants the newest alone; '
             f'for all of them --rate {slower}, with make RATE={slower}'

@@ -180,11 +180,17 @@ def _read_map(path: Path, size_hw: Size, num_classes: int) -> np.ndarray:
         labels = None
     if labels is None:
         raise ParameterError(f'truth {path}: cannot be read as a picture')
+    if (
+        labels.ndim == 2 and labels.dtype == np.uint16
+    ):  # as `run --save` writes them where classes have no names
+        is_known = labels != np.iinfo(np.uint16).max
+        if labels[is_known].max(initial=0) < NOT_KNOWN:
+            labels = np.where(is_known, labels, NOT_KNOWN).astype(np.uint8)
     if labels.ndim != 2 or labels.dtype != np.uint8:
         got = counted(labels.shape[2], 'channel') if labels.ndim == 3 else str(labels.dtype)
         raise ParameterError(
-            f'truth {path}: expected 8-bit grey, the number of the class in each pixel, got {got}; '
-            'save pictures with a palette as grey numbers'
+            f'truth {path}: expected grey, the number of the class in each pixel, below {NOT_KNOWN}, got '
+            f'{got}; save pictures with a palette as grey numbers'
         )
     if labels.shape != size_hw:
         height, width = labels.shape

@@ -87,7 +87,8 @@ class Depths:
                 'depth_tolerance_ms, or set use_depth to false'
             )
         for topic, frame_id in (('depth', view.frame_id), ('camera_info', self._camera_frame)):
-            if frame_id and frame.frame_id and frame_id != frame.frame_id:
+            frames = {name.lstrip('/') for name in (frame_id, frame.frame_id)}  # a slash, as long ago
+            if len(frames - {''}) > 1:
                 raise FrameError(
                     f'markers: expected {topic} in the frame of the pictures, {frame.frame_id!r}, got '
                     f'{frame_id!r}; remap {topic} to that of the depth which is aligned to them'

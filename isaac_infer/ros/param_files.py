@@ -17,7 +17,7 @@ SIMILAR = 0.8  # of two names: one of them is a slip of the pen
 MOST_SHOWN = 5  # sections of a file
 
 
-def slips_of(args: Sequence[str], full_name: str) -> Iterator[str]:
+def slips_of(args: Sequence[str], full_name: str, usual_name: str) -> Iterator[str]:
     """Say which parameter files were meant for a node and are not: by another name, or in another namespace.
 
     A file with sections of our other nodes alone is one that they share, and no slip.
@@ -25,6 +25,7 @@ def slips_of(args: Sequence[str], full_name: str) -> Iterator[str]:
     Args:
         args: of the command line.
         full_name: of the node, with its namespace.
+        usual_name: which it has where nobody gives it another one.
     """
     name = full_name.rpartition('/')[2]
     for option, path in pairwise(args):
@@ -37,9 +38,13 @@ def slips_of(args: Sequence[str], full_name: str) -> Iterator[str]:
         if any(_applies(section, full_name) for section in sections):
             continue
         bases = [section.rpartition('/')[2] for section in sections]
-        if any(_is_alike(base, name) for base in bases) or NODES.keys().isdisjoint(bases):
+        is_meant = any(_is_alike(base, known) for base in bases for known in (name, usual_name))
+        if is_meant or NODES.keys().isdisjoint(bases):
             shown = ', '.join(sections[:MOST_SHOWN]) or 'no section with ros__parameters'
-            yield f'{path}: nothing in it is for {full_name}: it has {shown}; name the section /**/{name}'
+            yield (
+                f'{path}: nothing in it is for {full_name}: it has {shown}; name the section {full_name}, or '
+                f'/**/{name} for all namespaces'
+            )
 
 
 def _sections(tree: Any, above: str = '') -> Iterator[str]:

@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from itertools import pairwise, takewhile
+from itertools import pairwise
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -110,9 +110,7 @@ def _refused(name: str, error: Exception, args: list[str] | None) -> int:
 
 def _slip(args: list[str]) -> str:
     """What is plainly wrong with arguments that rclpy refused: its own words are about its parser."""
-    begin = args.index('--ros-args') + 1 if '--ros-args' in args else len(args)
-    words = list(takewhile(lambda word: word != '--', args[begin:]))
-    for option, given in pairwise((*words, '')):
+    for option, given in pairwise((*_of_ros(args), '')):
         name, separator, value = given.partition(':=')
         if option in FORMS and not (separator and name):
             return f'{option} {given}'.rstrip() + f': expected {option} {FORMS[option]}'
@@ -131,6 +129,16 @@ def _slip(args: list[str]) -> str:
     return ''
 
 
+def _of_ros(args: list[str]) -> Iterator[str]:
+    """Those between --ros-args and --, of which there may be several."""
+    is_inside = False
+    for word in args:
+        if word in ('--ros-args', '--'):
+            is_inside = word == '--ros-args'
+        elif is_inside:
+            yield word
+
+
 def _as_parameter(unknown: list[str], params: type[Params]) -> str:
     """Say how ROS takes what was given like an option of a command; empty where no parameter is like it."""
     if unknown[0] in (*FORMS, '--params-file', '--log-level'):
@@ -141,11 +149,11 @@ def _as_parameter(unknown: list[str], params: type[Params]) -> str:
     if len(wanted) < LEAST_LETTERS:
         return ''
     names = [parameter.name for parameter in parameters(params)]
-    alike = [name for name in names if name.startswith(wanted)][:1]
-    alike = alike or [name for name in names if wanted in name.split('_')]
-    alike = alike or get_close_matches(wanted, names, n=1)
     value = value or ' '.join(word for word in unknown[1:2] if not word.startswith('--')) or 'VALUE'
-    return f'; did you mean --ros-args -p {" or ".join(alike)}:={value}?' if alike else ''
+    if len(alike := [name for name in names if name.endswith(f'_{wanted}')]) > 1:
+        return f'; did you mean --ros-args -p NAME:={value} with one of {", ".join(alike)}?'
+    alike += [name for name in names if name.startswith(wanted)] or get_close_matches(wanted, names, n=1)
+    return f'; did you mean --ros-args -p {alike[0]}:={value}?' if alike else ''
 
 
 def _parser(name: str, params: type[Params]) -> argparse.ArgumentParser:
@@ -193,7 +201,7 @@ def _run(
     except IsaacInferError as error:
         get_logger(name).fatal(describe(error))
         return 1
-    for slip in param_files.slips_of(args, node.get_fully_qualified_name()):
+    for slip in param_files.slips_of(args, node.get_fully_qualified_name(), name):
         get_logger(name).warning(loggable(slip))
     executor = SingleThreadedExecutor()
     executor.add_node(node)

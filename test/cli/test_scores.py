@@ -349,15 +349,22 @@ def test_nothing_that_counts_has_no_score(labels: Path) -> None:
     assert score_of(PIXELS, PAINTER, Truth((), maps={}), painted([[0, 0]]), known) is None
 
 
+def test_class_maps_of_two_bytes_are_read_where_their_numbers_fit_one(labels: Path) -> None:
+    wide = np.array([[0, 1], [2, 65535]], np.uint16)
+    cv2.imwrite(str(labels / 'a.png'), wide)
+    truth = replace(read_maps(labels, [Path('a.jpg')]), num_classes=3)
+    assert truth.known('a.jpg', 0, (2, 2)).class_map.tolist() == [[0, 1], [2, 255]]
+
+
 @pytest.mark.parametrize(
     ('picture', 'complaint'),
     [
         (None, 'cannot be read as a picture'),
         (
             np.zeros((4, 4, 3), np.uint8),
-            'expected 8-bit grey, the number of the class in each pixel, got 3 channels',
+            'expected grey, the number of the class in each pixel, below 255, got 3 channels',
         ),
-        (np.zeros((4, 4), np.uint16), 'got uint16'),
+        (np.full((4, 4), 300, np.uint16), 'below 255, got uint16'),
         (np.zeros((3, 4), np.uint8), 'expected the size of its picture, 4x4, got 4x3'),
         (np.full((4, 4), 3, np.uint8), 'expected classes from 0 to 2, or 255 where it does not count, got 3'),
     ],

@@ -101,6 +101,7 @@ def test_what_is_no_calibration_is_told(camera) -> None:
         ('colour', 'colour', 'infrared', 'expected camera_info in the frame of the pictures'),
         ('', 'infrared', 'colour', None),  # who does not say it is not doubted
         ('colour', '', '', None),
+        ('colour', '/colour', 'colour', None),
     ],
 )
 def test_depth_that_is_not_aligned_with_the_pictures_is_told_by_its_frame(

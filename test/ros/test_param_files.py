@@ -11,10 +11,10 @@ from isaac_infer.ros.param_files import slips_of
 NAME = '/front/pose_node'
 
 
-def slips(tmp_path, text, name=NAME):
+def slips(tmp_path, text, name=NAME, usual='pose_node'):
     path = tmp_path / 'mine.yaml'
     path.write_text(text)
-    return list(slips_of(['--ros-args', '--params-file', str(path), '-p', 'a:=1'], name))
+    return list(slips_of(['--ros-args', '--params-file', str(path), '-p', 'a:=1'], name, usual))
 
 
 def section(*names):
@@ -65,7 +65,14 @@ def test_a_section_is_for_a_node_where_ros_says_so(ros, tmp_path, name):
 )
 def test_others_are_told_with_what_they_have(tmp_path, text, shown):
     (slip,) = slips(tmp_path, text)
-    assert slip.endswith(f'nothing in it is for {NAME}: it has {shown}; name the section /**/pose_node')
+    assert f'nothing in it is for {NAME}: it has {shown}; ' in slip
+    assert slip.endswith(f'name the section {NAME}, or /**/pose_node for all namespaces')
+
+
+def test_the_usual_name_of_a_node_that_has_another_one_is_no_other_node(tmp_path):
+    (slip,) = slips(tmp_path, section('pose_node'), '/front_pose')
+    assert slip.endswith('name the section /front_pose, or /**/front_pose for all namespaces')
+    assert slips(tmp_path, section('front_pose'), '/front_pose') == []
 
 
 def test_what_ros_alone_can_read_is_left_to_it(tmp_path):

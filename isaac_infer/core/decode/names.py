@@ -10,7 +10,7 @@ from typing import Any
 
 from isaac_infer.core.decode import document
 from isaac_infer.core.errors import ModelError
-from isaac_infer.core.text import printable
+from isaac_infer.core.text import counted, printable
 
 FILE_SUFFIXES = ('.txt', '.names', '.labels', *document.SUFFIXES)
 MAX_CLASSES = 1 << 16
@@ -64,8 +64,8 @@ def doubts_about(names: Sequence[str]) -> str:
         )
     nameless = [index for index, name in enumerate(names) if name == str(index)]  # see names_by_index
     if nameless and len(nameless) < len(names):
-        lacking = f'{len(nameless)} numbers without one, from {nameless[0]} on'
-        return f': {len(names) - len(nameless)} names, and {lacking}'
+        lacking = f'{counted(len(nameless), "number")} without one, from {nameless[0]} on'
+        return f': {counted(len(names) - len(nameless), "name")}, and {lacking}'
     return ''
 
 
