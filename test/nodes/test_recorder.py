@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from functools import partial
 
 import cv2
 import numpy as np
@@ -41,8 +42,14 @@ def publishers(peer):
     images = peer.node.create_publisher(Image, 'image', 10)
     answers = peer.node.create_publisher(Detection2DArray, 'detections', 10)
     assert wait_until(lambda: images.get_subscription_count() and answers.get_subscription_count())
-    wait_until(lambda: False, timeout_s=0.5)  # they know this peer a moment later
+    wait_until(lambda: False, timeout_s=1)  # they know this peer a moment later
     return images, answers
+
+
+def heard(publisher, message, report, key):
+    """Publish a message, and tell whether the recorder has counted it, which may know its publisher later."""
+    publisher.publish(message)
+    return wait_until(lambda: read(report).get(key), timeout_s=3)
 
 
 def test_answers_are_counted_and_shown_with_their_pictures(start, make_peer, tmp_path):
@@ -76,10 +83,11 @@ def test_names_that_come_with_answers_alone_are_drawn_as_those_of_label_info(sta
         if names:
             labels.publish(LabelInfo(class_map=[VisionClass(class_id=0, class_name='cup')]))
         picture = np.full((240, 320, 3), 40, np.uint8)
-        images.publish(bytes(image_to_cdr(picture, stamp_ns=10**9, frame_id='camera')))
-        assert wait_until(lambda: read(report).get('pictures') == 1)  # noqa: B023
-        answers.publish(answer(Time(sec=1), 'cup', size_x=100.0))
-        assert wait_until(lambda: read(report).get('answered') == 1)  # noqa: B023
+        cdr = bytes(image_to_cdr(picture, stamp_ns=10**9, frame_id='camera'))
+        assert wait_until(partial(heard, images, cdr, report, 'pictures'))
+        assert wait_until(
+            partial(heard, answers, answer(Time(sec=1), 'cup', size_x=100.0), report, 'answered')
+        )
         assert recorder.stop() == 0
         sheets.append(cv2.imread(str(sheet))[:370])  # without the caption, which has times
     assert np.array_equal(*sheets)
