@@ -249,7 +249,7 @@ def test_texts_are_counted_when_they_change_whatever_their_numbers(start, make_p
     recorder = start('recorder', *parameters(report=report, text_topics='[status]'))
     publisher = peer.node.create_publisher(String, 'status', 10)
     assert wait_until(publisher.get_subscription_count)
-    wait_until(lambda: False, timeout_s=0.5)  # it knows this peer a moment later
+    wait_until(lambda: False, timeout_s=1)  # it knows this peer a moment later
     for text in ('0.4 m ahead', '0.3 m ahead', 'driving', '0.2 m ahead', 'driving', 'driving'):
         publisher.publish(String(data=text))
 
