@@ -92,7 +92,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         '--truth',
         metavar='PATH',
         help='what is in the pictures: JSON in the form of COCO, with masks or key points where they are '
-        'compared; for semantic models a folder of class maps, 8-bit grey PNG named as the pictures '
+        'compared; for semantic models a folder of class maps, grey PNG named as the pictures '
         '(.png, or .labels.png as run --save writes it), 255 where a pixel does not count',
     )
     add_task_option(parser)

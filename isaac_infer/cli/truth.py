@@ -180,9 +180,8 @@ def _read_map(path: Path, size_hw: Size, num_classes: int) -> np.ndarray:
         labels = None
     if labels is None:
         raise ParameterError(f'truth {path}: cannot be read as a picture')
-    if (
-        labels.ndim == 2 and labels.dtype == np.uint16
-    ):  # as `run --save` writes them where classes have no names
+    if labels.ndim == 2 and labels.dtype == np.uint16:
+        # As `run --save` writes them where classes have no names.
         is_known = labels != np.iinfo(np.uint16).max
         if labels[is_known].max(initial=0) < NOT_KNOWN:
             labels = np.where(is_known, labels, NOT_KNOWN).astype(np.uint8)
