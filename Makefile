@@ -41,7 +41,7 @@ demo: setup
 
 # The tests run even if lint fails, so that one call tells everything.
 test: setup
-	@status=0; { $(LINT); } || status=1; $(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS) || status=1; exit $$status
+	@status=0; { $(LINT); } || status=1; $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || status=1; exit $$status
 
 lint: setup
 	@$(LINT)
